@@ -1,0 +1,2 @@
+//! Workers, ports, ARP, ICMP and routes.
+#![forbid(unsafe_code)]

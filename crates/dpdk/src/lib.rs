@@ -1,0 +1,1 @@
+//! A safe, small wrapper over DPDK.

@@ -1,0 +1,2 @@
+//! Header views over bytes, and Internet checksums.
+#![forbid(unsafe_code)]

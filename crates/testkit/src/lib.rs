@@ -1,0 +1,2 @@
+//! For tests only: packet builders, fixtures, pcap files.
+#![forbid(unsafe_code)]
