@@ -1,0 +1,244 @@
+//! ICMP (RFC 792): echo, and the errors that a router sends and translates.
+
+use std::net::Ipv4Addr;
+
+use zerocopy::{
+    FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned,
+    byteorder::network_endian::U16,
+};
+
+use crate::{
+    Malformed,
+    checksum::{Delta, Sum},
+    ipv4::{self, Ipv4Header, Ipv4Packet, protocol},
+};
+
+/// Bytes of an ICMP header.
+pub const HEADER_LEN: usize = size_of::<IcmpHeader>();
+
+const ECHO_REPLY: u8 = 0;
+const DESTINATION_UNREACHABLE: u8 = 3;
+const SOURCE_QUENCH: u8 = 4;
+const REDIRECT: u8 = 5;
+const ECHO_REQUEST: u8 = 8;
+const TIME_EXCEEDED: u8 = 11;
+const PARAMETER_PROBLEM: u8 = 12;
+
+/// An ICMP header: 8 bytes, of which the last four mean what the type says.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct IcmpHeader {
+    kind: u8,
+    code: u8,
+    checksum: U16,
+    identifier: U16,
+    sequence_or_mtu: U16,
+}
+
+impl IcmpHeader {
+    /// Splits an IPv4 payload into ICMP header and data.
+    ///
+    /// # Errors
+    /// [`Malformed::IcmpTruncated`] when there are fewer than 8 bytes.
+    pub fn split(payload: &mut [u8]) -> Result<(&mut IcmpHeader, &mut [u8]), Malformed> {
+        IcmpHeader::mut_from_prefix(payload).map_err(|_| Malformed::IcmpTruncated)
+    }
+
+    /// Whether it asks for an echo.
+    #[must_use]
+    pub fn is_echo_request(&self) -> bool {
+        self.kind == ECHO_REQUEST
+    }
+
+    /// Whether it reports an error about a packet, which it quotes (RFC 1122, section 3.2.2).
+    #[must_use]
+    pub fn is_error(&self) -> bool {
+        matches!(
+            self.kind,
+            DESTINATION_UNREACHABLE | SOURCE_QUENCH | REDIRECT | TIME_EXCEEDED | PARAMETER_PROBLEM
+        )
+    }
+
+    /// Whether it tells a host to use another gateway. A NAT must not pass these on: they name
+    /// addresses of the other side.
+    #[must_use]
+    pub fn is_redirect(&self) -> bool {
+        self.kind == REDIRECT
+    }
+
+    /// The checksum as it stands.
+    #[must_use]
+    pub fn checksum(&self) -> u16 {
+        self.checksum.get()
+    }
+
+    /// Mends the checksum after a change to the data.
+    pub fn apply(&mut self, delta: Delta) {
+        self.checksum = delta.apply(self.checksum.get()).into();
+    }
+}
+
+/// Whether the checksum of a whole ICMP message is right.
+#[must_use]
+pub fn checksum_is_sound(message: &[u8]) -> bool {
+    Sum::ZERO.bytes(message).is_sound()
+}
+
+/// Turns an echo request to us into our reply, in place: addresses exchanged, a fresh TTL, and both
+/// checksums mended. Does nothing to any other message.
+pub fn answer_echo(packet: &mut Ipv4Packet<'_>) {
+    let Ok((icmp, _)) = IcmpHeader::split(packet.payload) else { return };
+    if !icmp.is_echo_request() {
+        return;
+    }
+    let word = |kind: u8| Sum::ZERO.word(u16::from(kind) << 8);
+    icmp.kind = ECHO_REPLY;
+    icmp.apply(Delta::between(word(ECHO_REQUEST), word(ECHO_REPLY)));
+    let (src, dst) = (packet.header.src(), packet.header.dst());
+    packet.header.set_addresses(dst, src);
+    packet.header.set_ttl(ipv4::DEFAULT_TTL);
+}
+
+/// What a router tells the sender of a packet that it could not pass on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IcmpError {
+    /// No route (RFC 1812, section 5.2.7.1).
+    NetUnreachable,
+    /// The next hop does not answer ARP.
+    HostUnreachable,
+    /// For us, and we don't speak that protocol.
+    ProtocolUnreachable,
+    /// For us or for a virtual address, and nobody listens there.
+    PortUnreachable,
+    /// Larger than the egress port takes, and not to be fragmented (RFC 1191).
+    FragmentationNeeded {
+        /// The largest packet that would pass, in bytes.
+        mtu: u16,
+    },
+    /// The TTL ran out here.
+    TimeExceeded,
+}
+
+/// Bytes that an ICMP error puts before the packet that it quotes.
+pub const ERROR_PREFIX_LEN: usize = ipv4::HEADER_LEN + HEADER_LEN;
+
+/// The most of the offending packet that an error quotes, so that the whole is at most 576 bytes
+/// (RFC 1812, section 4.3.2.3).
+pub const ERROR_QUOTE_LEN: usize = 576 - ERROR_PREFIX_LEN;
+
+impl IcmpError {
+    /// The IPv4 and ICMP headers that go in front of `quote` (the offending packet as it arrived,
+    /// cut to [`ERROR_QUOTE_LEN`]), from `src` to `dst`, checksums included.
+    #[must_use]
+    pub fn prefix(self, src: Ipv4Addr, dst: Ipv4Addr, quote: &[u8]) -> [u8; ERROR_PREFIX_LEN] {
+        let (kind, code, mtu) = match self {
+            IcmpError::NetUnreachable => (DESTINATION_UNREACHABLE, 0, 0),
+            IcmpError::HostUnreachable => (DESTINATION_UNREACHABLE, 1, 0),
+            IcmpError::ProtocolUnreachable => (DESTINATION_UNREACHABLE, 2, 0),
+            IcmpError::PortUnreachable => (DESTINATION_UNREACHABLE, 3, 0),
+            IcmpError::FragmentationNeeded { mtu } => (DESTINATION_UNREACHABLE, 4, mtu),
+            IcmpError::TimeExceeded => (TIME_EXCEEDED, 0, 0),
+        };
+        let mut icmp =
+            IcmpHeader { kind, code, sequence_or_mtu: mtu.into(), ..IcmpHeader::new_zeroed() };
+        icmp.checksum = Sum::ZERO.bytes(icmp.as_bytes()).bytes(quote).checksum().into();
+        let ip = Ipv4Header::new(src, dst, protocol::ICMP, HEADER_LEN + quote.len());
+        let mut bytes = [0; ERROR_PREFIX_LEN];
+        bytes[..ipv4::HEADER_LEN].copy_from_slice(ip.as_bytes());
+        bytes[ipv4::HEADER_LEN..].copy_from_slice(icmp.as_bytes());
+        bytes
+    }
+}
+
+/// Whether an ICMP error may be sent about this packet (RFC 1122, section 3.2.2): not about an ICMP
+/// error, a later fragment, or one from or to anything but single hosts.
+#[must_use]
+pub fn may_report(packet: &mut Ipv4Packet<'_>) -> bool {
+    let header = &*packet.header;
+    let is_icmp = header.protocol() == protocol::ICMP;
+    let dst = header.dst();
+    let addressable =
+        ipv4::is_valid_source(header.src()) && !dst.is_multicast() && !dst.is_broadcast();
+    // What can't be seen to be harmless (a truncated ICMP header) isn't answered either.
+    let about_error =
+        is_icmp && IcmpHeader::split(packet.payload).map_or(true, |(icmp, _)| icmp.is_error());
+    addressable && !packet.header.is_later_fragment() && !about_error
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use etherparse::{IcmpEchoHeader, Icmpv4Type, PacketBuilder, icmpv4};
+
+    const CLIENT: [u8; 4] = [192, 0, 2, 1];
+    const DIRECTOR: [u8; 4] = [192, 0, 2, 100];
+
+    fn icmp(kind: Icmpv4Type, data: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        PacketBuilder::ipv4(CLIENT, DIRECTOR, 17).icmpv4(kind).write(&mut bytes, data).unwrap();
+        bytes
+    }
+
+    fn udp() -> Vec<u8> {
+        let mut bytes = Vec::new();
+        PacketBuilder::ipv4(CLIENT, DIRECTOR, 1).udp(53, 53).write(&mut bytes, b"hello").unwrap();
+        bytes
+    }
+
+    #[test]
+    fn echo_is_answered_in_place() {
+        let mut bytes = icmp(Icmpv4Type::EchoRequest(IcmpEchoHeader { id: 7, seq: 1 }), b"ping!");
+        let mut packet = Ipv4Packet::parse(&mut bytes).unwrap();
+        answer_echo(&mut packet);
+        assert_eq!(packet.header.src().octets(), DIRECTOR);
+        assert_eq!(packet.header.dst().octets(), CLIENT);
+        assert_eq!(packet.header.ttl(), 64);
+        assert!(packet.checksum_is_sound());
+        assert!(checksum_is_sound(packet.payload));
+        assert_eq!(packet.payload[0], ECHO_REPLY);
+        assert_eq!(&packet.payload[8..], b"ping!");
+    }
+
+    #[test]
+    fn an_error_parses_elsewhere() {
+        let quote = udp();
+        let prefix = IcmpError::FragmentationNeeded { mtu: 1400 }.prefix(
+            DIRECTOR.into(),
+            CLIENT.into(),
+            &quote,
+        );
+        let bytes = [&prefix[..], &quote].concat();
+        let parsed = etherparse::SlicedPacket::from_ip(&bytes).unwrap();
+        let Some(etherparse::TransportSlice::Icmpv4(message)) = parsed.transport else {
+            panic!("not ICMP")
+        };
+        assert_eq!(
+            message.icmp_type(),
+            Icmpv4Type::DestinationUnreachable(
+                icmpv4::DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: 1400 }
+            )
+        );
+        assert!(checksum_is_sound(message.slice()));
+        assert_eq!(message.payload(), quote);
+    }
+
+    #[test]
+    fn errors_are_about_honest_packets_only() {
+        let report = |mut bytes: Vec<u8>| may_report(&mut Ipv4Packet::parse(&mut bytes).unwrap());
+        assert!(report(udp()));
+        assert!(report(icmp(Icmpv4Type::EchoRequest(IcmpEchoHeader { id: 7, seq: 1 }), b"")));
+        assert!(!report(icmp(
+            Icmpv4Type::TimeExceeded(icmpv4::TimeExceededCode::TtlExceededInTransit),
+            b""
+        )));
+        let with = |at: usize, value: u8| {
+            let mut bytes = udp();
+            bytes[at] = value;
+            bytes
+        };
+        assert!(!report(with(7, 1)), "a later fragment");
+        assert!(report(with(6, 0x20)), "the first fragment");
+        assert!(!report(with(12, 224)), "from multicast");
+        assert!(!report(with(16, 224)), "to multicast");
+    }
+}

@@ -1,0 +1,306 @@
+//! IPv4 (RFC 791), with options.
+
+use std::net::Ipv4Addr;
+
+use zerocopy::{
+    FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned,
+    byteorder::network_endian::U16,
+};
+
+use crate::{
+    Malformed,
+    checksum::{Delta, Sum},
+};
+
+/// Bytes of an IPv4 header without options.
+pub const HEADER_LEN: usize = size_of::<Ipv4Header>();
+
+/// What an IPv4 packet carries (IANA protocol numbers).
+pub mod protocol {
+    /// ICMP.
+    pub const ICMP: u8 = 1;
+    /// TCP.
+    pub const TCP: u8 = 6;
+    /// UDP.
+    pub const UDP: u8 = 17;
+}
+
+/// The TTL of packets that we originate (RFC 1700).
+pub const DEFAULT_TTL: u8 = 64;
+
+const DONT_FRAGMENT: u16 = 0x4000;
+const MORE_FRAGMENTS: u16 = 0x2000;
+const FRAGMENT_OFFSET: u16 = 0x1fff;
+
+/// The fixed part of an IPv4 header: 20 bytes.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct Ipv4Header {
+    version_ihl: u8,
+    tos: u8,
+    total_len: U16,
+    identification: U16,
+    flags_fragment: U16,
+    ttl: u8,
+    protocol: u8,
+    checksum: U16,
+    src: [u8; 4],
+    dst: [u8; 4],
+}
+
+impl Ipv4Header {
+    /// The header of a packet that we originate: no options, an atomic datagram (RFC 6864: DF set,
+    /// identification 0), with its checksum.
+    #[must_use]
+    pub fn new(src: Ipv4Addr, dst: Ipv4Addr, protocol: u8, payload_len: usize) -> Ipv4Header {
+        let mut header = Ipv4Header {
+            version_ihl: 0x45,
+            total_len: ((HEADER_LEN + payload_len) as u16).into(),
+            flags_fragment: DONT_FRAGMENT.into(),
+            ttl: DEFAULT_TTL,
+            protocol,
+            src: src.octets(),
+            dst: dst.octets(),
+            ..Ipv4Header::new_zeroed()
+        };
+        header.checksum = Sum::ZERO.bytes(header.as_bytes()).checksum().into();
+        header
+    }
+
+    /// Header length in bytes, options included: 20 to 60 in a parsed header.
+    #[must_use]
+    pub fn header_len(&self) -> usize {
+        usize::from(self.version_ihl & 0x0f) * 4
+    }
+
+    /// Bytes of the whole packet, header included.
+    #[must_use]
+    pub fn total_len(&self) -> u16 {
+        self.total_len.get()
+    }
+
+    /// Groups the fragments of one packet.
+    #[must_use]
+    pub fn identification(&self) -> u16 {
+        self.identification.get()
+    }
+
+    /// Whether routers may not fragment it.
+    #[must_use]
+    pub fn dont_fragment(&self) -> bool {
+        self.flags_fragment.get() & DONT_FRAGMENT != 0
+    }
+
+    /// Whether it is a part of a packet: the first, the last, or one between.
+    #[must_use]
+    pub fn is_fragment(&self) -> bool {
+        self.flags_fragment.get() & (MORE_FRAGMENTS | FRAGMENT_OFFSET) != 0
+    }
+
+    /// Whether it is a part other than the first, without a transport header.
+    #[must_use]
+    pub fn is_later_fragment(&self) -> bool {
+        self.flags_fragment.get() & FRAGMENT_OFFSET != 0
+    }
+
+    /// Time to live.
+    #[must_use]
+    pub fn ttl(&self) -> u8 {
+        self.ttl
+    }
+
+    /// What the packet carries: see [`protocol`].
+    #[must_use]
+    pub fn protocol(&self) -> u8 {
+        self.protocol
+    }
+
+    /// The header checksum as it stands.
+    #[must_use]
+    pub fn checksum(&self) -> u16 {
+        self.checksum.get()
+    }
+
+    /// Source address.
+    #[must_use]
+    pub fn src(&self) -> Ipv4Addr {
+        Ipv4Addr::from(self.src)
+    }
+
+    /// Destination address.
+    #[must_use]
+    pub fn dst(&self) -> Ipv4Addr {
+        Ipv4Addr::from(self.dst)
+    }
+
+    /// Sets both addresses; `delta` is what they do to the header checksum.
+    pub fn rewrite(&mut self, src: Ipv4Addr, dst: Ipv4Addr, delta: Delta) {
+        self.src = src.octets();
+        self.dst = dst.octets();
+        self.checksum = delta.apply(self.checksum.get()).into();
+    }
+
+    /// Sets both addresses and mends the header checksum.
+    pub fn set_addresses(&mut self, src: Ipv4Addr, dst: Ipv4Addr) {
+        let old = Sum::ZERO.address(self.src()).address(self.dst());
+        self.rewrite(src, dst, Delta::between(old, Sum::ZERO.address(src).address(dst)));
+    }
+
+    /// Takes one hop off the TTL and mends the header checksum. The TTL must not be 0.
+    pub fn decrement_ttl(&mut self) {
+        self.set_ttl(self.ttl.wrapping_sub(1));
+    }
+
+    /// Sets the TTL and mends the header checksum.
+    pub fn set_ttl(&mut self, ttl: u8) {
+        // The TTL is the high byte of its 16-bit word; the protocol below it does not change.
+        let word = |ttl: u8| Sum::ZERO.word(u16::from(ttl) << 8);
+        let delta = Delta::between(word(self.ttl), word(ttl));
+        self.ttl = ttl;
+        self.checksum = delta.apply(self.checksum.get()).into();
+    }
+
+    /// Leaves the header checksum to the NIC: the field has to be zero.
+    pub fn clear_checksum(&mut self) {
+        self.checksum = 0.into();
+    }
+
+    /// The sum of the pseudo-header for a transport segment of `length` bytes.
+    #[must_use]
+    pub fn pseudo_header(&self, length: u16) -> Sum {
+        Sum::ZERO.pseudo_header(self.src(), self.dst(), self.protocol, length)
+    }
+}
+
+/// A view of one IPv4 packet, its lengths checked: header, options, and exactly the payload that
+/// the total length states (link-layer padding is left out).
+#[derive(Debug)]
+pub struct Ipv4Packet<'a> {
+    /// The fixed header.
+    pub header: &'a mut Ipv4Header,
+    /// Options: 0 to 40 bytes.
+    pub options: &'a mut [u8],
+    /// What the packet carries.
+    pub payload: &'a mut [u8],
+}
+
+impl<'a> Ipv4Packet<'a> {
+    /// Views the packet at the start of `bytes`. The checksum is not looked at: see
+    /// [`Ipv4Packet::checksum_is_sound`].
+    ///
+    /// # Errors
+    /// Says which length or version is wrong.
+    pub fn parse(bytes: &'a mut [u8]) -> Result<Ipv4Packet<'a>, Malformed> {
+        let packet = Ipv4Packet::parse_quoted(bytes)?;
+        let header_len = packet.header.header_len();
+        let payload_len = usize::from(packet.header.total_len())
+            .checked_sub(header_len)
+            .ok_or(Malformed::Ipv4TotalLength)?;
+        let payload = packet.payload.get_mut(..payload_len).ok_or(Malformed::Ipv4TotalLength)?;
+        Ok(Ipv4Packet { payload, ..packet })
+    }
+
+    /// Views a packet of which only the beginning may be there, as an ICMP error quotes it: the
+    /// payload is whatever came.
+    ///
+    /// # Errors
+    /// Says which length or version is wrong.
+    pub fn parse_quoted(bytes: &'a mut [u8]) -> Result<Ipv4Packet<'a>, Malformed> {
+        let (header, rest) =
+            Ipv4Header::mut_from_prefix(bytes).map_err(|_| Malformed::Ipv4Truncated)?;
+        if header.version_ihl >> 4 != 4 {
+            return Err(Malformed::Ipv4Version);
+        }
+        let options_len =
+            header.header_len().checked_sub(HEADER_LEN).ok_or(Malformed::Ipv4HeaderLength)?;
+        let (options, payload) =
+            rest.split_at_mut_checked(options_len).ok_or(Malformed::Ipv4Truncated)?;
+        Ok(Ipv4Packet { header, options, payload })
+    }
+
+    /// Whether the header checksum, options included, is right.
+    #[must_use]
+    pub fn checksum_is_sound(&self) -> bool {
+        Sum::ZERO.bytes(self.header.as_bytes()).bytes(self.options).is_sound()
+    }
+}
+
+/// Whether a host may have sent a packet from this address (RFC 1812, section 5.3.7: no multicast,
+/// broadcast, loopback or "this network" sources).
+#[must_use]
+pub fn is_valid_source(src: Ipv4Addr) -> bool {
+    let first = src.octets()[0];
+    first != 0 && first != 127 && first < 224
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SRC: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+    const DST: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
+
+    fn packet(payload: &[u8]) -> Vec<u8> {
+        let mut bytes = Ipv4Header::new(SRC, DST, protocol::UDP, payload.len()).as_bytes().to_vec();
+        bytes.extend_from_slice(payload);
+        bytes
+    }
+
+    #[test]
+    fn payload_ends_where_the_total_length_says() {
+        let mut bytes = packet(b"payload");
+        bytes.extend_from_slice(&[0; 11]);
+        let packet = Ipv4Packet::parse(&mut bytes).unwrap();
+        assert_eq!(packet.payload, b"payload");
+        assert!(packet.options.is_empty());
+        assert!(packet.checksum_is_sound());
+    }
+
+    #[test]
+    fn wrong_lengths_are_named() {
+        let good = packet(b"payload");
+        let with = |at: usize, value: u8| {
+            let mut bytes = good.clone();
+            bytes[at] = value;
+            Ipv4Packet::parse(&mut bytes).err()
+        };
+        assert_eq!(
+            Ipv4Packet::parse(&mut good[..19].to_vec()).err(),
+            Some(Malformed::Ipv4Truncated)
+        );
+        assert_eq!(with(0, 0x65), Some(Malformed::Ipv4Version));
+        assert_eq!(with(0, 0x44), Some(Malformed::Ipv4HeaderLength));
+        assert_eq!(with(0, 0x4f), Some(Malformed::Ipv4Truncated), "60 bytes of header in 27");
+        assert_eq!(with(3, 19), Some(Malformed::Ipv4TotalLength));
+        assert_eq!(with(3, 28), Some(Malformed::Ipv4TotalLength));
+        assert_eq!(with(3, 27), None);
+    }
+
+    #[test]
+    fn options_belong_to_the_header() {
+        let mut bytes = packet(&[1, 1, 1, 0, 9, 9]);
+        bytes[0] = 0x46;
+        let packet = Ipv4Packet::parse(&mut bytes).unwrap();
+        assert_eq!((&*packet.options, &*packet.payload), (&[1, 1, 1, 0][..], &[9, 9][..]));
+        assert!(!packet.checksum_is_sound(), "the sum was made without the options");
+    }
+
+    proptest! {
+        #[test]
+        fn parsing_never_panics(mut bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+            let _ = Ipv4Packet::parse(&mut bytes);
+        }
+
+        #[test]
+        fn changes_keep_the_checksum(src: Ipv4Addr, dst: Ipv4Addr, ttl in 1u8..) {
+            let mut bytes = packet(b"");
+            let packet = Ipv4Packet::parse(&mut bytes).unwrap();
+            packet.header.set_ttl(ttl);
+            packet.header.set_addresses(src, dst);
+            packet.header.decrement_ttl();
+            prop_assert_eq!(packet.header.ttl(), ttl - 1);
+            prop_assert!(packet.checksum_is_sound());
+        }
+    }
+}

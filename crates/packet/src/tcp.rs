@@ -1,0 +1,261 @@
+//! TCP (RFC 9293), as far as a director needs it: headers, and refusing a segment.
+
+use std::fmt;
+
+use zerocopy::{
+    FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned,
+    byteorder::network_endian::{U16, U32},
+};
+
+use crate::{
+    Malformed,
+    checksum::{Delta, Sum},
+    ipv4::{self, Ipv4Header, Ipv4Packet, protocol},
+};
+
+/// Bytes of a TCP header without options.
+pub const HEADER_LEN: usize = size_of::<TcpHeader>();
+
+/// The control bits of a segment (RFC 9293, section 3.1).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct TcpFlags(pub u8);
+
+impl TcpFlags {
+    /// No more data from the sender.
+    pub const FIN: TcpFlags = TcpFlags(0x01);
+    /// Synchronise sequence numbers.
+    pub const SYN: TcpFlags = TcpFlags(0x02);
+    /// Reset the connection.
+    pub const RST: TcpFlags = TcpFlags(0x04);
+    /// The acknowledgment field counts.
+    pub const ACK: TcpFlags = TcpFlags(0x10);
+
+    /// Whether all bits of `flags` are set.
+    #[must_use]
+    pub fn has(self, flags: TcpFlags) -> bool {
+        self.0 & flags.0 == flags.0
+    }
+
+    /// Whether the segment opens a connection: SYN, without ACK, RST or FIN.
+    #[must_use]
+    pub fn opens(self) -> bool {
+        let control = TcpFlags::SYN.0 | TcpFlags::ACK.0 | TcpFlags::RST.0 | TcpFlags::FIN.0;
+        self.0 & control == TcpFlags::SYN.0
+    }
+}
+
+impl fmt::Debug for TcpFlags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = [(Self::SYN, "S"), (Self::FIN, "F"), (Self::RST, "R"), (Self::ACK, ".")];
+        names.iter().filter(|(flag, _)| self.has(*flag)).try_for_each(|(_, name)| f.write_str(name))
+    }
+}
+
+/// The fixed part of a TCP header: 20 bytes.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct TcpHeader {
+    src_port: U16,
+    dst_port: U16,
+    sequence: U32,
+    acknowledgment: U32,
+    data_offset: u8,
+    flags: u8,
+    window: U16,
+    checksum: U16,
+    urgent: U16,
+}
+
+impl TcpHeader {
+    /// Views the header at the start of an IPv4 payload.
+    ///
+    /// # Errors
+    /// Truncated, or a data offset below 5 or beyond the payload.
+    pub fn parse(payload: &mut [u8]) -> Result<&mut TcpHeader, Malformed> {
+        let available = payload.len();
+        let (header, _) =
+            TcpHeader::mut_from_prefix(payload).map_err(|_| Malformed::TcpTruncated)?;
+        let header_len = header.header_len();
+        if header_len < HEADER_LEN || header_len > available {
+            Err(Malformed::TcpDataOffset)
+        } else {
+            Ok(header)
+        }
+    }
+
+    /// Header length in bytes, options included.
+    #[must_use]
+    pub fn header_len(&self) -> usize {
+        usize::from(self.data_offset >> 4) * 4
+    }
+
+    /// Source port.
+    #[must_use]
+    pub fn src_port(&self) -> u16 {
+        self.src_port.get()
+    }
+
+    /// Destination port.
+    #[must_use]
+    pub fn dst_port(&self) -> u16 {
+        self.dst_port.get()
+    }
+
+    /// Sequence number of the first byte, or of the SYN.
+    #[must_use]
+    pub fn sequence(&self) -> u32 {
+        self.sequence.get()
+    }
+
+    /// The next sequence number that the sender expects.
+    #[must_use]
+    pub fn acknowledgment(&self) -> u32 {
+        self.acknowledgment.get()
+    }
+
+    /// The control bits.
+    #[must_use]
+    pub fn flags(&self) -> TcpFlags {
+        TcpFlags(self.flags)
+    }
+
+    /// The checksum as it stands.
+    #[must_use]
+    pub fn checksum(&self) -> u16 {
+        self.checksum.get()
+    }
+
+    /// Sets both ports; `delta` is what they and the addresses do to the checksum.
+    pub fn rewrite(&mut self, src_port: u16, dst_port: u16, delta: Delta) {
+        self.src_port = src_port.into();
+        self.dst_port = dst_port.into();
+        self.checksum = delta.apply(self.checksum.get()).into();
+    }
+
+    /// Leaves the checksum to the NIC, which wants the folded sum of the pseudo-header here.
+    pub fn set_checksum(&mut self, value: u16) {
+        self.checksum = value.into();
+    }
+}
+
+/// Bytes of a reset: IPv4 and TCP headers without options. Never more than what it answers.
+pub const RESET_LEN: usize = ipv4::HEADER_LEN + HEADER_LEN;
+
+/// The reset that refuses `segment` (RFC 9293, section 3.10.7.1: no connection exists), from its
+/// destination to its source, checksums included. `None` when the segment is a reset itself, or not
+/// a sound TCP segment.
+#[must_use]
+pub fn reset_for(segment: &mut Ipv4Packet<'_>) -> Option<[u8; RESET_LEN]> {
+    let payload_len = segment.payload.len();
+    let tcp = TcpHeader::parse(segment.payload).ok()?;
+    let flags = tcp.flags();
+    if flags.has(TcpFlags::RST) {
+        return None;
+    }
+    let (sequence, acknowledgment, answer) = if flags.has(TcpFlags::ACK) {
+        (tcp.acknowledgment(), 0, TcpFlags::RST.0)
+    } else {
+        let control = u32::from(flags.has(TcpFlags::SYN)) + u32::from(flags.has(TcpFlags::FIN));
+        let length = (payload_len - tcp.header_len()) as u32 + control;
+        (0, tcp.sequence().wrapping_add(length), TcpFlags::RST.0 | TcpFlags::ACK.0)
+    };
+    let (src, dst) = (segment.header.dst(), segment.header.src());
+    let ip = Ipv4Header::new(src, dst, protocol::TCP, HEADER_LEN);
+    let mut reset = TcpHeader {
+        src_port: tcp.dst_port,
+        dst_port: tcp.src_port,
+        sequence: sequence.into(),
+        acknowledgment: acknowledgment.into(),
+        data_offset: 5 << 4,
+        flags: answer,
+        ..TcpHeader::new_zeroed()
+    };
+    let sum = ip.pseudo_header(HEADER_LEN as u16).bytes(reset.as_bytes());
+    reset.checksum = sum.checksum().into();
+    Some(joined(&ip, &reset))
+}
+
+fn joined(ip: &Ipv4Header, tcp: &TcpHeader) -> [u8; RESET_LEN] {
+    let mut bytes = [0; RESET_LEN];
+    bytes[..ipv4::HEADER_LEN].copy_from_slice(ip.as_bytes());
+    bytes[ipv4::HEADER_LEN..].copy_from_slice(tcp.as_bytes());
+    bytes
+}
+
+/// The checksum sum of a whole segment with its pseudo-header; sound when it folds to all ones.
+#[must_use]
+pub fn segment_sum(header: &Ipv4Header, segment: &[u8]) -> Sum {
+    header.pseudo_header(segment.len() as u16).bytes(segment)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use etherparse::PacketBuilder;
+
+    fn segment(flags: TcpFlags, sequence: u32, acknowledgment: u32, data: &[u8]) -> Vec<u8> {
+        let mut builder =
+            PacketBuilder::ipv4([10, 0, 0, 1], [10, 0, 0, 2], 9).tcp(4000, 80, sequence, 1024);
+        if flags.has(TcpFlags::SYN) {
+            builder = builder.syn();
+        }
+        if flags.has(TcpFlags::FIN) {
+            builder = builder.fin();
+        }
+        if flags.has(TcpFlags::RST) {
+            builder = builder.rst();
+        }
+        if flags.has(TcpFlags::ACK) {
+            builder = builder.ack(acknowledgment);
+        }
+        let mut bytes = Vec::new();
+        builder.write(&mut bytes, data).unwrap();
+        bytes
+    }
+
+    fn reset(mut bytes: Vec<u8>) -> Option<(u32, u32, TcpFlags)> {
+        let mut packet = Ipv4Packet::parse(&mut bytes).unwrap();
+        let mut answer = reset_for(&mut packet)?;
+        let answer = Ipv4Packet::parse(&mut answer).unwrap();
+        assert!(answer.checksum_is_sound());
+        assert!(segment_sum(answer.header, answer.payload).is_sound());
+        assert_eq!(answer.header.src(), Ipv4Addr::new(10, 0, 0, 2));
+        let tcp = TcpHeader::parse(answer.payload).unwrap();
+        assert_eq!((tcp.src_port(), tcp.dst_port()), (80, 4000));
+        Some((tcp.sequence(), tcp.acknowledgment(), tcp.flags()))
+    }
+
+    use std::net::Ipv4Addr;
+
+    #[test]
+    fn a_reset_follows_the_rfc() {
+        let rst_ack = TcpFlags(TcpFlags::RST.0 | TcpFlags::ACK.0);
+        assert_eq!(reset(segment(TcpFlags::SYN, 99, 0, b"")), Some((0, 100, rst_ack)));
+        assert_eq!(reset(segment(TcpFlags::FIN, u32::MAX, 0, b"abc")), Some((0, 3, rst_ack)));
+        assert_eq!(reset(segment(TcpFlags::ACK, 7, 55, b"abc")), Some((55, 0, TcpFlags::RST)));
+        assert_eq!(reset(segment(TcpFlags::RST, 7, 0, b"")), None, "never a reset for a reset");
+    }
+
+    #[test]
+    fn only_a_bare_syn_opens() {
+        let flags = |bits: &[TcpFlags]| TcpFlags(bits.iter().fold(0, |all, bit| all | bit.0));
+        assert!(TcpFlags::SYN.opens());
+        assert!(TcpFlags(0xc2).opens(), "ECN's bits do not matter");
+        assert!(!flags(&[TcpFlags::SYN, TcpFlags::ACK]).opens());
+        assert!(!flags(&[TcpFlags::SYN, TcpFlags::FIN]).opens());
+        assert!(!flags(&[TcpFlags::SYN, TcpFlags::RST]).opens());
+        assert!(!TcpFlags::ACK.opens());
+    }
+
+    #[test]
+    fn lengths_are_checked() {
+        let bytes = segment(TcpFlags::SYN, 0, 0, b"");
+        let tcp = &bytes[20..];
+        assert_eq!(TcpHeader::parse(&mut tcp[..19].to_vec()).err(), Some(Malformed::TcpTruncated));
+        for (offset, error) in [(4, true), (5, false), (6, true)] {
+            let mut tcp = tcp.to_vec();
+            tcp[12] = offset << 4;
+            assert_eq!(TcpHeader::parse(&mut tcp).is_err(), error, "data offset {offset}");
+        }
+    }
+}
