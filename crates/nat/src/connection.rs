@@ -1,0 +1,147 @@
+use std::time::Duration;
+
+use shunt_packet::checksum::Delta;
+use zerocopy::{FromZeros, Immutable, KnownLayout};
+
+use crate::{
+    flow::{Direction, FlowKey, Tuple},
+    ruleset::{ServerId, ServiceId},
+    state::ConnectionState,
+    time::Instant,
+    translation::Translation,
+};
+
+/// What opened a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectionKind {
+    /// A client dialled a virtual service and was given a server.
+    Service(ServiceId, ServerId),
+    /// An inside host dialled out, and an SNAT rule covers it.
+    Snat,
+    /// An outside host dialled an inside host that an SNAT rule covers: nothing is rewritten, but
+    /// the replies must be known as such.
+    Passthrough,
+}
+
+/// A record of the connection table: one cache line of plain data, no pointers, so that a table can
+/// be mapped from a file and its indexes rebuilt from its records.
+#[derive(Clone, FromZeros, KnownLayout, Immutable)]
+#[repr(C, align(64))]
+pub struct Connection {
+    /// What packets look like when they arrive, by direction.
+    keys: [Tuple; 2],
+    /// When the last packet came: low bits of the clock, in milliseconds.
+    last_seen: u32,
+    /// How long it may be silent, in milliseconds.
+    timeout: u32,
+    /// Links of the timing wheel, or of the free list.
+    pub(crate) links: Links,
+    service: u32,
+    server: u32,
+    /// Inbound deltas; outbound ones are their inverses.
+    address_delta: u16,
+    transport_delta: u16,
+    protocol: u8,
+    state: ConnectionState,
+    reserved: [u8; 10],
+}
+
+const _: () = assert!(size_of::<Connection>() == 64);
+
+/// The links of a doubly linked list of records.
+#[derive(Clone, Copy, FromZeros, KnownLayout, Immutable)]
+#[repr(C)]
+pub(crate) struct Links {
+    pub(crate) next: u32,
+    pub(crate) previous: u32,
+}
+
+/// [`Connection`]'s `service` when there is none: SNAT, or passed through.
+const SNAT: u32 = u32::MAX;
+const PASSTHROUGH: u32 = u32::MAX - 1;
+
+impl Connection {
+    /// A connection between two keys of the same protocol, just opened.
+    pub(crate) fn new(
+        inbound: FlowKey,
+        outbound: FlowKey,
+        kind: ConnectionKind,
+        state: ConnectionState,
+        timeout: Duration,
+        now: Instant,
+    ) -> Connection {
+        let (service, server) = match kind {
+            ConnectionKind::Service(service, server) => (service.0, server.0),
+            ConnectionKind::Snat => (SNAT, 0),
+            ConnectionKind::Passthrough => (PASSTHROUGH, 0),
+        };
+        let address_delta = Delta::between(inbound.address_sum(), outbound.address_sum());
+        let transport_delta = Delta::between(inbound.transport_sum(), outbound.transport_sum());
+        Connection {
+            keys: [inbound.tuple, outbound.tuple],
+            last_seen: now.low_bits(),
+            timeout: timeout.as_millis() as u32,
+            service,
+            server,
+            address_delta: address_delta.to_bits(),
+            transport_delta: transport_delta.to_bits(),
+            protocol: inbound.protocol,
+            state,
+            ..Connection::new_zeroed()
+        }
+    }
+
+    /// What packets of this direction look like when they arrive.
+    #[must_use]
+    pub fn key(&self, direction: Direction) -> FlowKey {
+        FlowKey { tuple: self.keys[direction as usize], protocol: self.protocol }
+    }
+
+    /// What opened it.
+    #[must_use]
+    pub fn kind(&self) -> ConnectionKind {
+        match self.service {
+            SNAT => ConnectionKind::Snat,
+            PASSTHROUGH => ConnectionKind::Passthrough,
+            service => ConnectionKind::Service(ServiceId(service), ServerId(self.server)),
+        }
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn state(&self) -> ConnectionState {
+        self.state
+    }
+
+    /// Moves it to another state, with that state's timeout.
+    pub(crate) fn set_state(&mut self, state: ConnectionState, timeout: Duration) {
+        self.state = state;
+        self.timeout = timeout.as_millis() as u32;
+    }
+
+    /// Notes that a packet came.
+    pub(crate) fn touch(&mut self, now: Instant) {
+        self.last_seen = now.low_bits();
+    }
+
+    /// How long it may still be silent; zero when its time is up.
+    #[must_use]
+    pub fn remaining(&self, now: Instant) -> Duration {
+        let silent = now.low_bits().wrapping_sub(self.last_seen);
+        Duration::from_millis(u64::from(self.timeout.saturating_sub(silent)))
+    }
+
+    /// What to do to a packet of this direction: it leaves as the reverse of the opposite key.
+    #[must_use]
+    pub fn translation(&self, direction: Direction) -> Translation {
+        let leaves_as = self.key(direction.opposite()).reverse();
+        let address = Delta::from_bits(self.address_delta);
+        let transport = Delta::from_bits(self.transport_delta);
+        match direction {
+            Direction::Inbound => Translation::new(leaves_as, address, transport),
+            Direction::Outbound => {
+                Translation::new(leaves_as, address.inverse(), transport.inverse())
+            }
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! States of a connection, with IPVS's names and timeouts.
+
+use std::time::Duration;
+
+use shunt_packet::tcp::TcpFlags;
+use zerocopy::{FromZeros, Immutable, IntoBytes, KnownLayout};
+
+use crate::flow::Direction;
+
+/// Where a connection stands. TCP's states are those that `ipvsadm -L -c` shows: the director sees
+/// both ends, so they name what it saw, not what one end believes.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromZeros, IntoBytes, KnownLayout, Immutable,
+)]
+#[repr(u8)]
+pub enum ConnectionState {
+    /// No connection: the record is free.
+    #[default]
+    None = 0,
+    /// An inside host's SYN went out (SNAT).
+    SynSent,
+    /// A client's SYN came in.
+    SynRecv,
+    /// The client acknowledged.
+    Established,
+    /// The server closed first.
+    FinWait,
+    /// Both closed, the server first.
+    TimeWait,
+    /// Reset, or closed by both and acknowledged.
+    Close,
+    /// The client closed first.
+    CloseWait,
+    /// Both closed, the client first; its last acknowledgment is awaited.
+    LastAck,
+    /// UDP has no states.
+    Udp,
+}
+
+use ConnectionState::{
+    Close, CloseWait, Established, FinWait, LastAck, SynRecv, SynSent, TimeWait,
+};
+
+impl ConnectionState {
+    /// Whether both ends are done with it, so that its tuple may be used again.
+    #[must_use]
+    pub fn is_closing(self) -> bool {
+        matches!(self, TimeWait | Close | LastAck)
+    }
+
+    /// The state after a TCP segment with these flags (RFC 9293, section 3.3.2, seen from between
+    /// the ends).
+    #[must_use]
+    pub(crate) fn after(self, direction: Direction, flags: TcpFlags) -> ConnectionState {
+        if flags.has(TcpFlags::RST) {
+            return Close;
+        }
+        if flags.has(TcpFlags::FIN) {
+            return self.after_fin(direction);
+        }
+        if flags.has(TcpFlags::SYN) || !flags.has(TcpFlags::ACK) {
+            return self;
+        }
+        match (self, direction) {
+            (SynSent | SynRecv, Direction::Inbound) => Established,
+            (LastAck, Direction::Inbound) => Close,
+            _ => self,
+        }
+    }
+
+    fn after_fin(self, direction: Direction) -> ConnectionState {
+        match (self, direction) {
+            (SynSent | SynRecv | Established, Direction::Inbound) => CloseWait,
+            (SynSent | SynRecv | Established, Direction::Outbound) => FinWait,
+            (FinWait, Direction::Inbound) => TimeWait,
+            (CloseWait, Direction::Outbound) => LastAck,
+            _ => self,
+        }
+    }
+}
+
+/// How long a connection may be silent in each state. The defaults are IPVS's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// TCP, established: 900 s.
+    pub established: Duration,
+    /// TCP, an inside host's SYN unanswered: 120 s.
+    pub syn_sent: Duration,
+    /// TCP, handshake not finished: 60 s.
+    pub syn_recv: Duration,
+    /// TCP, the server closed: 120 s.
+    pub fin_wait: Duration,
+    /// TCP, both closed: 120 s.
+    pub time_wait: Duration,
+    /// TCP, reset: 10 s.
+    pub close: Duration,
+    /// TCP, the client closed: 60 s.
+    pub close_wait: Duration,
+    /// TCP, last acknowledgment awaited: 30 s.
+    pub last_ack: Duration,
+    /// UDP: 300 s.
+    pub udp: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Timeouts {
+        let seconds = Duration::from_secs;
+        Timeouts {
+            established: seconds(900),
+            syn_sent: seconds(120),
+            syn_recv: seconds(60),
+            fin_wait: seconds(120),
+            time_wait: seconds(120),
+            close: seconds(10),
+            close_wait: seconds(60),
+            last_ack: seconds(30),
+            udp: seconds(300),
+        }
+    }
+}
+
+impl Timeouts {
+    /// The timeout of a state.
+    #[must_use]
+    pub fn of(&self, state: ConnectionState) -> Duration {
+        match state {
+            ConnectionState::None => Duration::ZERO,
+            SynSent => self.syn_sent,
+            SynRecv => self.syn_recv,
+            Established => self.established,
+            FinWait => self.fin_wait,
+            TimeWait => self.time_wait,
+            Close => self.close,
+            CloseWait => self.close_wait,
+            LastAck => self.last_ack,
+            ConnectionState::Udp => self.udp,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SYN: TcpFlags = TcpFlags::SYN;
+    const ACK: TcpFlags = TcpFlags::ACK;
+    const RST: TcpFlags = TcpFlags::RST;
+    const SYN_ACK: TcpFlags = TcpFlags(SYN.0 | ACK.0);
+    const FIN_ACK: TcpFlags = TcpFlags(TcpFlags::FIN.0 | ACK.0);
+
+    /// Walks through segments: `>` from the client, `<` from the server.
+    fn walk(start: ConnectionState, segments: &[(char, TcpFlags, ConnectionState)]) {
+        segments.iter().fold(start, |state, &(arrow, flags, expected)| {
+            let direction = if arrow == '>' { Direction::Inbound } else { Direction::Outbound };
+            let next = state.after(direction, flags);
+            assert_eq!(next, expected, "{state:?} {arrow} {flags:?}");
+            next
+        });
+    }
+
+    #[test]
+    fn the_client_closes_first() {
+        walk(
+            SynRecv,
+            &[
+                ('>', SYN, SynRecv),
+                ('<', SYN_ACK, SynRecv),
+                ('>', ACK, Established),
+                ('<', ACK, Established),
+                ('>', FIN_ACK, CloseWait),
+                ('<', ACK, CloseWait),
+                ('<', FIN_ACK, LastAck),
+                ('>', ACK, Close),
+            ],
+        );
+    }
+
+    #[test]
+    fn the_server_closes_first() {
+        walk(
+            Established,
+            &[
+                ('<', FIN_ACK, FinWait),
+                ('>', ACK, FinWait),
+                ('>', FIN_ACK, TimeWait),
+                ('<', ACK, TimeWait),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_reset_closes_from_anywhere() {
+        for state in [SynSent, SynRecv, Established, FinWait, CloseWait, LastAck, TimeWait] {
+            walk(state, &[('<', RST, Close), ('>', ACK, Close)]);
+            walk(state, &[('>', RST, Close)]);
+        }
+    }
+
+    #[test]
+    fn a_server_alone_does_not_establish() {
+        walk(SynSent, &[('<', SYN_ACK, SynSent), ('<', ACK, SynSent), ('>', ACK, Established)]);
+    }
+}

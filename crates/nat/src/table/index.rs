@@ -1,0 +1,250 @@
+//! The index of the connection table: from a flow key's hash to a record, in one or two cache
+//! lines.
+//!
+//! A bucket is one cache line of ten entries, each a 16-bit tag of the hash and a reference to a
+//! record. An entry lives in its *home* bucket, or, when that is full, *away*: in the one other
+//! bucket that home and tag determine (partial-key cuckoo hashing, Fan et al., CoNEXT 2014). Each
+//! bucket counts its entries that are away, so that a lookup goes to the second bucket only where
+//! there is something to find (the idea of Cuckoo++, Le Scouarnec, ANCS 2018). When both buckets are
+//! full, one entry of theirs moves to its own other bucket: at most one move, no rehash ever.
+
+use zerocopy::{FromZeros, Immutable, KnownLayout};
+
+use crate::flow::Direction;
+
+const ENTRIES: usize = 10;
+
+/// Entries per bucket that the index is sized for; room for ten makes overflow rare.
+const TARGET_LOAD: usize = 7;
+
+/// A reference to one direction of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) record: u32,
+    pub(super) direction: Direction,
+}
+
+const AWAY: u32 = 1 << 31;
+const OUTBOUND: u32 = 1 << 30;
+
+/// Records are numbered with the remaining 30 bits.
+pub(super) const MAX_RECORDS: u32 = OUTBOUND;
+
+impl Entry {
+    fn to_bits(self) -> u32 {
+        match self.direction {
+            Direction::Inbound => self.record,
+            Direction::Outbound => self.record | OUTBOUND,
+        }
+    }
+
+    fn from_bits(bits: u32) -> Entry {
+        let direction = if bits & OUTBOUND == 0 { Direction::Inbound } else { Direction::Outbound };
+        Entry { record: bits & (OUTBOUND - 1), direction }
+    }
+}
+
+/// One cache line. A tag of 0 is an empty place.
+#[derive(FromZeros, KnownLayout, Immutable)]
+#[repr(C, align(64))]
+struct Bucket {
+    entries: [u32; ENTRIES],
+    tags: [u16; ENTRIES],
+    /// How many entries have their home here and live away.
+    away: u32,
+}
+
+const _: () = assert!(size_of::<Bucket>() == 64);
+
+impl Bucket {
+    fn empty_place(&self) -> Option<usize> {
+        self.tags.iter().position(|tag| *tag == 0)
+    }
+
+    fn find(&self, tag: u16, mut is_match: impl FnMut(Entry) -> bool) -> Option<(usize, Entry)> {
+        self.tags
+            .iter()
+            .enumerate()
+            .filter(|(_, stored)| **stored == tag)
+            .map(|(place, _)| (place, Entry::from_bits(self.entries[place])))
+            .find(|(_, entry)| is_match(*entry))
+    }
+}
+
+/// Where a hash leads.
+#[derive(Clone, Copy)]
+struct Position {
+    home: usize,
+    other: usize,
+    tag: u16,
+}
+
+/// No room for an entry, even after one move.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Full;
+
+pub(super) struct Index {
+    buckets: Box<[Bucket]>,
+}
+
+impl Index {
+    /// Room for `entries`. Memory comes zeroed from the system and is touched as it fills.
+    pub(super) fn new(entries: usize) -> Index {
+        let count = entries.div_ceil(TARGET_LOAD).next_power_of_two().max(2);
+        let buckets = <[Bucket]>::new_box_zeroed_with_elems(count).expect("memory for the index");
+        Index { buckets }
+    }
+
+    /// The entry of this hash that `is_match`.
+    #[inline]
+    pub(super) fn find(&self, hash: u64, mut is_match: impl FnMut(Entry) -> bool) -> Option<Entry> {
+        let Position { home, other, tag } = self.position(hash);
+        let bucket = &self.buckets[home];
+        if let Some((_, entry)) = bucket.find(tag, &mut is_match) {
+            return Some(entry);
+        }
+        if bucket.away == 0 {
+            return None;
+        }
+        self.buckets[other].find(tag, is_match).map(|(_, entry)| entry)
+    }
+
+    /// Adds an entry; that it isn't there already is the caller's to know.
+    pub(super) fn insert(&mut self, hash: u64, entry: Entry) -> Result<(), Full> {
+        let position = self.position(hash);
+        let Position { home, other, tag } = position;
+        if let Some(place) = self.buckets[home].empty_place() {
+            self.set(home, place, tag, entry.to_bits());
+        } else if let Some(place) = self.buckets[other].empty_place() {
+            self.set(other, place, tag, entry.to_bits() | AWAY);
+            self.buckets[home].away += 1;
+        } else if let Some(place) = self.make_room(home) {
+            self.set(home, place, tag, entry.to_bits());
+        } else if let Some(place) = self.make_room(other) {
+            self.set(other, place, tag, entry.to_bits() | AWAY);
+            self.buckets[home].away += 1;
+        } else {
+            return Err(Full);
+        }
+        Ok(())
+    }
+
+    /// Removes an entry, if it is there.
+    pub(super) fn remove(&mut self, hash: u64, entry: Entry) {
+        let Position { home, other, tag } = self.position(hash);
+        if let Some((place, _)) = self.buckets[home].find(tag, |stored| stored == entry) {
+            self.buckets[home].tags[place] = 0;
+        } else if let Some((place, _)) = self.buckets[other].find(tag, |stored| stored == entry) {
+            self.buckets[other].tags[place] = 0;
+            self.buckets[home].away -= 1;
+        }
+    }
+
+    /// Bytes that the index occupies when full.
+    pub(super) fn memory(&self) -> usize {
+        size_of_val(&*self.buckets)
+    }
+
+    fn position(&self, hash: u64) -> Position {
+        let home = hash as usize & (self.buckets.len() - 1);
+        let tag = ((hash >> 48) as u16).max(1);
+        Position { home, other: self.other_bucket(home, tag), tag }
+    }
+
+    /// The bucket that an entry with this tag may live in besides `bucket`: its own inverse.
+    fn other_bucket(&self, bucket: usize, tag: u16) -> usize {
+        let spread = (usize::from(tag)).wrapping_mul(0x5bd1_e995) | 1;
+        (bucket ^ spread) & (self.buckets.len() - 1)
+    }
+
+    fn set(&mut self, bucket: usize, place: usize, tag: u16, bits: u32) {
+        self.buckets[bucket].tags[place] = tag;
+        self.buckets[bucket].entries[place] = bits;
+    }
+
+    /// Moves one entry of a full bucket to its other bucket, and returns the place that is free now.
+    fn make_room(&mut self, bucket: usize) -> Option<usize> {
+        for place in 0..ENTRIES {
+            let tag = self.buckets[bucket].tags[place];
+            let other = self.other_bucket(bucket, tag);
+            let Some(free) = self.buckets[other].empty_place() else { continue };
+            let bits = self.buckets[bucket].entries[place];
+            if bits & AWAY == 0 {
+                self.buckets[bucket].away += 1;
+            } else {
+                self.buckets[other].away -= 1;
+            }
+            self.set(other, free, tag, bits ^ AWAY);
+            self.buckets[bucket].tags[place] = 0;
+            return Some(place);
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+
+    fn entry(record: u32) -> Entry {
+        let direction =
+            if record.is_multiple_of(2) { Direction::Inbound } else { Direction::Outbound };
+        Entry { record, direction }
+    }
+
+    /// A stand-in for a keyed hash (SplitMix64's finaliser).
+    fn hash(record: u32) -> u64 {
+        let mut hash = u64::from(record).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        hash ^ (hash >> 31)
+    }
+
+    #[test]
+    fn holds_what_it_is_sized_for() {
+        // The worst size: just what fits before the number of buckets doubles.
+        let count = TARGET_LOAD as u32 * 4096;
+        let mut index = Index::new(count as usize);
+        for record in 0..count {
+            index.insert(hash(record), entry(record)).unwrap();
+        }
+        for record in 0..count {
+            assert_eq!(index.find(hash(record), |e| e.record == record), Some(entry(record)));
+        }
+    }
+
+    #[test]
+    fn a_full_index_says_so() {
+        let mut index = Index::new(2);
+        let room = (0..).take_while(|record| index.insert(hash(*record), entry(*record)).is_ok());
+        assert_eq!(room.count(), 2 * ENTRIES);
+    }
+
+    proptest! {
+        /// Against a plain map, on an index so small that entries move all the time.
+        #[test]
+        fn behaves_like_a_map(operations in prop::collection::vec((any::<bool>(), 0u32..60), 1..400)) {
+            let mut index = Index::new(4 * TARGET_LOAD);
+            let mut model = HashMap::new();
+            for (insert, record) in operations {
+                if insert && !model.contains_key(&record) {
+                    if index.insert(hash(record), entry(record)).is_ok() {
+                        model.insert(record, entry(record));
+                    }
+                } else if let Some(entry) = model.remove(&record) {
+                    index.remove(hash(record), entry);
+                }
+                for record in 0..60 {
+                    let found = index.find(hash(record), |e| e.record == record);
+                    prop_assert_eq!(found, model.get(&record).copied());
+                }
+            }
+            for (record, entry) in model {
+                index.remove(hash(record), entry);
+            }
+            prop_assert!(index.buckets.iter().all(|b| b.away == 0 && b.tags == [0; ENTRIES]));
+        }
+    }
+}

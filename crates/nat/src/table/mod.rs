@@ -1,0 +1,419 @@
+//! The connection table of one worker: fixed capacity, never rehashed, never reallocated.
+//!
+//! A connection is one 64-byte [`Connection`] record, two entries in the index (one for the key of
+//! either direction), and a place in the timing wheel.
+//!
+//! # Why two index entries
+//!
+//! Both directions contain the peer endpoint, so one entry under a hash of that endpoint alone
+//! would do for both. But such a hash can be flooded: all inside hosts that talk to one popular
+//! remote server share its endpoint, and a client may open connections to many virtual endpoints
+//! from one port of its own. All of these would crowd one bucket. Hashing the whole key of each
+//! direction costs six bytes more a connection and has no such weakness.
+
+mod index;
+mod wheel;
+
+use std::time::Duration;
+
+use ahash::RandomState;
+use zerocopy::FromZeros;
+
+use crate::{
+    connection::{Connection, ConnectionKind, Links},
+    flow::{Direction, FlowKey},
+    state::ConnectionState,
+    time::Instant,
+};
+use index::{Entry, Index, MAX_RECORDS};
+use wheel::{NIL, Wheel};
+
+/// A record's place in its table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConnectionId(u32);
+
+/// Why a connection could not be added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InsertError {
+    /// No record is free, or the index has no room for its keys.
+    Full,
+    /// This connection already has one of the keys.
+    InUse(ConnectionId),
+}
+
+/// All connections of one worker.
+pub struct ConnectionTable {
+    records: Box<[Connection]>,
+    /// The first free record; the others follow through their links.
+    free: u32,
+    /// Records from here on were never used, so that start-up does not touch them all.
+    untouched: u32,
+    len: usize,
+    index: Index,
+    wheel: Wheel,
+    hasher: RandomState,
+}
+
+impl ConnectionTable {
+    /// A table for `capacity` connections (at most 2^30), hashing under a secret of this boot.
+    ///
+    /// # Panics
+    /// When there is no memory for it.
+    #[must_use]
+    pub fn new(capacity: u32, secret: [u64; 4]) -> ConnectionTable {
+        let capacity = capacity.clamp(1, MAX_RECORDS) as usize;
+        let records =
+            <[Connection]>::new_box_zeroed_with_elems(capacity).expect("memory for records");
+        let [a, b, c, d] = secret;
+        ConnectionTable {
+            records,
+            free: NIL,
+            untouched: 0,
+            len: 0,
+            index: Index::new(2 * capacity),
+            wheel: Wheel::new(),
+            hasher: RandomState::with_seeds(a, b, c, d),
+        }
+    }
+
+    /// Connections in the table.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// How many connections there is room for.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Bytes that records and index occupy when the table is full.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        size_of_val(&*self.records) + self.index.memory()
+    }
+
+    /// The connection that a packet with this key belongs to, and the packet's direction.
+    #[inline]
+    #[must_use]
+    pub fn lookup(&self, key: &FlowKey) -> Option<(ConnectionId, Direction)> {
+        let is_match =
+            |entry: Entry| self.records[entry.record as usize].key(entry.direction) == *key;
+        let entry = self.index.find(self.hash(key), is_match)?;
+        Some((ConnectionId(entry.record), entry.direction))
+    }
+
+    /// The record of a connection.
+    #[must_use]
+    pub fn get(&self, id: ConnectionId) -> &Connection {
+        &self.records[id.0 as usize]
+    }
+
+    /// All connections, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &Connection> {
+        self.records[..self.untouched as usize]
+            .iter()
+            .filter(|record| record.state() != ConnectionState::None)
+    }
+
+    /// Adds a connection between two keys.
+    ///
+    /// # Errors
+    /// When the table is full, or one of the keys is in use.
+    pub fn insert(
+        &mut self,
+        inbound: FlowKey,
+        outbound: FlowKey,
+        kind: ConnectionKind,
+        (state, timeout): (ConnectionState, Duration),
+        now: Instant,
+    ) -> Result<ConnectionId, InsertError> {
+        for key in [&inbound, &outbound] {
+            if let Some((id, _)) = self.lookup(key) {
+                return Err(InsertError::InUse(id));
+            }
+        }
+        let id = self.take_record().ok_or(InsertError::Full)?;
+        self.records[id as usize] = Connection::new(inbound, outbound, kind, state, timeout, now);
+        if self.add_to_index(id).is_err() {
+            self.release_record(id);
+            return Err(InsertError::Full);
+        }
+        self.wheel.link(&mut self.records, id, now + timeout);
+        self.len += 1;
+        Ok(ConnectionId(id))
+    }
+
+    /// Notes a packet, and the state that it leads to.
+    #[inline]
+    pub(crate) fn note_packet(
+        &mut self,
+        id: ConnectionId,
+        state: ConnectionState,
+        timeout: impl FnOnce() -> Duration,
+        now: Instant,
+    ) {
+        let record = &mut self.records[id.0 as usize];
+        record.touch(now);
+        if record.state() != state {
+            let timeout = timeout();
+            record.set_state(state, timeout);
+            // Most changes bring the deadline nearer, and the wheel would come by too late.
+            self.wheel.unlink(&mut self.records, id.0);
+            self.wheel.link(&mut self.records, id.0, now + timeout);
+        }
+    }
+
+    /// Removes a connection and returns what it was.
+    pub fn remove(&mut self, id: ConnectionId) -> Connection {
+        self.wheel.unlink(&mut self.records, id.0);
+        self.discard(id.0)
+    }
+
+    /// Removes a connection that has been silent for too long, if there is one, looking at no more
+    /// than `budget` records; `budget` is what is left of it.
+    pub fn expire(&mut self, now: Instant, budget: &mut usize) -> Option<Connection> {
+        while *budget > 0 {
+            *budget -= 1;
+            let id = self.wheel.next_due(&mut self.records, now)?;
+            let remaining = self.records[id as usize].remaining(now);
+            if remaining.is_zero() {
+                return Some(self.discard(id));
+            }
+            self.wheel.link(&mut self.records, id, now + remaining);
+        }
+        None
+    }
+
+    fn hash(&self, key: &FlowKey) -> u64 {
+        self.hasher.hash_one(key.to_bits())
+    }
+
+    fn take_record(&mut self) -> Option<u32> {
+        if self.free != NIL {
+            let id = self.free;
+            self.free = self.records[id as usize].links.next;
+            Some(id)
+        } else if (self.untouched as usize) < self.records.len() {
+            self.untouched += 1;
+            Some(self.untouched - 1)
+        } else {
+            None
+        }
+    }
+
+    fn release_record(&mut self, id: u32) -> Connection {
+        let mut empty = Connection::new_zeroed();
+        empty.links = Links { next: self.free, previous: NIL };
+        self.free = id;
+        std::mem::replace(&mut self.records[id as usize], empty)
+    }
+
+    fn add_to_index(&mut self, id: u32) -> Result<(), index::Full> {
+        let [inbound, outbound] = self.entries(id);
+        self.index.insert(inbound.0, inbound.1)?;
+        self.index.insert(outbound.0, outbound.1).inspect_err(|_| {
+            self.index.remove(inbound.0, inbound.1);
+        })
+    }
+
+    /// Takes an unlinked record out of the index and frees it.
+    fn discard(&mut self, id: u32) -> Connection {
+        for (hash, entry) in self.entries(id) {
+            self.index.remove(hash, entry);
+        }
+        self.len -= 1;
+        self.release_record(id)
+    }
+
+    fn entries(&self, record: u32) -> [(u64, Entry); 2] {
+        [Direction::Inbound, Direction::Outbound].map(|direction| {
+            let key = self.records[record as usize].key(direction);
+            (self.hash(&key), Entry { record, direction })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use shunt_packet::ipv4::protocol;
+    use std::{
+        collections::HashMap,
+        net::{Ipv4Addr, SocketAddrV4},
+    };
+
+    const SECRET: [u64; 4] = [1, 2, 3, 4];
+
+    fn keys(client: u16) -> (FlowKey, FlowKey) {
+        let endpoint = |last, port| SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, last), port);
+        let (client, vip, real) = (endpoint(1, client), endpoint(100, 80), endpoint(200, 8080));
+        (FlowKey::new(protocol::TCP, client, vip), FlowKey::new(protocol::TCP, real, client))
+    }
+
+    fn insert(
+        table: &mut ConnectionTable,
+        client: u16,
+        seconds: u64,
+        now: Instant,
+    ) -> Result<ConnectionId, InsertError> {
+        let (inbound, outbound) = keys(client);
+        let state = (ConnectionState::SynRecv, Duration::from_secs(seconds));
+        table.insert(inbound, outbound, ConnectionKind::Snat, state, now)
+    }
+
+    fn expire_all(table: &mut ConnectionTable, now: Instant) -> usize {
+        let mut budget = usize::MAX;
+        std::iter::from_fn(|| table.expire(now, &mut budget)).count()
+    }
+
+    #[test]
+    fn both_keys_lead_to_the_record() {
+        let mut table = ConnectionTable::new(4, SECRET);
+        let id = insert(&mut table, 4000, 60, Instant::default()).unwrap();
+        let (inbound, outbound) = keys(4000);
+        assert_eq!(table.lookup(&inbound), Some((id, Direction::Inbound)));
+        assert_eq!(table.lookup(&outbound), Some((id, Direction::Outbound)));
+        assert_eq!(table.lookup(&inbound.reverse()), None);
+        let again = insert(&mut table, 4000, 60, Instant::default());
+        assert_eq!(again, Err(InsertError::InUse(id)));
+    }
+
+    #[test]
+    fn a_full_table_says_so_and_recovers() {
+        let mut table = ConnectionTable::new(3, SECRET);
+        let ids: Vec<_> =
+            (0..3).map(|n| insert(&mut table, n, 60, Instant::default()).unwrap()).collect();
+        assert_eq!(insert(&mut table, 3, 60, Instant::default()), Err(InsertError::Full));
+        table.remove(ids[1]);
+        assert_eq!(table.lookup(&keys(1).0), None);
+        insert(&mut table, 3, 60, Instant::default()).unwrap();
+        assert_eq!((table.len(), table.iter().count()), (3, 3));
+    }
+
+    #[test]
+    fn silence_ends_a_connection_within_two_ticks() {
+        let mut table = ConnectionTable::new(4, SECRET);
+        let start = Instant::from_millis(123_456);
+        insert(&mut table, 1, 60, start).unwrap();
+        assert_eq!(expire_all(&mut table, start + Duration::from_secs(59)), 0);
+        assert_eq!(expire_all(&mut table, start + Duration::from_millis(62_048)), 1);
+        assert!(table.is_empty());
+    }
+
+    #[test]
+    fn a_packet_prolongs_it() {
+        let mut table = ConnectionTable::new(4, SECRET);
+        let at = |seconds: u64| Instant::from_millis(seconds * 1000);
+        let id = insert(&mut table, 1, 60, at(0)).unwrap();
+        table.note_packet(id, ConnectionState::SynRecv, || unreachable!(), at(50));
+        assert_eq!(expire_all(&mut table, at(100)), 0);
+        assert_eq!(expire_all(&mut table, at(113)), 1);
+    }
+
+    #[test]
+    fn a_shorter_timeout_counts_at_once() {
+        let mut table = ConnectionTable::new(4, SECRET);
+        let at = |seconds: u64| Instant::from_millis(seconds * 1000);
+        let id = insert(&mut table, 1, 900, at(0)).unwrap();
+        table.note_packet(id, ConnectionState::Close, || Duration::from_secs(10), at(5));
+        assert_eq!(expire_all(&mut table, at(18)), 1);
+    }
+
+    #[test]
+    fn timeouts_may_exceed_a_turn_and_pauses_too() {
+        let mut table = ConnectionTable::new(4, SECRET);
+        let hours = |hours: u64| Instant::from_millis(hours * 3_600_000);
+        insert(&mut table, 1, 2 * 86_400, hours(0)).unwrap();
+        for hour in 1..48 {
+            assert_eq!(expire_all(&mut table, hours(hour)), 0, "hour {hour}");
+        }
+        assert_eq!(expire_all(&mut table, hours(49)), 1);
+    }
+
+    #[test]
+    fn a_budget_bounds_the_work() {
+        let mut table = ConnectionTable::new(100, SECRET);
+        for client in 0..100 {
+            insert(&mut table, client, 1, Instant::default()).unwrap();
+        }
+        let later = Instant::from_millis(10_000);
+        let mut budget = 30;
+        let expired = std::iter::from_fn(|| table.expire(later, &mut budget)).count();
+        assert_eq!((expired, budget), (30, 0));
+        assert_eq!(expire_all(&mut table, later), 70);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Insert { client: u16, seconds: u64 },
+        Remove { client: u16 },
+        Packet { client: u16 },
+        Wait { millis: u64 },
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let client = 0u16..24;
+        prop_oneof![
+            (client.clone(), 1u64..2000)
+                .prop_map(|(client, seconds)| Step::Insert { client, seconds }),
+            client.clone().prop_map(|client| Step::Remove { client }),
+            client.prop_map(|client| Step::Packet { client }),
+            (0u64..400_000).prop_map(|millis| Step::Wait { millis }),
+        ]
+    }
+
+    proptest! {
+        /// Against a map of deadlines: a connection is never gone before its deadline, and never
+        /// there more than two ticks after it.
+        #[test]
+        fn expiry_follows_the_deadlines(steps in prop::collection::vec(step(), 1..120)) {
+            let mut table = ConnectionTable::new(16, SECRET);
+            let mut model: HashMap<u16, (u64, u64)> = HashMap::new();
+            let mut now = 0;
+            for step in steps {
+                let instant = Instant::from_millis(now);
+                match step {
+                    Step::Insert { client, seconds } => {
+                        let fits = model.len() < 16 && !model.contains_key(&client);
+                        prop_assert_eq!(insert(&mut table, client, seconds, instant).is_ok(), fits);
+                        if fits {
+                            model.insert(client, (now + seconds * 1000, seconds * 1000));
+                        }
+                    }
+                    Step::Remove { client } => {
+                        if model.remove(&client).is_some() {
+                            let (id, _) = table.lookup(&keys(client).0).unwrap();
+                            table.remove(id);
+                        }
+                    }
+                    Step::Packet { client } => {
+                        if let Some((deadline, timeout)) = model.get_mut(&client) {
+                            *deadline = now + *timeout;
+                            let (id, _) = table.lookup(&keys(client).1).unwrap();
+                            table.note_packet(id, ConnectionState::SynRecv, || unreachable!(), instant);
+                        }
+                    }
+                    Step::Wait { millis } => now += millis,
+                }
+                expire_all(&mut table, Instant::from_millis(now));
+                model.retain(|client, (deadline, _)| {
+                    let there = table.lookup(&keys(*client).0).is_some();
+                    assert!(there || *deadline <= now, "{client} went {} ms early", *deadline - now);
+                    assert!(!there || *deadline + 2048 > now, "{client} is late at {now}");
+                    there
+                });
+                prop_assert_eq!(table.len(), model.len());
+                prop_assert_eq!(table.iter().count(), model.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,48 @@
+use shunt_packet::Malformed;
+
+use crate::translation::Translation;
+
+/// What to do with a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Apply the translation and send it on.
+    Translate(Translation),
+    /// Send it on as it is now: an ICMP error, already translated.
+    Forward,
+    /// Answer its sender.
+    Reply(Reply),
+    /// None of the engine's business: it is for the director itself, or to be routed.
+    Punt,
+    /// Drop it, and count why.
+    Drop(DropReason),
+}
+
+/// An answer in place of forwarding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// A TCP reset.
+    Reset,
+    /// ICMP: nobody listens on that UDP port.
+    PortUnreachable,
+    /// ICMP: the TTL ran out here.
+    TimeExceeded,
+}
+
+/// Why the engine drops a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DropReason {
+    /// It is not what it claims to be.
+    Malformed(Malformed),
+    /// A fragment of a packet that would have to be translated.
+    Fragment,
+    /// A TCP reset without a connection.
+    UnknownConnection,
+    /// The connection table has no room.
+    TableFull,
+    /// Every port that the SNAT rule offers is taken for that destination.
+    SnatPortsExhausted,
+    /// Another live connection already uses the translated addresses and ports.
+    TupleInUse,
+    /// An ICMP redirect: it names addresses of the other side.
+    IcmpRedirect,
+}

@@ -1,0 +1,35 @@
+//! Capture files: microsecond pcap, Ethernet.
+
+use std::{fs::File, path::Path, time::Duration};
+
+use pcap_file::pcap::{PcapPacket, PcapReader, PcapWriter};
+
+/// Writes frames to a pcap file, a millisecond apart.
+///
+/// # Panics
+/// When the file can't be written.
+pub fn write(path: &Path, frames: &[Vec<u8>]) {
+    let file = File::create(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let mut writer = PcapWriter::new(file).expect("a pcap header");
+    for (at, frame) in (0..).zip(frames) {
+        let packet = PcapPacket::new(Duration::from_millis(at), frame.len() as u32, frame);
+        writer.write_packet(&packet).expect("a pcap record");
+    }
+}
+
+/// Reads the frames of a pcap file.
+///
+/// # Panics
+/// When the file can't be read, or a frame in it is cut short.
+#[must_use]
+pub fn read(path: &Path) -> Vec<Vec<u8>> {
+    let file = File::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let mut reader = PcapReader::new(file).expect("a pcap header");
+    let mut frames = Vec::new();
+    while let Some(packet) = reader.next_packet() {
+        let packet = packet.expect("a pcap record");
+        assert_eq!(packet.orig_len as usize, packet.data.len(), "a frame cut short");
+        frames.push(packet.data.into_owned());
+    }
+    frames
+}
