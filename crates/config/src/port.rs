@@ -1,0 +1,96 @@
+//! `[[port]]`.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use crate::Device;
+
+keywords! {
+    /// Which side of the director a port is on.
+    pub enum Role {
+        /// Towards the clients.
+        Outside = "outside",
+        /// Towards the real servers.
+        Inside = "inside",
+    }
+}
+
+keywords! {
+    /// Who computes checksums of packets sent and checks those received.
+    pub enum Checksum {
+        /// The device where it can, the CPU where it can't.
+        Auto = "auto",
+        /// The device; the director doesn't start if it can't.
+        Hardware = "hardware",
+        /// The CPU, whatever the device can.
+        Software = "software",
+    }
+}
+
+keywords! {
+    /// What becomes of 802.1Q frames.
+    pub enum Vlan {
+        /// Counted and dropped.
+        Drop = "drop",
+        /// Handed to the other port untouched.
+        Pass = "pass",
+    }
+}
+
+/// A DPDK port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Port {
+    /// Key `name`: what logs and counters call it.
+    pub name: String,
+    /// Key `role`.
+    pub role: Role,
+    /// Key `device`.
+    pub device: Device,
+    /// Key `addresses`, at least one: the port's own addresses, each with the prefix of its
+    /// network.
+    pub addresses: Vec<Ipv4Net>,
+    /// Key `mtu`, by default 1500: bytes of an IPv4 packet, 576 to 9216. 576 is what every host
+    /// must accept (RFC 791 §3.1); a link with less would fragment what nobody expects to be
+    /// fragmented.
+    pub mtu: u16,
+    /// Key `queues`, by default 1, and 1 in this release: receive and transmit queues.
+    pub queues: u16,
+    /// Key `rx-descriptors`, by default 1024: packets that a receive queue holds, 64 to 32768.
+    pub rx_descriptors: u16,
+    /// Key `tx-descriptors`, by default 1024: packets that a transmit queue holds, 64 to 32768.
+    pub tx_descriptors: u16,
+    /// Key `checksum`, by default [`Checksum::Auto`].
+    pub checksum: Checksum,
+    /// Key `vlan`, by default [`Vlan::Drop`].
+    pub vlan: Vlan,
+}
+
+/// The two ports of a director.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ports {
+    /// The port with [`Role::Outside`].
+    pub outside: Port,
+    /// The port with [`Role::Inside`].
+    pub inside: Port,
+}
+
+impl Ports {
+    /// The port with this role.
+    pub fn get(&self, role: Role) -> &Port {
+        match role {
+            Role::Outside => &self.outside,
+            Role::Inside => &self.inside,
+        }
+    }
+
+    /// Both ports, outside first.
+    pub fn iter(&self) -> impl Iterator<Item = &Port> {
+        [&self.outside, &self.inside].into_iter()
+    }
+
+    /// Whether `address` is a port's own.
+    pub fn own(&self, address: Ipv4Addr) -> bool {
+        self.iter().flat_map(|port| &port.addresses).any(|own| own.addr() == address)
+    }
+}

@@ -1,0 +1,41 @@
+//! From what the file says to what it means.
+//!
+//! Every section has its own module. They run in the order in which they need one another: the
+//! ports give the [`Network`], which the routes complete; services and SNAT rules are checked
+//! against it. A section that is wrong never hides the mistakes of another, and causes none there:
+//! where ports or routes are wrong there is no network, and nothing is said about what it would
+//! reach.
+
+mod dpdk;
+mod ipv4;
+mod network;
+mod ports;
+mod report;
+mod routes;
+mod services;
+mod snat;
+
+use crate::{Config, Errors, Log, raw, source::Source};
+use report::Report;
+
+/// `file`, read from `source`, with defaults filled in.
+pub(crate) fn validate(file: &raw::File, source: &Source) -> Result<Config, Errors> {
+    let mut report = Report::new(source);
+    let ports = ports::validate(&file.port, &mut report);
+    let (routes, network) = routes::validate(&file.route, ports.network, &mut report);
+    let services = services::validate(&file.service, network.as_ref(), &mut report);
+    let snat = snat::validate(&file.snat, network.as_ref(), &services, &mut report);
+    let dpdk = dpdk::validate(&file.dpdk.0, ports.ports.as_ref(), &mut report);
+    let log = log(&file.log.0, &mut report);
+
+    match (ports.ports, report.into_errors()) {
+        (Some(ports), None) => Ok(Config { dpdk, ports, routes, services, snat, log }),
+        (_, Some(errors)) => Err(errors),
+        (None, None) => unreachable!("ports are missing and nobody said why"),
+    }
+}
+
+fn log(raw: &raw::Log, report: &mut Report) -> Log {
+    let default = Log::default();
+    Log { level: report.keyword_or("level", &raw.level, default.level) }
+}

@@ -1,0 +1,170 @@
+//! `[dpdk]`.
+
+use std::path::PathBuf;
+
+use super::report::Report;
+use crate::{Dpdk, HugePages, Ports, eal, fault::Fault, raw};
+
+/// The highest lcore of a stock DPDK (`RTE_MAX_LCORE` is 128).
+const LAST_LCORE: u16 = 127;
+/// MiB that `memory` can ask for: below, EAL and one pool hardly fit; above is a slip of the pen.
+const MEMORY_MIB: std::ops::RangeInclusive<u32> = 64..=1024 * 1024;
+/// Buffers that `mbufs` can ask for; each takes some 2.3 KiB.
+const MBUFS: std::ops::RangeInclusive<u32> = 1024..=16 * 1024 * 1024;
+
+pub(super) fn validate(raw: &raw::Dpdk, ports: Option<&Ports>, report: &mut Report) -> Dpdk {
+    let default = Dpdk::default();
+    let help = "write the number of one lcore, as in `main-lcore = 0`";
+    let main_lcore =
+        report.number("main-lcore", &raw.main_lcore, 0..=LAST_LCORE, default.main_lcore, help);
+    Dpdk {
+        main_lcore,
+        worker_lcores: worker_lcores(raw, main_lcore, &default, report),
+        memory_mib: memory(raw, report).unwrap_or(default.memory_mib),
+        huge_pages: huge_pages(raw, report),
+        mbufs: mbufs(raw, ports, &default, report),
+        eal_args: eal_args(raw, report),
+    }
+}
+
+fn worker_lcores(
+    raw: &raw::Dpdk,
+    main_lcore: u16,
+    default: &Dpdk,
+    report: &mut Report,
+) -> Vec<u16> {
+    let free = if main_lcore == 1 { 0 } else { 1 };
+    let help = format!("write one lcore in brackets, as in `worker-lcores = [{free}]`");
+    let Some(workers) = &raw.worker_lcores else {
+        if let Some(main) = &raw.main_lcore
+            && default.worker_lcores.contains(&main_lcore)
+        {
+            let message = format!("lcore {main_lcore} is the worker's, unless you say otherwise");
+            report.add(main.span(), Fault::new(message).help(help));
+        }
+        return default.worker_lcores.clone();
+    };
+    match workers.get_ref().len() {
+        1 => {}
+        0 => report.add(workers.span(), Fault::new("there is no worker lcore").help(&help)),
+        several => {
+            let message = format!("{several} worker lcores; this release runs exactly one worker");
+            report.add(workers.span(), Fault::new(message).help(&help));
+        }
+    }
+    let worker = |number: i64| match u16::try_from(number) {
+        Ok(lcore) if lcore == main_lcore => {
+            Err(Fault::new(format!("lcore {lcore} is the main lcore, which polls nothing")))
+        }
+        Ok(lcore) if lcore <= LAST_LCORE => Ok(lcore),
+        _ => Err(Fault::new(format!("a worker lcore is {number}; it can be 0 to {LAST_LCORE}"))),
+    };
+    workers
+        .get_ref()
+        .iter()
+        .filter_map(|lcore| {
+            let checked = worker(*lcore.get_ref()).map_err(|fault| fault.help(&help));
+            report.check(lcore.span(), checked)
+        })
+        .collect()
+}
+
+fn memory(raw: &raw::Dpdk, report: &mut Report) -> Option<u32> {
+    report.parse(raw.memory.as_ref()?, parse_memory).map(toml::Spanned::into_inner)
+}
+
+/// MiB in `256M` or `1G`.
+fn parse_memory(text: &str) -> Result<u32, Fault> {
+    let number = text.trim_end_matches(['M', 'G']);
+    let mib = match &text[number.len()..] {
+        "M" => 1,
+        "G" => 1024,
+        _ => 0,
+    };
+    let is_number = number.chars().all(|c| c.is_ascii_digit());
+    let amount = number.parse::<u32>().ok().filter(|_| is_number && mib > 0);
+    let Some(amount) = amount else {
+        return Err(Fault::new(format!("`memory` is \"{text}\", which is no amount"))
+            .help("write a whole number and `M` or `G`, as in `memory = \"256M\"`"));
+    };
+    amount.checked_mul(mib).filter(|total| MEMORY_MIB.contains(total)).ok_or_else(|| {
+        Fault::new(format!("`memory` is {text}; it can be 64M to 1024G"))
+            .help("write how much the director may take, as in `memory = \"256M\"`")
+    })
+}
+
+fn huge_pages(raw: &raw::Dpdk, report: &mut Report) -> HugePages {
+    let no_huge = raw.no_huge.as_ref().is_some_and(|value| *value.get_ref());
+    let Some(directory) = &raw.hugepage_dir else {
+        return if no_huge { HugePages::None } else { HugePages::Default };
+    };
+    if no_huge {
+        let fault = Fault::new("`hugepage-dir` and `no-huge = true` contradict each other")
+            .help("keep one of the two");
+        report.add(directory.span(), fault);
+    }
+    let path = directory.get_ref();
+    if !path.starts_with('/') || path.contains(char::is_control) {
+        let fault = Fault::new(format!("`hugepage-dir` is \"{path}\", which is no absolute path"))
+            .help("write where hugetlbfs is mounted, as in `hugepage-dir = \"/dev/hugepages\"`");
+        report.add(directory.span(), fault);
+    }
+    HugePages::Directory(PathBuf::from(path))
+}
+
+fn mbufs(raw: &raw::Dpdk, ports: Option<&Ports>, default: &Dpdk, report: &mut Report) -> u32 {
+    let help = "write how many packet buffers there are, as in `mbufs = 16384`";
+    let mbufs = report.number("mbufs", &raw.mbufs, MBUFS, default.mbufs, help);
+    let held = ports.map_or(0, |ports| {
+        let of = |port: &crate::Port| {
+            (u32::from(port.rx_descriptors) + u32::from(port.tx_descriptors))
+                * u32::from(port.queues)
+        };
+        ports.iter().map(of).sum()
+    });
+    if mbufs < held {
+        let at = raw.mbufs.as_ref().map_or_else(|| report.end(), toml::Spanned::span);
+        let message = format!("{mbufs} mbufs are fewer than the {held} descriptors of the ports");
+        let help = format!("write `mbufs = {}` in `[dpdk]`", held.next_power_of_two());
+        report.add(at, Fault::new(message).help(help));
+    }
+    mbufs
+}
+
+fn eal_args(raw: &raw::Dpdk, report: &mut Report) -> Vec<String> {
+    let Some(args) = &raw.eal_args else { return Vec::new() };
+    for arg in args.get_ref() {
+        let text = arg.get_ref();
+        let fault = if let Some(instead) = eal::reserved(text) {
+            Fault::new(format!("`{text}` is not for `eal-args`")).help(instead)
+        } else if text.is_empty() || text == "--" || text.contains(char::is_control) {
+            Fault::new("this is no argument of EAL's")
+                .help("write one option, or its value, per string")
+        } else if text.starts_with('-') && text.contains(' ') {
+            let parts: Vec<&str> = text.split_whitespace().collect();
+            Fault::new(format!("`{text}` is more than one argument"))
+                .help(format!("write a string for each: `\"{}\"`", parts.join("\", \"")))
+        } else {
+            continue;
+        };
+        report.add(arg.span(), fault);
+    }
+    args.get_ref().iter().map(|arg| arg.get_ref().clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_memory;
+
+    #[test]
+    fn memory_is_a_number_with_a_unit() {
+        assert_eq!(parse_memory("64M"), Ok(64));
+        assert_eq!(parse_memory("2G"), Ok(2048));
+        for text in ["", "M", "256", "256K", "256MB", "1.5G", "-1M", "+1G", "1MG", "99999999999M"] {
+            assert!(parse_memory(text).unwrap_err().message.contains("no amount"), "{text}");
+        }
+        for text in ["63M", "0G", "1025G", "4294967295G"] {
+            assert!(parse_memory(text).unwrap_err().message.contains("64M to 1024G"), "{text}");
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! IPv4 addresses, networks and endpoints as the file writes them.
+
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    ops::RangeInclusive,
+};
+
+use ipnet::Ipv4Net;
+
+use crate::fault::Fault;
+
+/// `192.168.1.100`.
+pub(super) fn address(text: &str) -> Result<Ipv4Addr, Fault> {
+    text.parse().map_err(|_| {
+        if is_ipv6(text) {
+            return ipv6(text);
+        }
+        let help = if text.contains('/') {
+            "write the address alone, without a prefix length"
+        } else if text.contains(':') {
+            "write the address alone, without a port"
+        } else {
+            "write four numbers of 0 to 255, as in `192.168.1.100`; names are not looked up"
+        };
+        Fault::new(format!("`{text}` is not an IPv4 address")).help(help)
+    })
+}
+
+/// `192.168.1.100/24`: a host's address and the prefix of its network.
+pub(super) fn host_in_network(text: &str) -> Result<Ipv4Net, Fault> {
+    let (host, prefix) = text.split_once('/').unwrap_or((text, ""));
+    let host = address(host)?;
+    let help = format!("write the prefix length of its network, 1 to 32, as in `{host}/24`");
+    if prefix.is_empty() {
+        return Err(Fault::new(format!("`{text}` has no prefix length")).help(help));
+    }
+    prefix_length(prefix)
+        .filter(|&length| length > 0)
+        .and_then(|length| Ipv4Net::new(host, length).ok())
+        .ok_or_else(|| Fault::new(format!("`/{prefix}` is no prefix length")).help(help))
+}
+
+/// `192.168.2.0/24`: a network, without host bits.
+pub(super) fn network(text: &str) -> Result<Ipv4Net, Fault> {
+    let (base, prefix) = text.split_once('/').unwrap_or((text, ""));
+    let base = address(base)?;
+    if prefix.is_empty() {
+        return Err(Fault::new(format!("`{text}` has no prefix length"))
+            .help(format!("write `{base}/32` for that one host, or `/24`, … for its network")));
+    }
+    let network =
+        prefix_length(prefix).and_then(|length| Ipv4Net::new(base, length).ok()).ok_or_else(
+            || Fault::new(format!("`/{prefix}` is no prefix length")).help("write `/0` to `/32`"),
+        )?;
+    let truncated = network.trunc();
+    if network == truncated {
+        Ok(network)
+    } else {
+        Err(Fault::new(format!("`{text}` is a host in a network, not a network"))
+            .help(format!("write `{truncated}` for the network, or `{base}/32` for the host")))
+    }
+}
+
+/// `192.168.1.100:80`, or without the port.
+pub(super) fn endpoint(text: &str) -> Result<(Ipv4Addr, Option<u16>), Fault> {
+    if is_ipv6(text) || text.starts_with('[') {
+        return Err(ipv6(text));
+    }
+    match text.split_once(':') {
+        None => Ok((address(text)?, None)),
+        Some((host, port)) => Ok((address(host)?, Some(l4_port(port)?))),
+    }
+}
+
+/// `32768-60999`.
+pub(super) fn l4_ports(text: &str) -> Result<RangeInclusive<u16>, Fault> {
+    let help = "write the first and the last, as in `32768-60999`";
+    let Some((first, last)) = text.split_once('-') else {
+        return Err(Fault::new(format!("`{text}` is no range of ports")).help(help));
+    };
+    let (first, last) = (l4_port(first.trim())?, l4_port(last.trim())?);
+    if first > last {
+        return Err(Fault::new(format!("the range `{text}` is reversed"))
+            .help(format!("write `{last}-{first}`")));
+    }
+    Ok(first..=last)
+}
+
+/// A TCP or UDP port, not 0.
+fn l4_port(text: &str) -> Result<u16, Fault> {
+    let help = "write a port of 1 to 65535";
+    match digits(text).and_then(|text| text.parse::<u32>().ok()) {
+        Some(0) => Err(Fault::new("port 0 cannot be used").help(help)),
+        Some(port) => port
+            .try_into()
+            .map_err(|_| Fault::new(format!("port {port} is above 65535")).help(help)),
+        None => Err(Fault::new(format!("`{text}` is no port")).help(help)),
+    }
+}
+
+fn prefix_length(text: &str) -> Option<u8> {
+    digits(text)?.parse().ok()
+}
+
+/// `text` if it is all digits; `parse` alone takes a `+` as well.
+fn digits(text: &str) -> Option<&str> {
+    text.chars().all(|c| c.is_ascii_digit()).then_some(text)
+}
+
+/// Why no host can have `address`, if so.
+pub(super) fn never_a_host(address: Ipv4Addr) -> Option<&'static str> {
+    match address.octets() {
+        [0, 0, 0, 0] => Some("the unspecified address"),
+        [0, ..] => Some("in 0.0.0.0/8, where no host is (RFC 1122 §3.2.1.3)"),
+        [127, ..] => Some("a loopback address"),
+        [224..=239, ..] => Some("a multicast address"),
+        [255, 255, 255, 255] => Some("the broadcast address"),
+        [240..=255, ..] => Some("in the reserved 240.0.0.0/4"),
+        _ => None,
+    }
+}
+
+fn is_ipv6(text: &str) -> bool {
+    let host = text.split('/').next().unwrap_or(text);
+    host.parse::<Ipv6Addr>().is_ok()
+}
+
+fn ipv6(text: &str) -> Fault {
+    Fault::new(format!("`{text}` is an IPv6 address; IPv6 is not supported yet"))
+        .help("write an IPv4 address, as in `192.168.1.100`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message<T: std::fmt::Debug>(result: Result<T, Fault>) -> String {
+        result.expect_err("should be refused").message
+    }
+
+    #[test]
+    fn addresses() {
+        assert_eq!(address("192.168.1.100"), Ok(Ipv4Addr::new(192, 168, 1, 100)));
+        for text in ["", "1.2.3", "1.2.3.256", "1.2.3.4/24", "1.2.3.4:80", "01.2.3.4", "localhost"]
+        {
+            assert!(message(address(text)).contains("is not an IPv4 address"), "{text}");
+        }
+        assert!(message(address("fd00::1")).contains("IPv6 is not supported yet"));
+    }
+
+    #[test]
+    fn hosts_in_networks_keep_their_host_bits() {
+        let net = host_in_network("10.0.0.7/8").unwrap();
+        assert_eq!((net.addr(), net.prefix_len()), (Ipv4Addr::new(10, 0, 0, 7), 8));
+        assert!(message(host_in_network("10.0.0.7")).contains("no prefix length"));
+        for text in ["10.0.0.7/0", "10.0.0.7/33", "10.0.0.7/+8", "10.0.0.7/255.0.0.0"] {
+            assert!(message(host_in_network(text)).contains("is no prefix length"), "{text}");
+        }
+        assert!(message(host_in_network("fd00::1/64")).contains("IPv6"));
+    }
+
+    #[test]
+    fn networks_have_no_host_bits() {
+        assert_eq!(network("0.0.0.0/0"), Ok(Ipv4Net::default()));
+        assert!(network("10.1.2.3/32").is_ok());
+        let fault = network("10.0.0.7/8").unwrap_err();
+        assert!(fault.message.contains("is a host in a network"));
+        assert!(fault.help.unwrap().contains("10.0.0.0/8"));
+        assert!(message(network("10.0.0.0")).contains("no prefix length"));
+        assert!(message(network("10.0.0.0/40")).contains("/40"));
+    }
+
+    #[test]
+    fn endpoints() {
+        let host = Ipv4Addr::new(10, 0, 0, 1);
+        assert_eq!(endpoint("10.0.0.1:8080"), Ok((host, Some(8080))));
+        assert_eq!(endpoint("10.0.0.1"), Ok((host, None)));
+        assert!(message(endpoint("10.0.0.1:0")).contains("port 0"));
+        assert!(message(endpoint("10.0.0.1:65536")).contains("above 65535"));
+        for text in ["10.0.0.1:", "10.0.0.1:http", "10.0.0.1:+80", "10.0.0.1:-1"] {
+            assert!(message(endpoint(text)).contains("is no port"), "{text}");
+        }
+        assert!(message(endpoint("[fd00::1]:80")).contains("IPv6"));
+        assert!(message(endpoint("::1")).contains("IPv6"));
+    }
+
+    #[test]
+    fn ranges_of_ports() {
+        assert_eq!(l4_ports("1-65535"), Ok(1..=65535));
+        assert_eq!(l4_ports("40000 - 40000"), Ok(40000..=40000));
+        assert!(message(l4_ports("2-1")).contains("reversed"));
+        assert!(message(l4_ports("0-1")).contains("port 0"));
+        assert!(message(l4_ports("80")).contains("no range"));
+        assert!(message(l4_ports("a-b")).contains("no port"));
+    }
+
+    #[test]
+    fn what_no_host_can_have() {
+        for text in ["0.0.0.0", "0.1.2.3", "127.0.0.1", "224.0.0.1", "239.1.1.1", "240.0.0.1"] {
+            assert!(never_a_host(text.parse().unwrap()).is_some(), "{text}");
+        }
+        assert_eq!(never_a_host(Ipv4Addr::BROADCAST), Some("the broadcast address"));
+        assert_eq!(never_a_host(Ipv4Addr::new(192, 0, 2, 1)), None);
+    }
+}

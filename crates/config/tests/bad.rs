@@ -1,0 +1,133 @@
+//! Wrong service files, each of which says in its first lines what must be said about it:
+//! `# LINE:COLUMN PART OF THE MESSAGE`, a line for every mistake, in the order of the file.
+
+use std::{fs, path::Path};
+
+use shunt_config::{Config, ConfigError, Errors};
+
+#[test]
+fn wrong_files_are_refused_at_the_right_place() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bad");
+    let mut files = 0;
+    let mut complaints = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap();
+        files += 1;
+        match Config::load(&path) {
+            Ok(_) => complaints.push(format!("{}: was taken for right", path.display())),
+            Err(errors) => {
+                errors.iter().for_each(|error| check_form(error, &text));
+                complaints.extend(unexpected(&text, &errors));
+            }
+        }
+    }
+    assert!(complaints.is_empty(), "{}", complaints.join("\n\n"));
+    assert!(files >= 30, "only {files} wrong files were found");
+}
+
+/// What was said, if it isn't what the file says must be said.
+fn unexpected(text: &str, errors: &Errors) -> Option<String> {
+    let expected: Vec<(&str, &str)> = text
+        .lines()
+        .map_while(|line| line.strip_prefix("# "))
+        .map(|line| line.split_once(' ').unwrap())
+        .collect();
+    let is_expected = |error: &ConfigError, (place, part): (&str, &str)| {
+        let found = error.place.as_ref().unwrap();
+        format!("{}:{}", found.line, found.column) == place && error.message.contains(part)
+    };
+    let all_right = errors.iter().count() == expected.len()
+        && errors.iter().zip(&expected).all(|(error, &expected)| is_expected(error, expected));
+    (!all_right).then(|| format!("expected {expected:#?}, got\n{errors}"))
+}
+
+/// Every mistake shows its line, underlines something, and says what to write instead.
+fn check_form(error: &ConfigError, text: &str) {
+    let place = error.place.as_ref().unwrap();
+    let line = text.lines().nth(place.line - 1).unwrap();
+    let shown: Vec<&str> = place.snippet.lines().collect();
+    assert_eq!(shown.len(), 3, "{error}");
+    assert_eq!(shown[1], format!("{} | {line}", place.line));
+    let carets = shown[2].find('^').expect("something is underlined");
+    let gutter = place.line.to_string().len() + " | ".len();
+    assert_eq!(shown[2][..carets].chars().count(), gutter + place.column - 1, "{error}");
+
+    let is_syntax = error.message.starts_with("unclosed");
+    assert!(error.help.is_some() || is_syntax, "no help: {error}");
+    let first = format!("{}:{}:{}: {}\n", error.file, place.line, place.column, error.message);
+    assert!(error.to_string().starts_with(&first));
+}
+
+#[test]
+fn an_error_reads_like_this() {
+    let text = include_str!("bad/server-weight.toml");
+    let errors = Config::parse("shunt.toml", text).unwrap_err();
+    assert_eq!(
+        errors.to_string(),
+        r#"
+shunt.toml:18:49: `weight` is 70000; it can be 0 to 65535
+   |
+18 | server = [{ address = "192.168.2.210", weight = 70000 }, { address = "192.168.2.220", weight = -1 }]
+   |                                                 ^^^^^
+   = help: write a whole number: 0 gets no new connections, 2 gets twice as many as 1
+
+shunt.toml:18:96: `weight` is -1; it can be 0 to 65535
+   |
+18 | server = [{ address = "192.168.2.210", weight = 70000 }, { address = "192.168.2.220", weight = -1 }]
+   |                                                                                                ^^
+   = help: write a whole number: 0 gets no new connections, 2 gets twice as many as 1"#
+            .trim_start()
+    );
+}
+
+#[test]
+fn helps_say_what_to_write() {
+    for (file, help) in [
+        (
+            include_str!("bad/key-unknown.toml"),
+            "did you mean `address`? known here: address, weight",
+        ),
+        (include_str!("bad/section-unknown.toml"), "did you mean `service`?"),
+        (include_str!("bad/section-not-a-list.toml"), "double brackets: `[[service]]`"),
+        (include_str!("bad/section-repeated.toml"), "single brackets: `[dpdk]`"),
+        (include_str!("bad/type-string-for-number.toml"), "without quotes: `2`"),
+        (include_str!("bad/type-number-for-string.toml"), "in quotes: `\"1\"`"),
+        (include_str!("bad/type-string-for-list.toml"), "`[\"192.168.2.200/24\"]`"),
+        (include_str!("bad/syntax-bare-address.toml"), "`vip = \"192.168.1.100:80\"`"),
+        (include_str!("bad/syntax-boolean.toml"), "write `true` or `false`"),
+        (include_str!("bad/section-server-before-service.toml"), "with `[[service]]` above"),
+        (include_str!("bad/dpdk-main-lcore-is-default-worker.toml"), "`worker-lcores = [0]`"),
+        (include_str!("bad/port-role-unknown.toml"), "did you mean `role = \"inside\"`?"),
+        (include_str!("bad/port-device-kernel-name.toml"), "`net_af_packet0,iface=eth0`"),
+        (include_str!("bad/service-scheduler-not-yet.toml"), "use `rr`"),
+        (include_str!("bad/service-protocol-quic.toml"), "protocol is `tcp` or `udp`"),
+        (include_str!("bad/route-host-bits.toml"), "write `10.0.0.0/8` for the network"),
+        (include_str!("bad/snat-ports-of-service.toml"), "write `ports = \"81-1023\"`"),
+        (include_str!("bad/dpdk-eal-args-joined.toml"), "`\"--log-level\", \"pmd:debug\"`"),
+        (include_str!("bad/dpdk-mbufs-below-descriptors.toml"), "`mbufs = 4096`"),
+    ] {
+        let errors = Config::parse("f", file).unwrap_err();
+        let said = errors.iter().next().unwrap().help.as_deref().unwrap();
+        assert!(said.contains(help), "{said:?} lacks {help:?}");
+    }
+}
+
+#[test]
+fn files_that_cannot_be_read_are_named() {
+    let errors = Config::load(Path::new("/nonexistent/shunt.toml")).unwrap_err();
+    let said = errors.to_string();
+    assert!(said.starts_with("/nonexistent/shunt.toml: cannot be read: "), "{said}");
+    assert!(said.contains("--config FILE"), "{said}");
+}
+
+#[test]
+fn files_that_are_not_utf8_are_refused_at_the_byte() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), b"[log]\nlevel = \"caf\xe9\"\n").unwrap();
+    let errors = Config::load(file.path()).unwrap_err();
+    let error = errors.iter().next().unwrap();
+    let place = error.place.as_ref().unwrap();
+    assert_eq!((place.line, place.column), (2, 13));
+    assert!(error.message.contains("not UTF-8"), "{error}");
+}
