@@ -1,2 +1,31 @@
-//! The `shunt` command.
-fn main() {}
+//! The `shunt` command: a NAT load balancer on DPDK.
+#![forbid(unsafe_code)]
+
+mod check;
+mod cli;
+mod logging;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use shunt_config::Config;
+
+use cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    match execute(&Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("shunt: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(cli: &Cli) -> anyhow::Result<()> {
+    match &cli.command {
+        Command::Run { config } => run::run(&Config::load(config)?, cli.log_level),
+        Command::Check { config } => check::check(config, &Config::load(config)?),
+    }
+}

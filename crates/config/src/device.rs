@@ -56,8 +56,8 @@ impl Device {
         }
     }
 
-    /// The kernel's interface that the device takes over, if it does.
-    pub(crate) fn interface(&self) -> Option<&str> {
+    /// The interface of the kernel's that the device's arguments name (`iface=`), if they do.
+    pub fn interface(&self) -> Option<&str> {
         match self {
             Device::Pci(_) => None,
             Device::Vdev { devargs, .. } => {

@@ -1,2 +1,46 @@
-//! Workers, ports, ARP, ICMP and routes.
+//! Workers, ports, ARP, ICMP and routes: the director's data path on DPDK.
+//!
+//! A [`Director`] opens the ports of a [service file](shunt_config::Config) and runs a [`Worker`]
+//! on an lcore of its own. A worker shares nothing: it polls its queues and passes each packet
+//! through its pipeline, run to completion:
+//!
+//! ```text
+//!  rx burst -> Ethernet -> IPv4 checks -> NAT engine -> route -> neighbour -> rewrite -> tx burst
+//!                 |            |             |            |          |
+//!                ARP         drop         for us:     no route:   unresolved:
+//!              replies    with a reason   echo, RST   ICMP error  held, ARP asked
+//! ```
+//!
+//! | module | what lives there |
+//! | --- | --- |
+//! | `pipeline` | the life of a packet |
+//! | `interface` | a port as a worker sees it: its addresses, offloads, neighbours and counters |
+//! | `neighbours` | ARP's table: who has which MAC, and packets that wait for an answer |
+//! | `routes`, `surroundings` | where packets go, and which addresses are ours |
+//! | `ports`, `offload` | opening ports and negotiating what they can do |
+//! | `director`, `worker` | bringing it up, and the loop |
 #![forbid(unsafe_code)]
+
+mod counters;
+mod director;
+mod drop_reason;
+mod interface;
+mod neighbours;
+mod offload;
+mod pipeline;
+mod ports;
+mod preflight;
+mod rate_limit;
+mod routes;
+mod ruleset;
+mod surroundings;
+mod worker;
+
+pub use counters::{PipelineCounters, PortCounters};
+pub use director::{
+    Assembly, Director, MbufReport, PortReport, PreflightError, Report, ServiceReport, StartError,
+};
+pub use drop_reason::{DropCounters, DropReason};
+pub use ports::PortError;
+pub use ruleset::ruleset;
+pub use worker::Worker;

@@ -1,0 +1,216 @@
+//! Bringing a director up, and down again.
+
+mod report;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU32, Ordering},
+};
+
+use shunt_config::{Config, Role};
+use shunt_dpdk::{Eal, Error, LcoreHandle, LcoreId, Mempool, MempoolConfig, Port, launch};
+use shunt_nat::{Engine, EngineConfig, Instant, Side, Timeouts, Topology};
+use tracing::info;
+
+pub use crate::preflight::PreflightError;
+use crate::{
+    interface::Interface,
+    pipeline::Pipeline,
+    ports::{self, OpenPort, PortError},
+    preflight,
+    ruleset::ruleset,
+    surroundings::{SIDES, Surroundings},
+    worker::Worker,
+};
+pub use report::{MbufReport, PortReport, Report, ServiceReport};
+
+/// Connections that a worker's table has room for.
+const CONNECTIONS: u32 = 1 << 20;
+
+/// Bytes of an mbuf's buffer besides the IPv4 packet: headroom (`RTE_PKTMBUF_HEADROOM`), Ethernet
+/// header and 802.1Q tag.
+const HEADROOM: u16 = 128 + 18;
+
+/// The least data room: DPDK's default (`RTE_MBUF_DEFAULT_BUF_SIZE`), which all drivers like.
+const MIN_DATA_ROOM: u16 = 2048 + 128;
+
+/// Mbufs that a worker keeps at hand (`rte_mempool`'s per-lcore cache).
+const MBUF_CACHE: u32 = 256;
+
+/// Why a director did not start. Nothing is left running then.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Something on this machine is missing.
+    #[error(transparent)]
+    Preflight(#[from] PreflightError),
+    /// EAL did not start.
+    #[error("EAL did not start ({0}); its log lines above say why")]
+    Eal(Error),
+    /// No memory for mbufs.
+    #[error(
+        "no memory for {mbufs} mbufs of {data_room} bytes ({error}); raise `memory` or lower `mbufs` under `[dpdk]`"
+    )]
+    Mempool {
+        /// How many were wanted.
+        mbufs: u32,
+        /// Bytes of each buffer.
+        data_room: u16,
+        /// The call and its error.
+        error: Error,
+    },
+    /// A port can't be used as wanted.
+    #[error(transparent)]
+    Port(#[from] PortError),
+    /// The worker's lcore could not be started.
+    #[error("lcore {lcore} did not start: {error}")]
+    Lcore {
+        /// The lcore.
+        lcore: u16,
+        /// The call and its error.
+        error: Error,
+    },
+    /// The system has no random numbers for the connection table's secret.
+    #[error("no random numbers from the system: {0}")]
+    Random(getrandom::Error),
+}
+
+/// A running director: a worker on its lcore. Stop it with [`Director::stop`].
+pub struct Director {
+    stop: Arc<AtomicBool>,
+    worker: LcoreHandle<Worker>,
+    ports: Ports,
+}
+
+impl Director {
+    /// Starts EAL, opens the ports and launches the worker. To be called once per process, on the
+    /// thread that is to be the main lcore.
+    ///
+    /// # Errors
+    /// What is missing or refused, and the command or key that mends it.
+    pub fn start(config: &Config) -> Result<Director, StartError> {
+        preflight::check(config)?;
+        let file_prefix = format!("shunt-{}", std::process::id());
+        let eal = Eal::init(&config.eal_args(&file_prefix)).map_err(StartError::Eal)?;
+        let Assembly { worker, ports } = Assembly::open(&eal, config)?;
+
+        let stop = Arc::new(AtomicBool::new(false));
+        let lcore = config.dpdk.worker_lcores.first().copied().unwrap_or_default();
+        let worker = {
+            let stop = Arc::clone(&stop);
+            launch(LcoreId(lcore.into()), move || worker.run(&stop))
+                .map_err(|error| StartError::Lcore { lcore, error })?
+        };
+        info!("director ready: worker on lcore {lcore}, {}", Eal::version());
+        Ok(Director { stop, worker, ports })
+    }
+
+    /// Stops the worker and the ports, and accounts for every mbuf.
+    #[must_use]
+    pub fn stop(self, config: &Config) -> Report {
+        self.stop.store(true, Ordering::Relaxed);
+        let worker = self.worker.join();
+        Assembly { worker, ports: self.ports }.close(config)
+    }
+}
+
+/// The ports of a director and the pool that feeds them.
+struct Ports {
+    ports: [(Port, String); 2],
+    pool: Mempool,
+    /// Mbufs that the drivers took before the first packet came.
+    in_use_at_start: u32,
+}
+
+/// Opened ports and a worker that polls them, not yet on an lcore: for driving it by hand.
+pub struct Assembly {
+    worker: Worker,
+    ports: Ports,
+}
+
+impl Assembly {
+    /// Makes the mbuf pool, opens the ports and puts a worker together.
+    ///
+    /// # Errors
+    /// What DPDK refused; ports already opened are closed again.
+    pub fn open(eal: &Eal, config: &Config) -> Result<Assembly, StartError> {
+        let pool = open_pool(eal, config)?;
+        let outside = ports::open(eal, config.ports.get(Role::Outside), &pool)?;
+        let inside = ports::open(eal, config.ports.get(Role::Inside), &pool)?;
+        let in_use_at_start = pool.in_use();
+
+        let OpenPort { port, driver, rx, parts } = outside;
+        let (outside, outside_rx, outside_parts) = ((port, driver), rx, parts);
+        let OpenPort { port, driver, rx, parts } = inside;
+        let (inside, inside_rx, inside_parts) = ((port, driver), rx, parts);
+
+        let mut interfaces = [Interface::new(outside_parts), Interface::new(inside_parts)];
+        let surroundings = Surroundings::new(config);
+        pin_neighbours(&mut interfaces, &surroundings, config);
+        let engine = Engine::new(&engine_config()?, ruleset(config));
+        let pipeline = Pipeline::new(engine, surroundings, interfaces, pool.clone());
+        Ok(Assembly {
+            worker: Worker::new([outside_rx, inside_rx], pipeline),
+            ports: Ports { ports: [outside, inside], pool, in_use_at_start },
+        })
+    }
+
+    /// The worker.
+    pub fn worker(&mut self) -> &mut Worker {
+        &mut self.worker
+    }
+
+    /// Closes the ports, and accounts for every mbuf.
+    #[must_use]
+    pub fn close(self, config: &Config) -> Report {
+        let Assembly { worker, ports: Ports { ports, pool, in_use_at_start } } = self;
+        let devices = [&ports[0], &ports[1]].map(|(port, driver)| (driver.clone(), port.stats()));
+        let mut report = Report::new(config, &worker, devices);
+        // The last handles go, and with them what queues and drivers still hold.
+        drop(worker);
+        drop(ports);
+        report.mbufs = MbufReport::new(&pool, in_use_at_start);
+        report
+    }
+}
+
+fn open_pool(eal: &Eal, config: &Config) -> Result<Mempool, StartError> {
+    // Pools live as long as EAL, so each has a name of its own.
+    static POOLS: AtomicU32 = AtomicU32::new(0);
+    let number = POOLS.fetch_add(1, Ordering::Relaxed);
+    let mtu = config.ports.iter().map(|port| port.mtu).max().unwrap_or_default();
+    let data_room = (mtu + HEADROOM).next_multiple_of(64).max(MIN_DATA_ROOM);
+    let mbufs = config.dpdk.mbufs;
+    let pool = MempoolConfig {
+        cache: MBUF_CACHE.min(mbufs / 2),
+        data_room,
+        ..MempoolConfig::new(&format!("shunt-mbufs-{number}"), mbufs)
+    };
+    Mempool::new(eal, &pool).map_err(|error| StartError::Mempool { mbufs, data_room, error })
+}
+
+fn engine_config() -> Result<EngineConfig, StartError> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(StartError::Random)?;
+    let secret = std::array::from_fn(|word| {
+        u64::from_ne_bytes(std::array::from_fn(|byte| bytes[word * 8 + byte]))
+    });
+    Ok(EngineConfig { capacity: CONNECTIONS, secret, timeouts: Timeouts::default() })
+}
+
+/// Has servers and gateways resolved before the first client comes.
+fn pin_neighbours(interfaces: &mut [Interface; 2], surroundings: &Surroundings, config: &Config) {
+    let servers = config.services.iter().flat_map(|service| &service.servers);
+    let gateways = config.routes.iter().map(|route| route.via);
+    for address in servers.map(|server| *server.address.ip()).chain(gateways) {
+        if surroundings.is_local(address) {
+            continue;
+        }
+        if let Some(hop) = surroundings.next_hop(address) {
+            interfaces[hop.side as usize].neighbours.pin(hop.address, Instant::default());
+        }
+    }
+    debug_assert_eq!(
+        SIDES.map(|side| interfaces[side as usize].side),
+        [Side::Outside, Side::Inside]
+    );
+}

@@ -1,0 +1,214 @@
+//! What a director did, for people to read when it ends.
+
+use std::{fmt, net::SocketAddrV4};
+
+use shunt_config::{Config, Protocol};
+use shunt_dpdk::{Mempool, PortStats};
+use shunt_nat::{EngineCounters, ServerCounters, ServiceCounters};
+
+use crate::{
+    counters::{PipelineCounters, PortCounters},
+    drop_reason::DropCounters,
+    worker::Worker,
+};
+
+/// What a director did. Displays as a table of several lines.
+#[derive(Debug)]
+pub struct Report {
+    /// Both ports, outside first.
+    pub ports: [PortReport; 2],
+    /// Connections in the table at the end.
+    pub connections: usize,
+    /// Of the NAT engine.
+    pub engine: EngineCounters,
+    /// Of the pipeline.
+    pub pipeline: PipelineCounters,
+    /// Packets dropped, by reason.
+    pub drops: DropCounters,
+    /// All services, in the order of the service file.
+    pub services: Vec<ServiceReport>,
+    /// Where the mbufs are.
+    pub mbufs: MbufReport,
+}
+
+/// One port's counters.
+#[derive(Debug)]
+pub struct PortReport {
+    /// Its name in the service file.
+    pub name: String,
+    /// Its driver.
+    pub driver: String,
+    /// What the worker counted.
+    pub counters: PortCounters,
+    /// What the device counted.
+    pub device: PortStats,
+}
+
+/// One service's counters.
+#[derive(Debug)]
+pub struct ServiceReport {
+    /// Protocol and VIP:vport.
+    pub service: (Protocol, SocketAddrV4),
+    /// Of the service.
+    pub counters: ServiceCounters,
+    /// Of its servers, in the order of the service file.
+    pub servers: Vec<(SocketAddrV4, ServerCounters)>,
+}
+
+/// Where the mbufs are when all ports are closed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MbufReport {
+    /// In all.
+    pub size: u32,
+    /// Back in the pool.
+    pub available: u32,
+    /// Of those that are not back, how many a driver had taken before the first packet came, and
+    /// kept. net_af_xdp does not return what is in its fill rings.
+    pub kept_by_drivers: u32,
+}
+
+impl MbufReport {
+    pub(super) fn new(pool: &Mempool, in_use_at_start: u32) -> MbufReport {
+        let kept_by_drivers = pool.in_use().min(in_use_at_start);
+        MbufReport { size: pool.size(), available: pool.available(), kept_by_drivers }
+    }
+
+    /// Mbufs that nobody accounts for.
+    #[must_use]
+    pub fn missing(&self) -> u32 {
+        self.size - self.available - self.kept_by_drivers
+    }
+}
+
+impl Report {
+    pub(super) fn new(
+        config: &Config,
+        worker: &Worker,
+        devices: [(String, PortStats); 2],
+    ) -> Report {
+        let names = [&config.ports.outside, &config.ports.inside].map(|port| port.name.clone());
+        let [outside, inside] = worker.port_counters();
+        let [(outside_driver, outside_device), (inside_driver, inside_device)] = devices;
+        let [outside_name, inside_name] = names;
+        let engine = worker.engine();
+        Report {
+            ports: [
+                PortReport {
+                    name: outside_name,
+                    driver: outside_driver,
+                    counters: outside,
+                    device: outside_device,
+                },
+                PortReport {
+                    name: inside_name,
+                    driver: inside_driver,
+                    counters: inside,
+                    device: inside_device,
+                },
+            ],
+            connections: engine.table().len(),
+            engine: *engine.counters(),
+            pipeline: *worker.counters(),
+            drops: worker.drops().clone(),
+            services: services(config, engine.service_counters(), engine.server_counters()),
+            mbufs: MbufReport::default(),
+        }
+    }
+}
+
+fn services(
+    config: &Config,
+    services: &[ServiceCounters],
+    servers: &[ServerCounters],
+) -> Vec<ServiceReport> {
+    // Servers are numbered through all services, in the order of the file.
+    let mut servers = servers.iter().copied();
+    config
+        .services
+        .iter()
+        .zip(services)
+        .map(|(service, counters)| ServiceReport {
+            service: (service.protocol, service.vip),
+            counters: *counters,
+            servers: service
+                .servers
+                .iter()
+                .map(|server| server.address)
+                .zip(&mut servers)
+                .collect(),
+        })
+        .collect()
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for PortReport { name, driver, counters, device } in &self.ports {
+            writeln!(
+                f,
+                "port {name} ({driver}): rx {} packets {} bytes, tx {} packets {} bytes; \
+                 device: missed {}, rx errors {}, tx errors {}, no mbuf {}",
+                counters.rx_packets,
+                counters.rx_bytes,
+                counters.tx_packets,
+                counters.tx_bytes,
+                device.imissed,
+                device.ierrors,
+                device.oerrors,
+                device.rx_nombuf,
+            )?;
+        }
+        for ServiceReport { service: (protocol, vip), counters, servers } in &self.services {
+            writeln!(
+                f,
+                "service {protocol} {vip}: {} connections, {} refused, in {} packets {} bytes, \
+                 out {} packets {} bytes",
+                counters.connections,
+                counters.refused,
+                counters.in_packets,
+                counters.in_bytes,
+                counters.out_packets,
+                counters.out_bytes,
+            )?;
+            for (server, counters) in servers {
+                let ServerCounters { connections, current } = counters;
+                writeln!(f, "  server {server}: {connections} connections, {current} now")?;
+            }
+        }
+        let EngineCounters { opened, expired, replaced, icmp_errors } = self.engine;
+        writeln!(
+            f,
+            "connections: {} now, {opened} opened, {expired} expired, {replaced} replaced; \
+             {icmp_errors} ICMP errors translated",
+            self.connections,
+        )?;
+        let counters = &self.pipeline;
+        writeln!(
+            f,
+            "ARP: {} requests and {} replies sent, {} replies taken in; \
+             {} echo replies, {} resets, {} ICMP errors sent, {} not sent; {} VLAN frames passed",
+            counters.arp_requests,
+            counters.arp_replies,
+            counters.arp_learned,
+            counters.echo_replies,
+            counters.resets,
+            counters.icmp_errors,
+            counters.icmp_errors_suppressed,
+            counters.vlan_passed,
+        )?;
+        for (reason, packets) in self.drops.iter() {
+            writeln!(f, "dropped {}: {packets}", reason.as_str())?;
+        }
+        write!(f, "{}", self.mbufs)
+    }
+}
+
+impl fmt::Display for MbufReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let MbufReport { size, available, kept_by_drivers } = self;
+        write!(f, "mbufs: {available} of {} back in the pool", size - kept_by_drivers)?;
+        if *kept_by_drivers > 0 {
+            write!(f, " ({kept_by_drivers} more are kept by a driver since its start)")?;
+        }
+        Ok(())
+    }
+}

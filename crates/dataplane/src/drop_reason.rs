@@ -1,0 +1,161 @@
+use shunt_nat as nat;
+use shunt_packet::Malformed;
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)+) => {
+        /// Why a packet was not passed on.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum DropReason {
+            $($(#[$doc])* $name,)+
+        }
+
+        impl DropReason {
+            /// All reasons, in the order in which they are shown.
+            pub const ALL: &[DropReason] = &[$(DropReason::$name,)+];
+
+            /// The name under which it is counted.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(DropReason::$name => $text,)+
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Fewer bytes than an Ethernet header.
+    RuntFrame = "runt-frame",
+    /// More bytes than the port's MTU allows.
+    Oversized = "oversized",
+    /// For another MAC address, or a group that we are not in.
+    NotForUs = "not-for-us",
+    /// Has an 802.1Q tag, and the port doesn't pass these.
+    Vlan = "vlan",
+    /// Neither IPv4 nor ARP.
+    UnknownEtherType = "unknown-ethertype",
+    /// ARP that is truncated, or not for IPv4 over Ethernet.
+    MalformedArp = "malformed-arp",
+    /// ARP about an address that isn't ours, or from one that can't be a neighbour.
+    ArpNotForUs = "arp-not-for-us",
+    /// ARP from another machine that claims an address of ours.
+    AddressConflict = "address-conflict",
+    /// Shorter than its IPv4 header.
+    Ipv4Truncated = "ipv4-truncated",
+    /// IP, but not version 4.
+    Ipv4Version = "ipv4-version",
+    /// IHL below 5.
+    Ipv4HeaderLength = "ipv4-header-length",
+    /// A total length that can't be.
+    Ipv4TotalLength = "ipv4-total-length",
+    /// A wrong IPv4 header checksum.
+    Ipv4Checksum = "ipv4-checksum",
+    /// A source address that no single host can have, or one of our own.
+    Martian = "martian-source",
+    /// To a broadcast or multicast address.
+    NotUnicast = "not-unicast",
+    /// Shorter than a TCP header.
+    TcpTruncated = "tcp-truncated",
+    /// A TCP data offset that can't be.
+    TcpDataOffset = "tcp-data-offset",
+    /// Shorter than a UDP header.
+    UdpTruncated = "udp-truncated",
+    /// A UDP length that can't be.
+    UdpLength = "udp-length",
+    /// Shorter than an ICMP header.
+    IcmpTruncated = "icmp-truncated",
+    /// A wrong ICMP checksum, in a message to us.
+    IcmpChecksum = "icmp-checksum",
+    /// A TCP or UDP checksum that the port found to be wrong.
+    TransportChecksum = "transport-checksum",
+    /// A fragment of a packet that would have to be translated.
+    Fragment = "fragment",
+    /// A TCP reset without a connection.
+    UnknownConnection = "unknown-connection",
+    /// Refused: no connection, no service there, or no server.
+    Refused = "refused",
+    /// The connection table has no room.
+    TableFull = "table-full",
+    /// No source port of an SNAT rule is free for that destination.
+    SnatPortsExhausted = "snat-ports-exhausted",
+    /// Another live connection has the translated addresses and ports.
+    TupleInUse = "tuple-in-use",
+    /// An ICMP redirect.
+    IcmpRedirect = "icmp-redirect",
+    /// To us, and nothing that we answer.
+    NotAnswered = "not-answered",
+    /// The TTL ran out here.
+    TtlExpired = "ttl-expired",
+    /// No route leads to the destination.
+    NoRoute = "no-route",
+    /// Larger than the egress port's MTU.
+    TooBig = "too-big",
+    /// The next hop doesn't answer ARP.
+    HostUnreachable = "host-unreachable",
+    /// Too many packets wait for ARP.
+    NeighbourQueueFull = "neighbour-queue-full",
+    /// The pool is empty.
+    NoMbuf = "no-mbuf",
+    /// The egress port's queue is full.
+    TxQueueFull = "tx-queue-full",
+}
+
+impl From<Malformed> for DropReason {
+    fn from(malformed: Malformed) -> DropReason {
+        match malformed {
+            Malformed::RuntFrame => DropReason::RuntFrame,
+            Malformed::Arp => DropReason::MalformedArp,
+            Malformed::Ipv4Truncated => DropReason::Ipv4Truncated,
+            Malformed::Ipv4Version => DropReason::Ipv4Version,
+            Malformed::Ipv4HeaderLength => DropReason::Ipv4HeaderLength,
+            Malformed::Ipv4TotalLength => DropReason::Ipv4TotalLength,
+            Malformed::TcpTruncated => DropReason::TcpTruncated,
+            Malformed::TcpDataOffset => DropReason::TcpDataOffset,
+            Malformed::UdpTruncated => DropReason::UdpTruncated,
+            Malformed::UdpLength => DropReason::UdpLength,
+            Malformed::IcmpTruncated => DropReason::IcmpTruncated,
+        }
+    }
+}
+
+impl From<nat::DropReason> for DropReason {
+    fn from(reason: nat::DropReason) -> DropReason {
+        match reason {
+            nat::DropReason::Malformed(malformed) => malformed.into(),
+            nat::DropReason::Fragment => DropReason::Fragment,
+            nat::DropReason::UnknownConnection => DropReason::UnknownConnection,
+            nat::DropReason::TableFull => DropReason::TableFull,
+            nat::DropReason::SnatPortsExhausted => DropReason::SnatPortsExhausted,
+            nat::DropReason::TupleInUse => DropReason::TupleInUse,
+            nat::DropReason::IcmpRedirect => DropReason::IcmpRedirect,
+        }
+    }
+}
+
+/// How many packets were dropped for each reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DropCounters([u64; DropReason::ALL.len()]);
+
+impl Default for DropCounters {
+    fn default() -> DropCounters {
+        DropCounters([0; DropReason::ALL.len()])
+    }
+}
+
+impl DropCounters {
+    /// Packets dropped for a reason.
+    #[must_use]
+    pub fn get(&self, reason: DropReason) -> u64 {
+        self.0[reason as usize]
+    }
+
+    /// The reasons for which packets were dropped, and how many.
+    pub fn iter(&self) -> impl Iterator<Item = (DropReason, u64)> {
+        DropReason::ALL.iter().map(|reason| (*reason, self.get(*reason))).filter(|(_, n)| *n > 0)
+    }
+
+    pub(crate) fn add(&mut self, reason: DropReason, packets: usize) {
+        self.0[reason as usize] += packets as u64;
+    }
+}

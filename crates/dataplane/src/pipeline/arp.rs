@@ -1,0 +1,141 @@
+//! ARP: answering for our addresses, resolving neighbours, announcing ourselves.
+
+use std::{net::Ipv4Addr, time::Duration};
+
+use shunt_dpdk::Mbuf;
+use shunt_nat::{Instant, Side};
+use shunt_packet::{
+    arp::{ArpFrame, ArpOperation, ArpPacket},
+    ethernet::{EthernetHeader, MacAddr},
+    icmp::IcmpError,
+};
+use zerocopy::IntoBytes;
+
+use super::Pipeline;
+use crate::{drop_reason::DropReason, neighbours::Due, surroundings::SIDES};
+
+/// Announcements at start, and the time between them (RFC 5227: ANNOUNCE_NUM and
+/// ANNOUNCE_INTERVAL).
+const ANNOUNCEMENTS: u32 = 2;
+const ANNOUNCEMENT_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Says when our addresses are to be announced.
+#[derive(Debug, Default)]
+pub(crate) struct Announcer {
+    done: u32,
+    last: Instant,
+}
+
+impl Announcer {
+    fn is_due(&mut self, now: Instant) -> bool {
+        let waited = self.done == 0 || now.since(self.last) >= ANNOUNCEMENT_INTERVAL;
+        let due = self.done < ANNOUNCEMENTS && waited;
+        if due {
+            self.done += 1;
+            self.last = now;
+        }
+        due
+    }
+}
+
+impl Pipeline {
+    pub(super) fn receive_arp(&mut self, now: Instant, side: Side, mut mbuf: Mbuf) {
+        let arp = match parse(&mut mbuf) {
+            Ok(arp) => arp,
+            Err(reason) => return self.drop(mbuf, reason),
+        };
+        let (sender, sender_mac) = (arp.sender_ip(), arp.sender_mac());
+        let asks_us = self.surroundings.answers(side, arp.target_ip());
+        // A probe has no sender address yet (RFC 5227, section 2.1.1).
+        let is_probe = sender.is_unspecified();
+        if self.surroundings.answers(side, sender) {
+            return self.drop(mbuf, DropReason::AddressConflict);
+        }
+        let is_neighbour = self.surroundings.is_neighbour(side, sender) && !sender_mac.is_group();
+        if !is_neighbour && !is_probe {
+            return self.drop(mbuf, DropReason::ArpNotForUs);
+        }
+        if is_neighbour {
+            self.learn(now, side, sender, sender_mac, asks_us);
+        }
+        match arp.operation() {
+            ArpOperation::Request if asks_us => {
+                let own = self.interfaces[side as usize].mac;
+                let reply = ArpFrame::reply(own, arp.target_ip(), sender_mac, sender);
+                self.counters.arp_replies += 1;
+                self.send_arp(side, mbuf, &reply);
+            }
+            ArpOperation::Reply if asks_us => self.counters.arp_learned += 1,
+            _ => self.drop(mbuf, DropReason::ArpNotForUs),
+        }
+    }
+
+    /// Notes a neighbour, and sends what waited for it.
+    fn learn(&mut self, now: Instant, side: Side, address: Ipv4Addr, mac: MacAddr, create: bool) {
+        let neighbours = &mut self.interfaces[side as usize].neighbours;
+        for outgoing in neighbours.learn(address, mac, create, now) {
+            self.transmit(side, mac, outgoing);
+        }
+    }
+
+    /// Does what is due: requests, announcements, and giving up.
+    pub(super) fn tick_arp(&mut self, now: Instant) {
+        if self.announcer.is_due(now) {
+            SIDES.into_iter().for_each(|side| self.announce(side));
+        }
+        for side in SIDES {
+            for due in self.interfaces[side as usize].neighbours.due(now) {
+                match due {
+                    Due::Ask(address, known) => self.ask(side, address, known),
+                    Due::GiveUp(held) => held.into_iter().for_each(|outgoing| {
+                        let error = IcmpError::HostUnreachable;
+                        self.undeliverable(now, outgoing, DropReason::HostUnreachable, error);
+                    }),
+                }
+            }
+        }
+    }
+
+    fn announce(&mut self, side: Side) {
+        let mac = self.interfaces[side as usize].mac;
+        let addresses: Vec<Ipv4Addr> = self.surroundings.answered(side).collect();
+        for address in addresses {
+            self.request(side, &ArpFrame::announcement(mac, address));
+        }
+    }
+
+    /// Asks for a neighbour: everybody, or the one who had the address.
+    pub(super) fn ask(&mut self, side: Side, neighbour: Ipv4Addr, known: Option<MacAddr>) {
+        let mac = self.interfaces[side as usize].mac;
+        let source = self.surroundings.source(side, neighbour);
+        self.request(side, &ArpFrame::request(mac, source, neighbour, known));
+    }
+
+    fn request(&mut self, side: Side, frame: &ArpFrame) {
+        match self.pool.alloc() {
+            Some(mbuf) => {
+                self.counters.arp_requests += 1;
+                self.send_arp(side, mbuf, frame);
+            }
+            None => self.drops.add(DropReason::NoMbuf, 1),
+        }
+    }
+
+    /// Sends an ARP frame in a buffer whose content is no longer needed.
+    fn send_arp(&mut self, side: Side, mut mbuf: Mbuf, frame: &ArpFrame) {
+        mbuf.clear_offload();
+        mbuf.truncate(0);
+        match mbuf.append(size_of::<ArpFrame>()) {
+            Some(bytes) => {
+                bytes.copy_from_slice(frame.as_bytes());
+                self.send(side, mbuf);
+            }
+            None => self.drop(mbuf, DropReason::NoMbuf),
+        }
+    }
+}
+
+fn parse(mbuf: &mut Mbuf) -> Result<ArpPacket, DropReason> {
+    let (_, payload) = EthernetHeader::split(mbuf.data_mut())?;
+    Ok(*ArpPacket::parse(payload)?)
+}

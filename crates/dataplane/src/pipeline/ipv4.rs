@@ -1,0 +1,194 @@
+//! IPv4: checks, the NAT engine's verdict, and the way out.
+
+use std::net::Ipv4Addr;
+
+use shunt_dpdk::{ChecksumStatus, Mbuf};
+use shunt_nat::{Instant, Reply, Side, Topology, Verdict};
+use shunt_packet::{
+    Malformed,
+    ethernet::{self, EtherType, EthernetHeader, MacAddr},
+    icmp::IcmpError,
+    ipv4::{self, Ipv4Packet},
+};
+
+use super::{Outgoing, Pipeline, Rewrite};
+use crate::{drop_reason::DropReason, neighbours::Hold, offload::Offloads};
+
+/// What the checks and the engine found out about a packet.
+struct Examined {
+    verdict: Verdict,
+    destination: Ipv4Addr,
+    ttl: u8,
+}
+
+/// The IPv4 packet in a frame.
+pub(super) fn packet_in(mbuf: &mut Mbuf) -> Result<Ipv4Packet<'_>, Malformed> {
+    let (_, payload) = EthernetHeader::split(mbuf.data_mut())?;
+    Ipv4Packet::parse(payload)
+}
+
+impl Pipeline {
+    pub(super) fn receive_ipv4(&mut self, now: Instant, side: Side, mut mbuf: Mbuf) {
+        let Examined { verdict, destination, ttl } = match self.examine(now, side, &mut mbuf) {
+            Ok(examined) => examined,
+            Err(reason) => return self.drop(mbuf, reason),
+        };
+        match verdict {
+            Verdict::Translate(translation) => {
+                let rewrite = Rewrite::Translated(translation);
+                self.route(now, translation.destination(), Outgoing { mbuf, rewrite });
+            }
+            Verdict::Forward => {
+                self.route(now, destination, Outgoing { mbuf, rewrite: Rewrite::Routed });
+            }
+            Verdict::Punt if self.surroundings.is_local(destination) => {
+                self.receive_local(now, mbuf);
+            }
+            Verdict::Punt if ttl <= 1 => self.expire_ttl(now, mbuf),
+            Verdict::Punt => {
+                self.route(now, destination, Outgoing { mbuf, rewrite: Rewrite::Routed });
+            }
+            Verdict::Reply(Reply::TimeExceeded) => self.expire_ttl(now, mbuf),
+            Verdict::Reply(Reply::Reset) => self.reset(now, mbuf),
+            Verdict::Reply(Reply::PortUnreachable) => self.refuse_port(now, mbuf),
+            Verdict::Drop(reason) => self.drop(mbuf, reason.into()),
+        }
+    }
+
+    /// Checks a packet as a router must (RFC 1812, section 5.2.2), cuts off what follows it in the
+    /// frame, and asks the engine.
+    fn examine(
+        &mut self,
+        now: Instant,
+        side: Side,
+        mbuf: &mut Mbuf,
+    ) -> Result<Examined, DropReason> {
+        let received = mbuf.rx_checksum();
+        let mut packet = packet_in(mbuf)?;
+        let is_sound = match received.ip {
+            ChecksumStatus::Good | ChecksumStatus::None => true,
+            ChecksumStatus::Bad => false,
+            ChecksumStatus::Unknown => packet.checksum_is_sound(),
+        };
+        if !is_sound {
+            return Err(DropReason::Ipv4Checksum);
+        }
+        if received.l4 == ChecksumStatus::Bad {
+            return Err(DropReason::TransportChecksum);
+        }
+        let (source, destination) = (packet.header.src(), packet.header.dst());
+        if !ipv4::is_valid_source(source) || self.surroundings.is_local(source) {
+            return Err(DropReason::Martian);
+        }
+        if self.surroundings.is_group(destination) {
+            return Err(DropReason::NotUnicast);
+        }
+        let verdict = self.engine.process(now, side, &mut packet, &self.surroundings);
+        let ttl = packet.header.ttl();
+        // The engine translates ICMP errors in place.
+        let destination = packet.header.dst();
+        let frame_len = ethernet::HEADER_LEN + usize::from(packet.header.total_len());
+        mbuf.truncate(frame_len);
+        Ok(Examined { verdict, destination, ttl })
+    }
+
+    /// Sends a packet towards `destination`, or tells its sender why not.
+    pub(super) fn route(&mut self, now: Instant, destination: Ipv4Addr, outgoing: Outgoing) {
+        let Some(hop) = self.surroundings.next_hop(destination) else {
+            return self.undeliverable(
+                now,
+                outgoing,
+                DropReason::NoRoute,
+                IcmpError::NetUnreachable,
+            );
+        };
+        let interface = &mut self.interfaces[hop.side as usize];
+        let mtu = interface.mtu;
+        if outgoing.mbuf.len() > ethernet::HEADER_LEN + usize::from(mtu) {
+            return self.too_big(now, outgoing, mtu);
+        }
+        match interface.neighbours.lookup(hop.address, now) {
+            Some(mac) => self.transmit(hop.side, mac, outgoing),
+            None => self.hold(now, hop.side, hop.address, outgoing),
+        }
+    }
+
+    fn hold(&mut self, now: Instant, side: Side, neighbour: Ipv4Addr, outgoing: Outgoing) {
+        let neighbours = &mut self.interfaces[side as usize].neighbours;
+        match neighbours.hold(neighbour, outgoing, now) {
+            Hold::Held { ask: true } => self.ask(side, neighbour, None),
+            Hold::Held { ask: false } => {}
+            Hold::Full(refused) => self.drop(refused.mbuf, DropReason::NeighbourQueueFull),
+        }
+    }
+
+    /// Rewrites a packet and sends it to a neighbour.
+    pub(super) fn transmit(&mut self, side: Side, neighbour: MacAddr, outgoing: Outgoing) {
+        let Outgoing { mut mbuf, rewrite } = outgoing;
+        let interface = &self.interfaces[side as usize];
+        let (mac, offloads) = (interface.mac, interface.offloads);
+        if let Err(malformed) = finish(&mut mbuf, rewrite, offloads) {
+            return self.drop(mbuf, malformed.into());
+        }
+        if let Ok((header, _)) = EthernetHeader::split(mbuf.data_mut()) {
+            *header =
+                EthernetHeader { destination: neighbour, source: mac, ethertype: EtherType::IPV4 };
+        }
+        self.send(side, mbuf);
+    }
+
+    /// Fragmenting is the sender's business if it says so (RFC 1191); otherwise the packet is lost.
+    fn too_big(&mut self, now: Instant, mut outgoing: Outgoing, mtu: u16) {
+        let dont_fragment =
+            packet_in(&mut outgoing.mbuf).is_ok_and(|packet| packet.header.dont_fragment());
+        if dont_fragment {
+            let error = IcmpError::FragmentationNeeded { mtu };
+            self.undeliverable(now, outgoing, DropReason::TooBig, error);
+        } else {
+            self.drop(outgoing.mbuf, DropReason::TooBig);
+        }
+    }
+
+    /// Drops a packet and, unless it is our own, tells its sender why.
+    pub(super) fn undeliverable(
+        &mut self,
+        now: Instant,
+        outgoing: Outgoing,
+        reason: DropReason,
+        error: IcmpError,
+    ) {
+        self.drops.add(reason, 1);
+        if !matches!(outgoing.rewrite, Rewrite::Originated) {
+            self.send_error(now, outgoing.mbuf, error, None);
+        }
+    }
+
+    fn expire_ttl(&mut self, now: Instant, mbuf: Mbuf) {
+        self.drops.add(DropReason::TtlExpired, 1);
+        self.send_error(now, mbuf, IcmpError::TimeExceeded, None);
+    }
+}
+
+/// Does to a packet what was put off until it can leave.
+fn finish(mbuf: &mut Mbuf, rewrite: Rewrite, offloads: Offloads) -> Result<(), Malformed> {
+    let received = mbuf.rx_checksum();
+    let translated = match rewrite {
+        Rewrite::Originated => {
+            mbuf.clear_offload();
+            return Ok(());
+        }
+        Rewrite::Routed => None,
+        Rewrite::Translated(translation) => Some(translation),
+    };
+    let mut packet = packet_in(mbuf)?;
+    if let Some(translation) = translated {
+        translation.apply(&mut packet);
+    }
+    packet.header.decrement_ttl();
+    let request = offloads.prepare(&mut packet, received, translated.is_some());
+    mbuf.clear_offload();
+    if let Some(request) = request {
+        mbuf.request_tx_checksum(request);
+    }
+    Ok(())
+}

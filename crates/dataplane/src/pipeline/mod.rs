@@ -1,0 +1,164 @@
+//! The life of a packet.
+//!
+//! Every function here takes a packet by value: it passes it to the next one, to a queue that holds
+//! it, or drops it and counts why. So none is lost, and none leaks.
+
+mod arp;
+mod ipv4;
+mod local;
+
+use shunt_config::Vlan;
+use shunt_dpdk::{Mbuf, Mempool};
+use shunt_nat::{Engine, Instant, Side, Translation};
+use shunt_packet::ethernet::{EtherType, EthernetHeader};
+
+use crate::{
+    counters::PipelineCounters,
+    drop_reason::{DropCounters, DropReason},
+    interface::Interface,
+    rate_limit::RateLimit,
+    surroundings::{SIDES, Surroundings},
+};
+
+pub(crate) use arp::Announcer;
+
+/// ICMP errors per second, and how many at once (RFC 1812, section 4.3.2.8; Linux's
+/// `icmp_msgs_per_sec` is 1000 too).
+const ICMP_ERRORS_PER_SECOND: u64 = 1000;
+const ICMP_ERRORS_AT_ONCE: u64 = 100;
+
+/// What is still to be done to a packet when its next hop is known.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Rewrite {
+    /// We made it: nothing.
+    Originated,
+    /// One hop less to live.
+    Routed,
+    /// One hop less to live, and new addresses.
+    Translated(Translation),
+}
+
+/// A packet on its way out. Until it is sent it is as it came, so that an ICMP error can quote it.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) mbuf: Mbuf,
+    pub(crate) rewrite: Rewrite,
+}
+
+/// All that a worker needs to pass packets on.
+pub(crate) struct Pipeline {
+    pub(crate) engine: Engine,
+    pub(crate) counters: PipelineCounters,
+    pub(crate) drops: DropCounters,
+    pub(crate) interfaces: [Interface; 2],
+    surroundings: Surroundings,
+    icmp_limit: RateLimit,
+    announcer: Announcer,
+    /// Where packets of our own come from.
+    pool: Mempool,
+}
+
+impl Pipeline {
+    pub(crate) fn new(
+        engine: Engine,
+        surroundings: Surroundings,
+        interfaces: [Interface; 2],
+        pool: Mempool,
+    ) -> Pipeline {
+        Pipeline {
+            engine,
+            counters: PipelineCounters::default(),
+            drops: DropCounters::default(),
+            interfaces,
+            surroundings,
+            icmp_limit: RateLimit::new(ICMP_ERRORS_PER_SECOND, ICMP_ERRORS_AT_ONCE),
+            announcer: Announcer::default(),
+            pool,
+        }
+    }
+
+    /// Takes in a frame that arrived on `side`.
+    #[inline]
+    pub(crate) fn receive(&mut self, now: Instant, side: Side, mut mbuf: Mbuf) {
+        let interface = &mut self.interfaces[side as usize];
+        interface.counters.rx_packets += 1;
+        interface.counters.rx_bytes += mbuf.len() as u64;
+        match classify(interface, &mut mbuf) {
+            Ok(Class::Ipv4) => self.receive_ipv4(now, side, mbuf),
+            Ok(Class::Arp) => self.receive_arp(now, side, mbuf),
+            Ok(Class::Vlan) => self.pass_vlan(side, mbuf),
+            Err(reason) => self.drop(mbuf, reason),
+        }
+    }
+
+    /// Does what time brings, in bounded steps: ARP, and connections that end.
+    pub(crate) fn tick(&mut self, now: Instant) {
+        self.tick_arp(now);
+    }
+
+    /// Hands everything that is to leave to the devices.
+    #[inline]
+    pub(crate) fn flush(&mut self) {
+        for interface in &mut self.interfaces {
+            interface.flush(&mut self.drops);
+        }
+    }
+
+    fn pass_vlan(&mut self, side: Side, mut mbuf: Mbuf) {
+        let other = match side {
+            Side::Outside => Side::Inside,
+            Side::Inside => Side::Outside,
+        };
+        if mbuf.len() > self.interfaces[other as usize].max_frame() {
+            return self.drop(mbuf, DropReason::TooBig);
+        }
+        mbuf.clear_offload();
+        self.counters.vlan_passed += 1;
+        self.send(other, mbuf);
+    }
+
+    fn send(&mut self, side: Side, mbuf: Mbuf) {
+        self.interfaces[side as usize].send(mbuf, &mut self.drops);
+    }
+
+    /// Frees a packet and counts why.
+    fn drop(&mut self, mbuf: Mbuf, reason: DropReason) {
+        self.drops.add(reason, 1);
+        drop(mbuf);
+    }
+
+    /// Packets that wait for ARP.
+    pub(crate) fn held(&self) -> usize {
+        SIDES.iter().map(|side| self.interfaces[*side as usize].neighbours.held()).sum()
+    }
+}
+
+/// What a frame carries for us.
+enum Class {
+    Ipv4,
+    Arp,
+    /// A tagged frame that the port is to pass.
+    Vlan,
+}
+
+/// Looks at a frame's size and Ethernet header.
+fn classify(interface: &Interface, mbuf: &mut Mbuf) -> Result<Class, DropReason> {
+    // The pool's buffers hold the largest frame of either port: what came in pieces is larger.
+    if mbuf.segments() != 1 || mbuf.len() > interface.max_frame() {
+        return Err(DropReason::Oversized);
+    }
+    let is_stripped = mbuf.rx_vlan_stripped().is_some();
+    let (header, _) = EthernetHeader::split(mbuf.data_mut())?;
+    if is_stripped || header.ethertype.is_vlan() {
+        let passes = interface.vlan == Vlan::Pass && !is_stripped;
+        return if passes { Ok(Class::Vlan) } else { Err(DropReason::Vlan) };
+    }
+    let for_us = header.destination == interface.mac;
+    match header.ethertype {
+        EtherType::IPV4 if for_us => Ok(Class::Ipv4),
+        EtherType::ARP if for_us || header.destination.is_group() => Ok(Class::Arp),
+        EtherType::IPV4 | EtherType::ARP => Err(DropReason::NotForUs),
+        _ if for_us => Err(DropReason::UnknownEtherType),
+        _ => Err(DropReason::NotForUs),
+    }
+}

@@ -1,0 +1,100 @@
+use std::net::Ipv4Addr;
+
+use hashbrown::HashSet;
+use ipnet::Ipv4Net;
+use shunt_config::{Config, Role};
+use shunt_nat::{Side, Topology};
+
+use crate::routes::{NextHop, Routes};
+
+/// Both sides, in the order in which their ports are polled.
+pub(crate) const SIDES: [Side; 2] = [Side::Outside, Side::Inside];
+
+/// The side that a port's role puts it on.
+pub(crate) fn side_of_role(role: Role) -> Side {
+    match role {
+        Role::Outside => Side::Outside,
+        Role::Inside => Side::Inside,
+    }
+}
+
+/// What is around the director: its own addresses, and the way to all others.
+#[derive(Debug)]
+pub(crate) struct Surroundings {
+    /// Addresses of the ports, by side.
+    ports: [Vec<Ipv4Net>; 2],
+    /// VIPs and SNAT addresses that no port has; they live outside.
+    virtual_addresses: Vec<Ipv4Addr>,
+    local: HashSet<Ipv4Addr>,
+    routes: Routes,
+}
+
+impl Surroundings {
+    /// What a service file says of them.
+    pub(crate) fn new(config: &Config) -> Surroundings {
+        let ports =
+            [Role::Outside, Role::Inside].map(|role| config.ports.get(role).addresses.clone());
+        let virtual_addresses = config.virtual_addresses();
+        let mut routes = Routes::default();
+        for side in SIDES {
+            for network in &ports[side as usize] {
+                routes.add_connected(*network, side);
+            }
+        }
+        for route in &config.routes {
+            // The configuration was validated: each gateway is a neighbour.
+            routes.add_static(route.destination, route.via);
+        }
+        let own = ports.iter().flatten().map(Ipv4Net::addr);
+        let local = own.chain(virtual_addresses.iter().copied()).collect();
+        Surroundings { ports, virtual_addresses, local, routes }
+    }
+
+    /// The next hop towards an address.
+    pub(crate) fn next_hop(&self, destination: Ipv4Addr) -> Option<NextHop> {
+        self.routes.lookup(destination)
+    }
+
+    /// Whether an address stands for more than one host.
+    pub(crate) fn is_group(&self, address: Ipv4Addr) -> bool {
+        address.is_multicast()
+            || address.is_broadcast()
+            || (!self.is_local(address) && self.routes.is_directed_broadcast(address))
+    }
+
+    /// The addresses that one side's port answers ARP for.
+    pub(crate) fn answered(&self, side: Side) -> impl Iterator<Item = Ipv4Addr> {
+        let virtual_addresses: &[Ipv4Addr] = match side {
+            Side::Outside => &self.virtual_addresses,
+            Side::Inside => &[],
+        };
+        self.ports[side as usize].iter().map(Ipv4Net::addr).chain(virtual_addresses.iter().copied())
+    }
+
+    /// Whether one side's port answers ARP for an address.
+    pub(crate) fn answers(&self, side: Side, address: Ipv4Addr) -> bool {
+        self.answered(side).any(|own| own == address)
+    }
+
+    /// Whether an address can be a neighbour's on this side: it lies in a network of the port.
+    pub(crate) fn is_neighbour(&self, side: Side, address: Ipv4Addr) -> bool {
+        self.ports[side as usize].iter().any(|network| network.contains(&address))
+    }
+
+    /// Our address for talking to `peer` on this side: the one in its network, else the first.
+    pub(crate) fn source(&self, side: Side, peer: Ipv4Addr) -> Ipv4Addr {
+        let addresses = &self.ports[side as usize];
+        let own = addresses.iter().find(|network| network.contains(&peer)).or(addresses.first());
+        own.map_or(Ipv4Addr::UNSPECIFIED, Ipv4Net::addr)
+    }
+}
+
+impl Topology for Surroundings {
+    fn is_local(&self, address: Ipv4Addr) -> bool {
+        self.local.contains(&address)
+    }
+
+    fn side_of(&self, address: Ipv4Addr) -> Option<Side> {
+        self.routes.lookup(address).map(|hop| hop.side)
+    }
+}
