@@ -35,9 +35,14 @@ experiment_2() {
     expect "the order" "rs1 rs2 rs1 rs2" "${answers[*]}"
 }
 
+# Captures look at these client ports only: a connection of an earlier experiment may still be
+# closing, and retransmit into one.
+readonly CAPTURED=(tcp portrange 20000-20099)
+readonly FROM_CAPTURED=(--local-port 20000-20099)
+
 experiment_3() {
-    capture_start client client0 tcp and dst host "$CLIENT"
-    show_on client curl -sS --max-time 5 "http://$VIP:8080/"
+    capture_start client client0 "${CAPTURED[@]}" and dst host "$CLIENT"
+    show_on client curl -sS --max-time 5 "${FROM_CAPTURED[@]}" "http://$VIP:8080/"
     capture_stop
     expect_match "the answer" '^rs[12]$' "$OUTPUT"
     expect "the sources of what the client receives" "$VIP.8080" "$(sources client)"
@@ -45,11 +50,11 @@ experiment_3() {
 
 experiment_4() {
     local server
-    capture_start client client0 tcp
-    capture_start rs1 server0 tcp dst port 80
-    capture_start rs2 server0 tcp dst port 80
-    show_on client curl -sS --max-time 5 "http://$VIP/"
-    show_on client curl -sS --max-time 5 "http://$VIP/"
+    capture_start client client0 "${CAPTURED[@]}"
+    capture_start rs1 server0 "${CAPTURED[@]}" and dst port 80
+    capture_start rs2 server0 "${CAPTURED[@]}" and dst port 80
+    show_on client curl -sS --max-time 5 "${FROM_CAPTURED[@]}" "http://$VIP/"
+    show_on client curl -sS --max-time 5 "${FROM_CAPTURED[@]}" "http://$VIP/"
     capture_stop
     expect "the addresses at the client" "$VIP $CLIENT" "$(addresses client)"
     for server in rs1 rs2; do

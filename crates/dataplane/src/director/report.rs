@@ -62,14 +62,15 @@ pub struct MbufReport {
     pub size: u32,
     /// Back in the pool.
     pub available: u32,
-    /// Of those that are not back, how many a driver had taken before the first packet came, and
-    /// kept. net_af_xdp does not return what is in its fill rings.
+    /// Of those that are not back, how many a driver is known to keep in its rings when its port is
+    /// closed (net_af_xdp).
     pub kept_by_drivers: u32,
 }
 
 impl MbufReport {
-    pub(super) fn new(pool: &Mempool, in_use_at_start: u32) -> MbufReport {
-        let kept_by_drivers = pool.in_use().min(in_use_at_start);
+    /// The account of a pool when all is closed, of which drivers keep `keepable` at most.
+    pub(super) fn new(pool: &Mempool, keepable: u32) -> MbufReport {
+        let kept_by_drivers = pool.in_use().min(keepable);
         MbufReport { size: pool.size(), available: pool.available(), kept_by_drivers }
     }
 
@@ -207,7 +208,7 @@ impl fmt::Display for MbufReport {
         let MbufReport { size, available, kept_by_drivers } = self;
         write!(f, "mbufs: {available} of {} back in the pool", size - kept_by_drivers)?;
         if *kept_by_drivers > 0 {
-            write!(f, " ({kept_by_drivers} more are kept by a driver since its start)")?;
+            write!(f, " ({kept_by_drivers} more are kept in its driver's rings)")?;
         }
         Ok(())
     }
