@@ -138,24 +138,17 @@ impl Engine {
         topology: &impl Topology,
     ) -> Verdict {
         match self.table.lookup(&segment.key) {
-            Some((id, direction)) if !self.reopens(id, direction, &segment) => {
+            Some((id, direction)) if !self.reopens(id, &segment) => {
                 self.process_hit(now, packet, &segment, id, direction)
             }
-            closed => {
-                if let Some((id, _)) = closed {
-                    self.replace(id);
-                }
-                self.process_miss(now, side, packet, &segment, topology)
-            }
+            _ => self.process_miss(now, side, packet, &segment, topology),
         }
     }
 
-    /// Whether a client uses the endpoints of a connection that both ends are done with for a new
-    /// one (RFC 6191).
-    fn reopens(&self, id: ConnectionId, direction: Direction, segment: &Segment) -> bool {
-        segment.flags.is_some_and(TcpFlags::opens)
-            && direction == Direction::Inbound
-            && self.table.get(id).state().is_closing()
+    /// Whether the endpoints of a connection that both ends are done with are used for a new one
+    /// (RFC 6191). The old one stays until the new one takes its place.
+    fn reopens(&self, id: ConnectionId, segment: &Segment) -> bool {
+        segment.flags.is_some_and(TcpFlags::opens) && self.table.get(id).state().is_closing()
     }
 
     fn process_hit(
@@ -227,28 +220,25 @@ impl Engine {
         service: ServiceId,
     ) -> Verdict {
         let key = segment.key;
-        let mut failure = None;
-        // A server may already serve this very client endpoint through another service: the next
-        // one is tried then.
-        for _ in 0..self.rules.servers_of(service) {
-            let Some((server, real)) = self.rules.schedule(service) else { break };
+        let Some(scheduled) = self.rules.schedule(service) else {
+            self.services[service.0 as usize].refused += 1;
+            return Verdict::Reply(match segment.flags {
+                Some(_) => Reply::Reset,
+                None => Reply::PortUnreachable,
+            });
+        };
+        // A server may already serve this very client endpoint through another service: the others
+        // are tried in its place then.
+        for server in self.rules.candidates(service, scheduled) {
+            let Some(real) = self.rules.active_endpoint(server) else { continue };
             let outbound = FlowKey::new(key.protocol(), real, key.src());
             let kind = ConnectionKind::Service(service, server);
             match self.open(now, packet, key, outbound, kind) {
-                Err(DropReason::TupleInUse) => failure = Some(DropReason::TupleInUse),
+                Err(DropReason::TupleInUse) => {}
                 result => return result.unwrap_or_else(Verdict::Drop),
             }
         }
-        match failure {
-            Some(reason) => Verdict::Drop(reason),
-            None => {
-                self.services[service.0 as usize].refused += 1;
-                Verdict::Reply(match segment.flags {
-                    Some(_) => Reply::Reset,
-                    None => Reply::PortUnreachable,
-                })
-            }
-        }
+        Verdict::Drop(DropReason::TupleInUse)
     }
 
     fn open_snat(&mut self, now: Instant, packet: &Ipv4Packet<'_>, segment: &Segment) -> Verdict {
@@ -349,7 +339,7 @@ impl Engine {
         let header = &packet.header;
         let has_ports = matches!(header.protocol(), protocol::TCP | protocol::UDP);
         let concerned =
-            self.rules.is_virtual(header.dst()) || self.rules.is_translated(header.src());
+            self.rules.translates_to(header.dst()) || self.rules.translates_from(header.src());
         if has_ports && concerned { Verdict::Drop(DropReason::Fragment) } else { Verdict::Punt }
     }
 

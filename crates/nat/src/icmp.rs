@@ -18,13 +18,14 @@ const UDP_CHECKSUM: std::ops::Range<usize> = 6..8;
 const TCP_CHECKSUM: std::ops::Range<usize> = 16..18;
 
 /// The key of the packet that an ICMP error quotes; `None` when it quotes none that can have been
-/// translated.
+/// translated, or is not addressed to the sender of what it quotes: then it is forged.
 pub(crate) fn quoted_key(error: &mut Ipv4Packet<'_>) -> Option<FlowKey> {
     let (_, quote) = IcmpHeader::split(error.payload).ok()?;
     let quoted = Ipv4Packet::parse_quoted(quote).ok()?;
     let protocol = quoted.header.protocol();
     let translatable = matches!(protocol, protocol::TCP | protocol::UDP);
-    if !translatable || quoted.header.is_later_fragment() {
+    let is_forged = error.header.dst() != quoted.header.src();
+    if !translatable || is_forged || quoted.header.is_later_fragment() {
         return None;
     }
     let ports = quoted.payload.first_chunk::<PORTS_LEN>()?;

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use crate::{
     flow::FlowKey,
@@ -44,8 +44,11 @@ pub struct ServerId(pub u32);
 #[derive(Debug)]
 pub struct Ruleset {
     services: Vec<Service>,
-    servers: Vec<SocketAddrV4>,
+    servers: Vec<RealServer>,
     by_endpoint: HashMap<(u8, SocketAddrV4), ServiceId>,
+    /// Virtual addresses, and those of SNAT rules.
+    outside_addresses: HashSet<Ipv4Addr>,
+    server_addresses: HashSet<Ipv4Addr>,
     snat: Vec<(SnatRule, PortPool)>,
 }
 
@@ -65,6 +68,8 @@ impl Ruleset {
             services: Vec::with_capacity(services.len()),
             servers: Vec::new(),
             by_endpoint: HashMap::with_capacity(services.len()),
+            outside_addresses: snat.iter().map(|rule| rule.to).collect(),
+            server_addresses: HashSet::new(),
             snat: snat.iter().map(|rule| (rule.clone(), PortPool::new(&rule.ports))).collect(),
         };
         for service in services {
@@ -77,12 +82,14 @@ impl Ruleset {
         let id = ServiceId(self.services.len() as u32);
         let weights: Vec<u16> = service.servers.iter().map(|server| server.weight).collect();
         self.by_endpoint.insert((service.protocol, service.virtual_endpoint), id);
+        self.outside_addresses.insert(*service.virtual_endpoint.ip());
+        self.server_addresses.extend(service.servers.iter().map(|server| server.endpoint.ip()));
         self.services.push(Service {
             scheduler: Scheduler::new(service.scheduler, &weights),
             weights,
             first_server: self.servers.len() as u32,
         });
-        self.servers.extend(service.servers.iter().map(|server| server.endpoint));
+        self.servers.extend_from_slice(&service.servers);
     }
 
     /// How many services there are.
@@ -102,17 +109,28 @@ impl Ruleset {
         self.by_endpoint.get(&(key.protocol, key.dst())).copied()
     }
 
-    /// How many servers a service has.
-    pub(crate) fn servers_of(&self, service: ServiceId) -> usize {
-        self.services[service.0 as usize].weights.len()
-    }
-
-    /// The server for a new connection.
-    pub(crate) fn schedule(&mut self, service: ServiceId) -> Option<(ServerId, SocketAddrV4)> {
+    /// The server for a new connection; `None` when none takes any.
+    pub(crate) fn schedule(&mut self, service: ServiceId) -> Option<ServerId> {
         let Service { scheduler, weights, first_server } = &mut self.services[service.0 as usize];
         let picked = scheduler.pick(weights)?;
-        let id = ServerId(*first_server + picked as u32);
-        Some((id, self.servers[id.0 as usize]))
+        Some(ServerId(*first_server + picked as u32))
+    }
+
+    /// All servers of a service, the scheduled one first.
+    pub(crate) fn candidates(
+        &self,
+        service: ServiceId,
+        scheduled: ServerId,
+    ) -> impl Iterator<Item = ServerId> + use<> {
+        let Service { weights, first_server, .. } = &self.services[service.0 as usize];
+        let end = first_server + weights.len() as u32;
+        (scheduled.0..end).chain(*first_server..scheduled.0).map(ServerId)
+    }
+
+    /// RIP:rport of a server, unless its weight says that it takes no new connections.
+    pub(crate) fn active_endpoint(&self, server: ServerId) -> Option<SocketAddrV4> {
+        let RealServer { endpoint, weight } = self.servers[server.0 as usize];
+        (weight > 0).then_some(endpoint)
     }
 
     /// Whether an SNAT rule covers this inside host.
@@ -126,14 +144,13 @@ impl Ruleset {
         Some((rule.to, ports))
     }
 
-    /// Whether packets to this address may have to be translated.
-    pub(crate) fn is_virtual(&self, address: Ipv4Addr) -> bool {
-        self.by_endpoint.keys().any(|(_, endpoint)| *endpoint.ip() == address)
-            || self.snat.iter().any(|(rule, _)| rule.to == address)
+    /// Whether packets to this outside address may have to be translated.
+    pub(crate) fn translates_to(&self, address: Ipv4Addr) -> bool {
+        self.outside_addresses.contains(&address)
     }
 
-    /// Whether packets from this address may have to be translated.
-    pub(crate) fn is_translated(&self, address: Ipv4Addr) -> bool {
-        self.servers.iter().any(|server| *server.ip() == address) || self.snat_covers(address)
+    /// Whether packets from this inside address may have to be translated.
+    pub(crate) fn translates_from(&self, address: Ipv4Addr) -> bool {
+        self.server_addresses.contains(&address) || self.snat_covers(address)
     }
 }

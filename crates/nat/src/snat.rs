@@ -14,8 +14,8 @@ pub struct SnatRule {
 }
 
 /// How many ports are tried for one connection before it is refused: bounds the work that a packet
-/// can cause. With half of the ports towards one destination taken, all fail once in 2^64.
-const ATTEMPTS: usize = 64;
+/// can cause.
+const ATTEMPTS: u32 = 64;
 
 /// Hands out candidate source ports of one rule.
 #[derive(Debug)]
@@ -31,24 +31,27 @@ impl PortPool {
         PortPool { first: *ports.start(), count, next: 0 }
     }
 
-    /// The first port that `is_free`: the host's own if the pool has it (as Linux does), then the
-    /// pool's in turn.
+    /// A port that `is_free`: the host's own if the pool has it (as Linux does), then the pool's in
+    /// turn. What is handed out in turn is taken in runs, so the attempts are spread evenly over
+    /// the pool: a long run can't hide the free ports behind it.
     pub(crate) fn allocate(&mut self, own: u16, is_free: impl Fn(u16) -> bool) -> Option<u16> {
         if self.contains(own) && is_free(own) {
             return Some(own);
         }
-        let attempts = ATTEMPTS.min(self.count as usize);
-        (0..attempts).map(|_| self.step()).find(|port| is_free(*port))
+        let start = self.next;
+        self.next = (start + 1) % self.count;
+        let attempts = self.count.min(ATTEMPTS);
+        let stride = self.count / attempts;
+        (0..attempts).map(|attempt| self.port(start + attempt * stride)).find(|port| is_free(*port))
     }
 
     fn contains(&self, port: u16) -> bool {
         u32::from(port).checked_sub(u32::from(self.first)).is_some_and(|at| at < self.count)
     }
 
-    fn step(&mut self) -> u16 {
-        let port = self.first + self.next as u16;
-        self.next = (self.next + 1) % self.count;
-        port
+    /// The port at a place of the pool, round which places wrap.
+    fn port(&self, place: u32) -> u16 {
+        self.first + (place % self.count) as u16
     }
 }
 
@@ -72,5 +75,17 @@ mod tests {
         assert_eq!(pool.allocate(65_535, |_| false), None);
         let mut all = PortPool::new(&(0..=65_535));
         assert_eq!(all.allocate(7, |_| false), None);
+    }
+
+    #[test]
+    fn a_run_of_taken_ports_is_stepped_over() {
+        for ports in [1000..=1001, 1000..=1063, 1000..=1064, 1000..=9999, 0..=65_535] {
+            let mut pool = PortPool::new(&ports);
+            let middle = ports.start() + (ports.end() - ports.start()) / 2;
+            for _ in 0..pool.count {
+                let port = pool.allocate(1, |port| port > middle).expect("half of them are free");
+                assert!(ports.contains(&port));
+            }
+        }
     }
 }

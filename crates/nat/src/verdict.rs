@@ -17,7 +17,8 @@ pub enum Verdict {
     Drop(DropReason),
 }
 
-/// An answer in place of forwarding.
+/// An answer in place of forwarding. The engine does not ask whether the packet deserves one: see
+/// [`reset_for`](shunt_packet::tcp::reset_for) and [`may_report`](shunt_packet::icmp::may_report).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reply {
     /// A TCP reset.

@@ -218,6 +218,12 @@ impl Packet {
     }
 }
 
+impl From<Packet> for Vec<u8> {
+    fn from(packet: Packet) -> Vec<u8> {
+        packet.bytes()
+    }
+}
+
 /// A MAC address of tests: locally administered, ending in `last`.
 #[must_use]
 pub fn mac(last: u8) -> [u8; 6] {

@@ -1,0 +1,339 @@
+//! The language of these tests: a director with a clock of its own, the hosts around it, and what
+//! can be said of a packet that was sent to it.
+
+use std::{net::Ipv4Addr, time::Duration};
+
+use shunt_nat::{
+    Connection, ConnectionKind, ConnectionState, DropReason, Engine, EngineConfig, EngineCounters,
+    Instant, RealServer, Reply, Ruleset, ServerCounters, ServerId, ServiceCounters, Side, SnatRule,
+    Timeouts, Topology, Verdict, VirtualService,
+    scheduler::SchedulerKind::{RoundRobin, WeightedRoundRobin},
+};
+use shunt_packet::ipv4::{Ipv4Packet, protocol};
+use shunt_testkit::{Packet, describe, ethernet, mac, verify_checksums};
+
+pub(crate) const CLIENT: &str = "192.168.1.200:40000";
+pub(crate) const VIP: &str = "192.168.1.100:80";
+pub(crate) const RS1: &str = "192.168.2.210:80";
+pub(crate) const RS2: &str = "192.168.2.220:80";
+/// An inside host that is no real server.
+pub(crate) const HOST: &str = "192.168.2.50:50000";
+/// A host of the wide world, beyond the default route.
+pub(crate) const REMOTE: &str = "203.0.113.7:443";
+/// The director's address outside, as SNAT uses it.
+pub(crate) const OUTSIDE_ADDRESS: &str = "192.168.1.100";
+pub(crate) const INSIDE_ADDRESS: &str = "192.168.2.200";
+
+/// How late the table may notice that a connection's time is up.
+pub(crate) const SLACK: Duration = Duration::from_millis(2048);
+
+pub(crate) fn tcp(src: &str, dst: &str) -> Packet {
+    Packet::tcp(src, dst)
+}
+
+pub(crate) fn udp(src: &str, dst: &str) -> Packet {
+    Packet::udp(src, dst)
+}
+
+/// The address of an endpoint.
+pub(crate) fn host(endpoint: &str) -> &str {
+    endpoint.split_once(':').expect("an endpoint").0
+}
+
+/// A TCP service that gives its servers turns.
+pub(crate) fn rr(vip: &str, servers: &[&str]) -> VirtualService {
+    let servers: Vec<_> = servers.iter().map(|server| (*server, 1)).collect();
+    VirtualService { scheduler: RoundRobin, ..wrr(vip, &servers) }
+}
+
+/// A TCP service that spreads by weight.
+pub(crate) fn wrr(vip: &str, servers: &[(&str, u16)]) -> VirtualService {
+    let real = |(endpoint, weight): &(&str, u16)| RealServer {
+        endpoint: endpoint.parse().unwrap(),
+        weight: *weight,
+    };
+    VirtualService {
+        protocol: protocol::TCP,
+        virtual_endpoint: vip.parse().unwrap(),
+        scheduler: WeightedRoundRobin,
+        servers: servers.iter().map(real).collect(),
+    }
+}
+
+/// The same service over UDP.
+pub(crate) fn over_udp(service: VirtualService) -> VirtualService {
+    VirtualService { protocol: protocol::UDP, ..service }
+}
+
+/// Inside hosts of 192.168.2.0/24 go out behind the outside address, with these source ports.
+pub(crate) fn snat(ports: std::ops::RangeInclusive<u16>) -> SnatRule {
+    SnatRule {
+        from: "192.168.2.0/24".parse().unwrap(),
+        to: OUTSIDE_ADDRESS.parse().unwrap(),
+        ports,
+    }
+}
+
+/// 192.168.1.0/24 and the default route lie outside, 192.168.2.0/24 inside; one own address each.
+struct Lab;
+
+impl Topology for Lab {
+    fn is_local(&self, address: Ipv4Addr) -> bool {
+        [OUTSIDE_ADDRESS, INSIDE_ADDRESS].contains(&address.to_string().as_str())
+    }
+
+    fn side_of(&self, address: Ipv4Addr) -> Option<Side> {
+        match address.octets() {
+            [192, 168, 2, _] => Some(Side::Inside),
+            _ => Some(Side::Outside),
+        }
+    }
+}
+
+/// An engine between two networks.
+pub(crate) struct Director {
+    engine: Engine,
+    now: Instant,
+}
+
+impl Director {
+    pub(crate) fn new(services: &[VirtualService], rules: &[SnatRule]) -> Director {
+        Director::with_capacity(64, services, rules)
+    }
+
+    pub(crate) fn with_capacity(
+        capacity: u32,
+        services: &[VirtualService],
+        rules: &[SnatRule],
+    ) -> Director {
+        let config =
+            EngineConfig { capacity, secret: [11, 22, 33, 44], timeouts: Timeouts::default() };
+        let engine = Engine::new(&config, Ruleset::new(services, rules));
+        // A clock's start means nothing; an odd one shows who thinks that it does.
+        let mut director = Director { engine, now: Instant::from_millis(987_654_321) };
+        director.wait(Duration::ZERO);
+        director
+    }
+
+    /// A packet arrives on the outside port.
+    #[track_caller]
+    pub(crate) fn outside(&mut self, packet: impl Into<Vec<u8>>) -> Outcome<'_> {
+        self.receive(Side::Outside, packet.into())
+    }
+
+    /// A packet arrives on the inside port.
+    #[track_caller]
+    pub(crate) fn inside(&mut self, packet: impl Into<Vec<u8>>) -> Outcome<'_> {
+        self.receive(Side::Inside, packet.into())
+    }
+
+    #[track_caller]
+    pub(crate) fn receive(&mut self, side: Side, arrived: Vec<u8>) -> Outcome<'_> {
+        let opened = self.engine.counters().opened;
+        let mut left = arrived.clone();
+        let mut packet = Ipv4Packet::parse(&mut left).expect("a sound IPv4 header");
+        let verdict = self.engine.process(self.now, side, &mut packet, &Lab);
+        match verdict {
+            Verdict::Translate(translation) => {
+                translation.apply(&mut packet);
+                assert_eq!(packet.header.dst(), translation.destination());
+            }
+            Verdict::Forward => {}
+            _ => {
+                assert_eq!(left, arrived, "a packet that is not sent on is left as it came");
+                assert_eq!(self.engine.counters().opened, opened, "{verdict:?} opens nothing");
+            }
+        }
+        self.check_counters();
+        Outcome { director: self, side, arrived, left, verdict }
+    }
+
+    /// Lets time pass, and silent connections end.
+    pub(crate) fn wait(&mut self, time: Duration) {
+        self.now = self.now + time;
+        self.engine.expire(self.now, usize::MAX);
+        self.check_counters();
+    }
+
+    pub(crate) fn wait_seconds(&mut self, seconds: u64) {
+        self.wait(Duration::from_secs(seconds));
+    }
+
+    /// Lets time pass, but looks at no more than `budget` records for silent ones.
+    pub(crate) fn wait_with_budget(&mut self, time: Duration, budget: usize) {
+        self.now = self.now + time;
+        self.engine.expire(self.now, budget);
+        self.check_counters();
+    }
+
+    /// A client's whole TCP handshake with the service at `vip`, which gives it the server `real`.
+    #[track_caller]
+    pub(crate) fn handshake(&mut self, client: &str, vip: &str, real: &str) {
+        self.outside(tcp(client, vip).syn()).leaves_as(tcp(client, real).syn());
+        self.inside(tcp(real, client).syn().ack(1)).leaves_as(tcp(vip, client).syn().ack(1));
+        self.outside(tcp(client, vip).ack(1)).leaves_as(tcp(client, real).ack(1));
+    }
+
+    pub(crate) fn connections(&self) -> Vec<&Connection> {
+        self.engine.table().iter().collect()
+    }
+
+    /// The state of the only connection.
+    #[track_caller]
+    pub(crate) fn state(&self) -> ConnectionState {
+        match self.connections()[..] {
+            [connection] => connection.state(),
+            _ => panic!("not one connection\n{}", self.dump()),
+        }
+    }
+
+    /// How long the only connection may stay silent.
+    pub(crate) fn remaining(&self) -> Duration {
+        self.connections()[0].remaining(self.now)
+    }
+
+    pub(crate) fn counters(&self) -> EngineCounters {
+        *self.engine.counters()
+    }
+
+    pub(crate) fn service(&self, service: usize) -> ServiceCounters {
+        self.engine.service_counters()[service]
+    }
+
+    pub(crate) fn server(&self, server: usize) -> ServerCounters {
+        self.engine.server_counters()[server]
+    }
+
+    /// Connections that each server has now.
+    pub(crate) fn current(&self) -> Vec<u64> {
+        self.engine.server_counters().iter().map(|server| server.current).collect()
+    }
+
+    /// What holds whatever happens: the counters say what is in the table.
+    #[track_caller]
+    fn check_counters(&self) {
+        let table = self.engine.table();
+        let EngineCounters { opened, expired, replaced, .. } = self.counters();
+        assert_eq!(table.iter().count(), table.len());
+        assert_eq!(opened - expired - replaced, table.len() as u64, "\n{}", self.dump());
+
+        let held = |id: u32| {
+            let is_its =
+                |kind| matches!(kind, ConnectionKind::Service(_, server) if server == ServerId(id));
+            table.iter().filter(|connection| is_its(connection.kind())).count() as u64
+        };
+        let current = self.current();
+        let in_table: Vec<u64> = (0..current.len() as u32).map(held).collect();
+        assert_eq!(current, in_table, "\n{}", self.dump());
+
+        let by_service: u64 =
+            self.engine.service_counters().iter().map(|service| service.connections).sum();
+        let by_server: u64 =
+            self.engine.server_counters().iter().map(|server| server.connections).sum();
+        assert_eq!(by_service, by_server);
+    }
+
+    /// Everything that a failed test's reader wants to know.
+    fn dump(&self) -> String {
+        use shunt_nat::Direction::{Inbound, Outbound};
+        let shown = self.connections().into_iter().take(30);
+        let connections = shown.map(|connection| {
+            let (kind, state) = (connection.kind(), connection.state());
+            let (inbound, outbound) = (connection.key(Inbound), connection.key(Outbound));
+            let left = connection.remaining(self.now);
+            format!("  {kind:?} {state:?} {left:?}: {inbound:?} | {outbound:?}\n")
+        });
+        format!(
+            "{} connections, of which:\n{}{:?}\n{:?}\n{:?}",
+            self.connections().len(),
+            connections.collect::<String>(),
+            self.engine.counters(),
+            self.engine.service_counters(),
+            self.engine.server_counters(),
+        )
+    }
+}
+
+/// What became of a packet.
+#[must_use = "say what must become of the packet"]
+pub(crate) struct Outcome<'a> {
+    director: &'a Director,
+    side: Side,
+    arrived: Vec<u8>,
+    left: Vec<u8>,
+    pub(crate) verdict: Verdict,
+}
+
+impl Outcome<'_> {
+    /// It was translated into exactly `expected`.
+    #[track_caller]
+    pub(crate) fn leaves_as(&self, expected: impl Into<Vec<u8>>) {
+        assert!(matches!(self.verdict, Verdict::Translate(_)), "{}", self.story());
+        self.assert_left(&expected.into());
+    }
+
+    /// It is an ICMP error, and was translated into exactly `expected`.
+    #[track_caller]
+    pub(crate) fn is_passed_on_as(&self, expected: impl Into<Vec<u8>>) {
+        assert_eq!(self.verdict, Verdict::Forward, "{}", self.story());
+        self.assert_left(&expected.into());
+    }
+
+    /// It was translated into something, which this returns.
+    #[track_caller]
+    pub(crate) fn translated(self) -> Vec<u8> {
+        assert!(matches!(self.verdict, Verdict::Translate(_)), "{}", self.story());
+        verify(&self.left).unwrap_or_else(|error| panic!("{error}: {}", self.story()));
+        self.left
+    }
+
+    #[track_caller]
+    pub(crate) fn is_answered_by(&self, reply: Reply) {
+        assert_eq!(self.verdict, Verdict::Reply(reply), "{}", self.story());
+    }
+
+    #[track_caller]
+    pub(crate) fn is_dropped_for(&self, reason: DropReason) {
+        assert_eq!(self.verdict, Verdict::Drop(reason), "{}", self.story());
+    }
+
+    #[track_caller]
+    pub(crate) fn is_punted(&self) {
+        assert_eq!(self.verdict, Verdict::Punt, "{}", self.story());
+    }
+
+    #[track_caller]
+    fn assert_left(&self, expected: &[u8]) {
+        assert!(self.left == expected, "expected {}\n{}", show(expected), self.story());
+        verify(&self.left).unwrap_or_else(|error| panic!("{error}: {}", self.story()));
+    }
+
+    fn story(&self) -> String {
+        format!(
+            "\narrived {:?}: {}\nverdict {:?}\nleft {}\n{}",
+            self.side,
+            show(&self.arrived),
+            self.verdict,
+            show(&self.left),
+            self.director.dump(),
+        )
+    }
+
+    /// What left, or would have.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.left
+    }
+}
+
+/// Recomputes all checksums of an IPv4 packet.
+pub(crate) fn verify(packet: &[u8]) -> Result<(), String> {
+    verify_checksums(&framed(packet))
+}
+
+fn show(packet: &[u8]) -> String {
+    format!("{}\n    {packet:02x?}", describe(&framed(packet)))
+}
+
+fn framed(packet: &[u8]) -> Vec<u8> {
+    ethernet(mac(1), mac(2), 0x0800, packet)
+}
