@@ -101,3 +101,103 @@ impl fmt::Display for Offloads {
         write!(f, "checked {rx}, filled in {tx}")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shunt_testkit::{Packet, mac, verify_checksums};
+
+    const ALL: Offloads = Offloads { rx: RX, tx: TX };
+    const CHECKED: RxChecksum = RxChecksum { ip: ChecksumStatus::Good, l4: ChecksumStatus::Good };
+    const UNCHECKED: RxChecksum =
+        RxChecksum { ip: ChecksumStatus::Unknown, l4: ChecksumStatus::Unknown };
+
+    fn tcp() -> Packet {
+        Packet::tcp("192.0.2.1:4000", "192.0.2.2:80").ack(1).payload("odd")
+    }
+
+    fn udp() -> Packet {
+        Packet::udp("192.0.2.1:4000", "192.0.2.2:53").payload("odd")
+    }
+
+    /// A frame that was readied, and what the NIC was asked for.
+    fn prepare(
+        offloads: Offloads,
+        packet: &Packet,
+        received: RxChecksum,
+        translated: bool,
+    ) -> (Vec<u8>, Option<TxChecksum>) {
+        let mut frame = packet.frame(mac(1), mac(2));
+        let mut view = Ipv4Packet::parse(&mut frame[ethernet::HEADER_LEN..]).unwrap();
+        let request = offloads.prepare(&mut view, received, translated);
+        (frame, request)
+    }
+
+    /// What NICs do, and no more: they add up what they find, the checksum's field included.
+    fn fill_in(frame: &mut [u8], request: &TxChecksum) {
+        let checksum = |bytes: &[u8]| {
+            let word =
+                |pair: &[u8]| u64::from(pair[0]) << 8 | u64::from(*pair.get(1).unwrap_or(&0));
+            !((bytes.chunks(2).map(word).sum::<u64>() % 0xffff) as u16)
+        };
+        let l3 = usize::from(request.l2_len);
+        let l4 = l3 + usize::from(request.l3_len);
+        if request.ip {
+            let found = checksum(&frame[l3..l4]);
+            frame[l3 + 10..l3 + 12].copy_from_slice(&found.to_be_bytes());
+        }
+        let field = match request.l4 {
+            Some(L4::Tcp) => l4 + 16,
+            Some(L4::Udp) => l4 + 6,
+            None => return,
+        };
+        let found = checksum(&frame[l4..]);
+        frame[field..field + 2].copy_from_slice(&found.to_be_bytes());
+    }
+
+    #[test]
+    fn a_nic_completes_what_is_prepared() {
+        let options = [0x94, 4, 0, 0];
+        for packet in [tcp(), udp(), tcp().options(&options), udp().options(&options)] {
+            let (mut frame, request) = prepare(ALL, &packet, CHECKED, true);
+            let request = request.expect("the NIC has work");
+            assert!(request.ip && request.l4.is_some());
+            assert!(verify_checksums(&frame).is_err(), "nothing is left to the NIC");
+            fill_in(&mut frame, &request);
+            assert_eq!(frame, packet.frame(mac(1), mac(2)));
+        }
+    }
+
+    #[test]
+    fn transport_checksums_are_left_alone_unless_checked_and_translated() {
+        let icmp = Packet::echo_request("192.0.2.1", "192.0.2.2", 7, 1);
+        for (packet, received, translated) in [
+            (tcp(), UNCHECKED, true),
+            (tcp(), CHECKED, false),
+            (udp(), UNCHECKED, true),
+            (udp().unchecksummed(), CHECKED, true),
+            (icmp, CHECKED, true),
+        ] {
+            let (mut frame, request) = prepare(ALL, &packet, received, translated);
+            let request = request.expect("the NIC has work");
+            assert_eq!(request.l4, None);
+            fill_in(&mut frame, &request);
+            assert_eq!(frame, packet.frame(mac(1), mac(2)));
+        }
+    }
+
+    #[test]
+    fn bytes_behind_a_datagram_are_not_summed() {
+        let mut frame = udp().payload("datagram, not all of it").frame(mac(1), mac(2));
+        frame[ethernet::HEADER_LEN + 25] -= 1;
+        let mut view = Ipv4Packet::parse(&mut frame[ethernet::HEADER_LEN..]).unwrap();
+        assert_eq!(ALL.prepare(&mut view, CHECKED, true).and_then(|request| request.l4), None);
+    }
+
+    #[test]
+    fn software_asks_for_nothing() {
+        let software = Offloads { rx: RxOffloads::NONE, tx: TxOffloads::NONE };
+        let (frame, request) = prepare(software, &tcp(), CHECKED, true);
+        assert_eq!((frame, request), (tcp().frame(mac(1), mac(2)), None));
+    }
+}

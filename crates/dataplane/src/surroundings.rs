@@ -62,6 +62,11 @@ impl Surroundings {
             || (!self.is_local(address) && self.routes.is_directed_broadcast(address))
     }
 
+    /// Whether no other host can have an address: it is ours, or names a whole connected network.
+    pub(crate) fn is_no_other_host(&self, address: Ipv4Addr) -> bool {
+        self.is_local(address) || self.routes.is_directed_broadcast(address)
+    }
+
     /// The addresses that one side's port answers ARP for.
     pub(crate) fn answered(&self, side: Side) -> impl Iterator<Item = Ipv4Addr> {
         let virtual_addresses: &[Ipv4Addr] = match side {

@@ -2,6 +2,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use shunt_dpdk::{Burst, RxQueue, clock::Tsc};
 use shunt_nat::{Engine, Instant};
+use shunt_packet::ethernet::MacAddr;
 
 use crate::{
     counters::{PipelineCounters, PortCounters},
@@ -63,6 +64,12 @@ impl Worker {
     #[must_use]
     pub fn engine(&self) -> &Engine {
         &self.pipeline.engine
+    }
+
+    /// Ethernet addresses of the ports, outside first.
+    #[must_use]
+    pub fn macs(&self) -> [MacAddr; 2] {
+        SIDES.map(|side| self.pipeline.interfaces[side as usize].mac)
     }
 
     /// Packets and bytes per port, outside first.

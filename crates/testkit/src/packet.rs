@@ -120,6 +120,12 @@ impl Packet {
         self.map_tcp(|tcp| tcp.sequence_number = sequence)
     }
 
+    /// Sets the window, which is 64240 otherwise.
+    #[must_use]
+    pub fn window(self, window: u16) -> Packet {
+        self.map_tcp(|tcp| tcp.window_size = window)
+    }
+
     /// A UDP datagram without a checksum.
     #[must_use]
     pub fn unchecksummed(mut self) -> Packet {
@@ -226,7 +232,7 @@ impl From<Packet> for Vec<u8> {
 
 /// A MAC address of tests: locally administered, ending in `last`.
 #[must_use]
-pub fn mac(last: u8) -> [u8; 6] {
+pub const fn mac(last: u8) -> [u8; 6] {
     [0x02, 0, 0, 0, 0, last]
 }
 

@@ -77,7 +77,7 @@ impl Pipeline {
             return Err(DropReason::TransportChecksum);
         }
         let (source, destination) = (packet.header.src(), packet.header.dst());
-        if !ipv4::is_valid_source(source) || self.surroundings.is_local(source) {
+        if !ipv4::is_valid_source(source) || self.surroundings.is_no_other_host(source) {
             return Err(DropReason::Martian);
         }
         if self.surroundings.is_group(destination) {

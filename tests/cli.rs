@@ -1,0 +1,288 @@
+//! The real binary, as a user runs it: what it prints, its exit status, and a packet that it carries.
+//! Needs neither root nor huge pages; when root runs this, the director is run as nobody.
+
+use std::{
+    fs::{self, File, Permissions},
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt},
+        process::CommandExt,
+    },
+    path::{Path, PathBuf},
+    process::{Child, Command, Output},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use shunt_testkit::{Packet, arp_request, describe, mac, pcap, verify_checksums};
+
+fn shunt(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_shunt")).args(arguments).output().expect("shunt starts")
+}
+
+fn text(bytes: &[u8]) -> &str {
+    str::from_utf8(bytes).expect("UTF-8")
+}
+
+/// What a successful command prints; it complains of nothing.
+#[track_caller]
+fn printed(arguments: &[&str]) -> String {
+    let output = shunt(arguments);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stderr), "");
+    text(&output.stdout).to_owned()
+}
+
+/// What a command that ends with exit status 1 complains of; it prints nothing else.
+#[track_caller]
+fn refused(arguments: &[&str]) -> String {
+    let output = shunt(arguments);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stdout));
+    assert_eq!(text(&output.stdout), "");
+    text(&output.stderr).to_owned()
+}
+
+fn in_project(path: &str) -> String {
+    format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn help_has_examples() {
+    let help = printed(&["--help"]);
+    for part in ["Examples:", "shunt check --config", "sudo shunt run --config", "--log-level"] {
+        assert!(help.contains(part), "{part} is missing:\n{help}");
+    }
+    for command in ["run", "check"] {
+        let help = printed(&[command, "--help"]);
+        assert!(help.contains(&format!("shunt {command} --config /etc/shunt/lb.toml")), "{help}");
+    }
+}
+
+#[test]
+fn version() {
+    assert_eq!(printed(&["--version"]), format!("shunt {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn check_prints_what_would_run() {
+    let file = in_project("examples/lvs-nat.toml");
+    let plan = printed(&["check", "--config", &file]);
+    for part in [
+        "lvs-nat.toml is sound",
+        "lcores   main 0, worker 1",
+        "port     outside (outside) 192.168.1.100/24",
+        "device net_af_packet1,iface=inside0",
+        "service  tcp 192.168.1.100:80 rr",
+        "-> 192.168.2.220:80 weight 1",
+        "snat     192.168.2.0/24 behind 192.168.1.100",
+        "--vdev net_af_packet0,iface=outside0",
+    ] {
+        assert!(plan.contains(part), "{part} is missing:\n{plan}");
+    }
+}
+
+/// Each wrong file says in its first lines what is wrong with it: `# LINE:COLUMN PART OF THE MESSAGE`.
+#[test]
+fn check_says_where_a_file_is_wrong() {
+    let mut files = 0;
+    for entry in fs::read_dir(in_project("crates/config/tests/bad")).expect("the wrong files") {
+        let path = entry.expect("a file").path();
+        let content = fs::read_to_string(&path).expect("a wrong file");
+        let path = path.to_str().expect("UTF-8");
+        let said = refused(&["check", "--config", path]);
+        let mistakes: Vec<_> =
+            content.lines().map_while(|line| line.strip_prefix("# ")?.split_once(' ')).collect();
+        assert!(!mistakes.is_empty(), "{path} doesn't say what is wrong with it");
+        for (place, message) in mistakes {
+            let place = format!("{path}:{place}: ");
+            let is_it = |line: &str| line.contains(&place) && line.contains(message);
+            assert!(said.lines().any(is_it), "{place}{message} is missing:\n{said}");
+        }
+        files += 1;
+    }
+    assert!(files >= 30, "only {files} wrong files were found");
+}
+
+#[test]
+fn a_file_that_is_not_there() {
+    for command in ["check", "run"] {
+        let said = refused(&[command, "--config", "/nonexistent/lb.toml"]);
+        assert!(said.starts_with("shunt: /nonexistent/lb.toml: cannot be read"), "{said}");
+    }
+}
+
+#[test]
+fn an_interface_that_is_not_there() {
+    let file = service_file("no-huge = true", "net_af_packet0,iface=shunt-none", "net_null1");
+    let said = refused(&["run", "--config", file.path().to_str().expect("UTF-8")]);
+    assert_eq!(
+        said,
+        "shunt: port `outside`: there is no interface `shunt-none` in this network namespace; \
+         `ip link` lists them\n"
+    );
+}
+
+#[test]
+fn more_huge_pages_than_there_are() {
+    let file = service_file("memory = \"1024G\"", "net_null0", "net_null1");
+    let said = refused(&["run", "--config", file.path().to_str().expect("UTF-8")]);
+    assert!(said.starts_with("shunt: 1048576 MiB of huge pages are wanted and "), "{said}");
+    assert!(said.contains("sudo tee /sys/kernel/mm/hugepages/hugepages-"), "{said}");
+    assert!(said.contains("`no-huge = true`"), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+}
+
+/// A service file for VIP 192.168.1.100:80.
+fn service_file(dpdk: &str, outside: &str, inside: &str) -> tempfile::NamedTempFile {
+    let text = format!(
+        r#"
+        [dpdk]
+        {dpdk}
+
+        [[port]]
+        name = "outside"
+        role = "outside"
+        device = "{outside}"
+        addresses = ["192.168.1.100/24"]
+
+        [[port]]
+        name = "inside"
+        role = "inside"
+        device = "{inside}"
+        addresses = ["192.168.2.200/24"]
+
+        [[service]]
+        protocol = "tcp"
+        vip = "192.168.1.100:80"
+        scheduler = "rr"
+        server = [{{ address = "192.168.2.210:8080" }}]
+        "#
+    );
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    fs::write(file.path(), text).expect("a service file");
+    file
+}
+
+#[test]
+fn it_runs_until_sigterm() {
+    carries_a_packet_until("TERM");
+}
+
+#[test]
+fn it_runs_until_sigint() {
+    carries_a_packet_until("INT");
+}
+
+/// The addresses that net_pcap gives to the first two devices of a process.
+const OUTSIDE: [u8; 6] = [0x02, 0x70, 0x63, 0x61, 0x70, 0];
+const INSIDE: [u8; 6] = [0x02, 0x70, 0x63, 0x61, 0x70, 1];
+
+fn carries_a_packet_until(signal: &str) {
+    const CLIENT_PORT: &str = "192.168.1.200:4000";
+    let (client, server) = (mac(1), mac(11));
+    let arrives = Packet::tcp(CLIENT_PORT, "192.168.1.100:80").syn().frame(client, OUTSIDE);
+    let leaves = Packet::tcp(CLIENT_PORT, "192.168.2.210:8080").syn().ttl(63).frame(INSIDE, server);
+
+    let stage = Stage::new();
+    pcap::write(&stage.file("outside-rx"), &[arrives]);
+    pcap::write(&stage.file("inside-rx"), &[arp_request(server, "192.168.2.210", "192.168.2.200")]);
+    let mut director = stage.start();
+    stage.await_log(&mut director, "director ready");
+    // The worker polls without a pause: it has long had both frames.
+    sleep(Duration::from_millis(300));
+    send(signal, &director);
+    let status = director.wait().expect("the director ends");
+
+    let (log, summary) = (stage.read("stderr"), stage.read("stdout"));
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(log.contains(&format!("SIG{signal}: stopping")), "{log}");
+    for part in [
+        "service tcp 192.168.1.100:80: 1 connections, 0 refused, in 1 packets 40 bytes",
+        "  server 192.168.2.210:8080: 1 connections, 1 now",
+        "port outside (net_pcap): rx 1 packets 54 bytes",
+        "mbufs: 16384 of 16384 back in the pool",
+    ] {
+        assert!(summary.contains(part), "{part} is missing:\n{summary}\n{log}");
+    }
+    let left = pcap::read(&stage.file("inside-tx"));
+    let listed: Vec<_> = left.iter().map(|frame| describe(frame)).collect();
+    assert_eq!(left.iter().filter(|frame| **frame == leaves).count(), 1, "{listed:#?}");
+    left.iter().for_each(|frame| verify_checksums(frame).expect("right checksums"));
+}
+
+/// A directory that nobody can use, with all that a run needs.
+struct Stage {
+    directory: tempfile::TempDir,
+}
+
+impl Stage {
+    fn new() -> Stage {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let stage = Stage { directory };
+        open_to_all(stage.directory.path());
+        // Where cargo put the binary, only its user may have access.
+        fs::copy(env!("CARGO_BIN_EXE_shunt"), stage.path("shunt")).expect("a copy of the binary");
+        open_to_all(&stage.path("shunt"));
+        stage
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn file(&self, capture: &str) -> PathBuf {
+        self.path(&format!("{capture}.pcap"))
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).expect("what the director wrote")
+    }
+
+    fn start(&self) -> Child {
+        let device = |number: u32, port: &str| {
+            let file = |what: &str| self.file(&format!("{port}-{what}")).display().to_string();
+            format!("net_pcap{number},rx_pcap={},tx_pcap={}", file("rx"), file("tx"))
+        };
+        let service_file =
+            service_file("no-huge = true", &device(0, "outside"), &device(1, "inside"));
+        fs::copy(service_file.path(), self.path("lb.toml")).expect("a service file");
+        for name in ["outside-rx.pcap", "inside-rx.pcap", "lb.toml"] {
+            open_to_all(&self.path(name));
+        }
+        let file = |name| File::create(self.path(name)).expect("a file for output");
+        let mut command = Command::new(self.path("shunt"));
+        command.args(["run", "--config"]).arg(self.path("lb.toml"));
+        command.env("XDG_RUNTIME_DIR", self.directory.path()).env_remove("RUST_LOG");
+        command.stdout(file("stdout")).stderr(file("stderr"));
+        let is_root = fs::metadata("/proc/self").expect("procfs").uid() == 0;
+        if is_root {
+            const NOBODY: u32 = 65534;
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        command.spawn().expect("shunt starts")
+    }
+
+    /// Waits until the director logs something.
+    fn await_log(&self, director: &mut Child, line: &str) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !self.read("stderr").contains(line) {
+            let status = director.try_wait().expect("a child");
+            let is_late = Instant::now() > deadline;
+            if is_late {
+                director.kill().expect("a child to kill");
+            }
+            assert!(status.is_none() && !is_late, "{status:?}:\n{}", self.read("stderr"));
+            sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+fn open_to_all(path: &Path) {
+    fs::set_permissions(path, Permissions::from_mode(0o777)).expect("our own file");
+}
+
+/// Sends a signal, by the shell's own `kill`.
+fn send(signal: &str, child: &Child) {
+    let command = format!("kill -{signal} {}", child.id());
+    let status = Command::new("sh").args(["-c", &command]).status().expect("a shell");
+    assert!(status.success(), "{command}");
+}
