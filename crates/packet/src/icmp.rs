@@ -50,6 +50,24 @@ impl IcmpHeader {
         self.kind == ECHO_REQUEST
     }
 
+    /// Whether it is an echo.
+    #[must_use]
+    pub fn is_echo_reply(&self) -> bool {
+        self.kind == ECHO_REPLY
+    }
+
+    /// What tells the echoes of one sender's requests apart.
+    #[must_use]
+    pub fn identifier(&self) -> u16 {
+        self.identifier.get()
+    }
+
+    /// Sets the identifier of an echo; `delta` is what that does to the checksum.
+    pub fn rewrite(&mut self, identifier: u16, delta: Delta) {
+        self.identifier = identifier.into();
+        self.apply(delta);
+    }
+
     /// Whether it reports an error about a packet, which it quotes (RFC 1122, section 3.2.2).
     #[must_use]
     pub fn is_error(&self) -> bool {

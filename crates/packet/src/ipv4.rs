@@ -29,8 +29,8 @@ pub mod protocol {
 pub const DEFAULT_TTL: u8 = 64;
 
 const DONT_FRAGMENT: u16 = 0x4000;
-const MORE_FRAGMENTS: u16 = 0x2000;
-const FRAGMENT_OFFSET: u16 = 0x1fff;
+pub(crate) const MORE_FRAGMENTS: u16 = 0x2000;
+pub(crate) const FRAGMENT_OFFSET: u16 = 0x1fff;
 
 /// The fixed part of an IPv4 header: 20 bytes.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -101,6 +101,39 @@ impl Ipv4Header {
     #[must_use]
     pub fn is_later_fragment(&self) -> bool {
         self.flags_fragment.get() & FRAGMENT_OFFSET != 0
+    }
+
+    /// Where the payload belongs in that of the whole packet, in bytes: 0 unless it is a later
+    /// fragment.
+    #[must_use]
+    pub fn fragment_offset(&self) -> usize {
+        usize::from(self.flags_fragment.get() & FRAGMENT_OFFSET) * 8
+    }
+
+    /// Whether fragments follow this one.
+    #[must_use]
+    pub fn more_fragments(&self) -> bool {
+        self.flags_fragment.get() & MORE_FRAGMENTS != 0
+    }
+
+    /// Makes it the header of a fragment, options included in `header_len`, all but its checksum.
+    pub(crate) fn set_fragment(
+        &mut self,
+        header_len: usize,
+        payload_len: usize,
+        offset: usize,
+        more: bool,
+    ) {
+        self.version_ihl = 0x40 | (header_len / 4) as u8;
+        self.total_len = ((header_len + payload_len) as u16).into();
+        let more = if more { MORE_FRAGMENTS } else { 0 };
+        self.flags_fragment = (more | (offset / 8) as u16).into();
+    }
+
+    /// Sets the header checksum over header and options.
+    pub(crate) fn seal(&mut self, options: &[u8]) {
+        self.checksum = 0.into();
+        self.checksum = Sum::ZERO.bytes(self.as_bytes()).bytes(options).checksum().into();
     }
 
     /// Time to live.

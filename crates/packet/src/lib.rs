@@ -9,6 +9,7 @@
 //! | [`ethernet`] | Ethernet II, 802.1Q tags |
 //! | [`arp`] | ARP for IPv4 over Ethernet |
 //! | [`ipv4`] | IPv4 with options |
+//! | [`fragment`] | cutting IPv4 packets into fragments |
 //! | [`tcp`], [`udp`] | transport headers |
 //! | [`icmp`] | ICMP messages, and building ICMP errors |
 //! | [`checksum`] | the Internet checksum, whole and incremental |
@@ -17,6 +18,7 @@
 pub mod arp;
 pub mod checksum;
 pub mod ethernet;
+pub mod fragment;
 pub mod icmp;
 pub mod ipv4;
 mod malformed;

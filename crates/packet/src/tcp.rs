@@ -1,6 +1,6 @@
 //! TCP (RFC 9293), as far as a director needs it: headers, and refusing a segment.
 
-use std::fmt;
+use std::{fmt, net::SocketAddrV4};
 
 use zerocopy::{
     FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned,
@@ -159,20 +159,82 @@ pub fn reset_for(segment: &mut Ipv4Packet<'_>) -> Option<[u8; RESET_LEN]> {
         let length = (payload_len - tcp.header_len()) as u32 + control;
         (0, tcp.sequence().wrapping_add(length), TcpFlags::RST.0 | TcpFlags::ACK.0)
     };
-    let (src, dst) = (segment.header.dst(), segment.header.src());
-    let ip = Ipv4Header::new(src, dst, protocol::TCP, HEADER_LEN);
+    let src = SocketAddrV4::new(segment.header.dst(), tcp.dst_port());
+    let dst = SocketAddrV4::new(segment.header.src(), tcp.src_port());
+    Some(build_reset(src, dst, sequence, acknowledgment, answer))
+}
+
+/// The reset that ends an established connection on behalf of `src`. `sequence` is the one that
+/// `dst` expects next, or it will not believe the reset (RFC 5961, section 3.2).
+#[must_use]
+pub fn reset(src: SocketAddrV4, dst: SocketAddrV4, sequence: u32) -> [u8; RESET_LEN] {
+    build_reset(src, dst, sequence, 0, TcpFlags::RST.0)
+}
+
+fn build_reset(
+    src: SocketAddrV4,
+    dst: SocketAddrV4,
+    sequence: u32,
+    acknowledgment: u32,
+    flags: u8,
+) -> [u8; RESET_LEN] {
+    let ip = Ipv4Header::new(*src.ip(), *dst.ip(), protocol::TCP, HEADER_LEN);
     let mut reset = TcpHeader {
-        src_port: tcp.dst_port,
-        dst_port: tcp.src_port,
+        src_port: src.port().into(),
+        dst_port: dst.port().into(),
         sequence: sequence.into(),
         acknowledgment: acknowledgment.into(),
         data_offset: 5 << 4,
-        flags: answer,
+        flags,
         ..TcpHeader::new_zeroed()
     };
     let sum = ip.pseudo_header(HEADER_LEN as u16).bytes(reset.as_bytes());
     reset.checksum = sum.checksum().into();
-    Some(joined(&ip, &reset))
+    joined(&ip, &reset)
+}
+
+const OPTION_END: u8 = 0;
+const OPTION_NOP: u8 = 1;
+const OPTION_MSS: u8 = 2;
+const OPTION_MSS_LEN: usize = 4;
+
+/// Lowers the maximum segment size that a SYN announces to at most `limit`, and mends the checksum
+/// (RFC 9293, section 3.7.1). Other segments, and SYNs without the option, are left alone.
+pub fn clamp_mss(segment: &mut [u8], limit: u16) {
+    let Ok(header) = TcpHeader::parse(segment) else { return };
+    if !header.flags().has(TcpFlags::SYN) {
+        return;
+    }
+    let header_len = header.header_len();
+    let options = HEADER_LEN..header_len;
+    let before = Sum::ZERO.bytes(&segment[options.clone()]);
+    let Some(mss) = mss_option(&mut segment[options.clone()]) else { return };
+    if u16::from_be_bytes(*mss) <= limit {
+        return;
+    }
+    *mss = limit.to_be_bytes();
+    let delta = Delta::between(before, Sum::ZERO.bytes(&segment[options]));
+    if let Ok(header) = TcpHeader::parse(segment) {
+        header.checksum = delta.apply(header.checksum()).into();
+    }
+}
+
+/// The value of the MSS option among a header's options.
+fn mss_option(mut options: &mut [u8]) -> Option<&mut [u8; 2]> {
+    loop {
+        let (length, is_mss) = match *options {
+            [] | [OPTION_END, ..] => return None,
+            [OPTION_NOP, ..] => (1, false),
+            // Kind and length themselves are two bytes: what claims fewer is no option.
+            [_] | [_, 0..2, ..] => return None,
+            [kind, length, ..] => (usize::from(length), kind == OPTION_MSS),
+        };
+        let (option, rest) = options.split_at_mut_checked(length)?;
+        if is_mss && length == OPTION_MSS_LEN {
+            return option[2..].first_chunk_mut();
+        }
+        options = rest;
+    }
 }
 
 fn joined(ip: &Ipv4Header, tcp: &TcpHeader) -> [u8; RESET_LEN] {
@@ -234,6 +296,58 @@ mod tests {
         assert_eq!(reset(segment(TcpFlags::FIN, u32::MAX, 0, b"abc")), Some((0, 3, rst_ack)));
         assert_eq!(reset(segment(TcpFlags::ACK, 7, 55, b"abc")), Some((55, 0, TcpFlags::RST)));
         assert_eq!(reset(segment(TcpFlags::RST, 7, 0, b"")), None, "never a reset for a reset");
+    }
+
+    #[test]
+    fn an_unprovoked_reset_is_a_reset() {
+        let (src, dst) = ("10.0.0.2:80".parse().unwrap(), "10.0.0.1:4000".parse().unwrap());
+        let mut bytes = super::reset(src, dst, 77);
+        let packet = Ipv4Packet::parse(&mut bytes).unwrap();
+        assert!(packet.checksum_is_sound());
+        assert!(segment_sum(packet.header, packet.payload).is_sound());
+        let tcp = TcpHeader::parse(packet.payload).unwrap();
+        assert_eq!((tcp.sequence(), tcp.flags()), (77, TcpFlags::RST));
+    }
+
+    /// A SYN with these options, and its MSS clamped to 1400.
+    fn clamped(flags: TcpFlags, options: &[u8]) -> (Vec<u8>, Vec<u8>) {
+        let mut segment = segment(flags, 0, 0, b"")[20..].to_vec();
+        segment[12] = ((20 + options.len()) as u8 / 4) << 4;
+        segment.extend_from_slice(options);
+        segment.extend_from_slice(b"data");
+        segment[16..18].fill(0);
+        let header = Ipv4Header::new([10, 0, 0, 1].into(), [10, 0, 0, 2].into(), 6, segment.len());
+        let checksum = segment_sum(&header, &segment).checksum();
+        segment[16..18].copy_from_slice(&checksum.to_be_bytes());
+        let before = segment.clone();
+        clamp_mss(&mut segment, 1400);
+        assert!(segment_sum(&header, &segment).is_sound(), "{options:?}");
+        (before, segment)
+    }
+
+    #[test]
+    fn the_mss_is_clamped() {
+        let options = |segment: &[u8]| segment[20..segment.len() - 4].to_vec();
+        let (_, after) = clamped(TcpFlags::SYN, &[2, 4, 0x05, 0xb4]);
+        assert_eq!(options(&after), [2, 4, 0x05, 0x78]);
+        let (_, after) = clamped(TcpFlags::SYN, &[1, 2, 4, 0x23, 0x00, 1, 1, 0]);
+        assert_eq!(options(&after), [1, 2, 4, 0x05, 0x78, 1, 1, 0], "at an odd offset");
+        for left_alone in [
+            &[2, 4, 0x05, 0x00][..],
+            &[2, 4, 0x05, 0x78],
+            &[0, 2, 4, 0x05, 0xb4, 0, 0, 0],
+            &[3, 0, 2, 4, 0x05, 0xb4, 0, 0],
+            &[3, 1, 2, 4, 0x05, 0xb4, 0, 0],
+            &[3, 9, 2, 4],
+            &[1, 1, 1, 2],
+            &[2, 3, 9, 0],
+            &[],
+        ] {
+            let (before, after) = clamped(TcpFlags::SYN, left_alone);
+            assert_eq!(before, after, "{left_alone:?}");
+        }
+        let (before, after) = clamped(TcpFlags::ACK, &[2, 4, 0x05, 0xb4]);
+        assert_eq!(before, after, "no SYN");
     }
 
     #[test]

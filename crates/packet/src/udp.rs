@@ -36,6 +36,20 @@ impl UdpHeader {
         }
     }
 
+    /// Views the header of a datagram of which only the beginning may be there: its first fragment.
+    ///
+    /// # Errors
+    /// Truncated, or a length below 8.
+    pub fn parse_partial(payload: &mut [u8]) -> Result<&mut UdpHeader, Malformed> {
+        let (header, _) =
+            UdpHeader::mut_from_prefix(payload).map_err(|_| Malformed::UdpTruncated)?;
+        if usize::from(header.length.get()) < HEADER_LEN {
+            Err(Malformed::UdpLength)
+        } else {
+            Ok(header)
+        }
+    }
+
     /// Source port.
     #[must_use]
     pub fn src_port(&self) -> u16 {
