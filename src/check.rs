@@ -2,7 +2,7 @@
 
 use std::{fmt::Write, path::Path};
 
-use shunt_config::{Config, HugePages, Port};
+use shunt_config::{Config, HugePages, Port, Timeouts, VirtualService};
 
 /// Prints what a service file means. That it is sound has been found out by loading it.
 pub(crate) fn check(path: &Path, config: &Config) -> anyhow::Result<()> {
@@ -25,6 +25,9 @@ fn describe(config: &Config) -> Result<String, std::fmt::Error> {
     for port in config.ports.iter() {
         describe_port(&mut text, port)?;
     }
+    for address in config.local_addresses() {
+        writeln!(text, "address  {address} (local, answered for inside)")?;
+    }
     for address in config.virtual_addresses() {
         writeln!(text, "address  {address} (virtual, answered for outside)")?;
     }
@@ -32,18 +35,30 @@ fn describe(config: &Config) -> Result<String, std::fmt::Error> {
         writeln!(text, "route    {} via {}", route.destination, route.via)?;
     }
     for service in &config.services {
-        writeln!(text, "service  {} {} {}", service.protocol, service.vip, service.scheduler)?;
-        for server in &service.servers {
-            writeln!(text, "           -> {} weight {}", server.address, server.weight)?;
-        }
-        if service.servers.is_empty() {
-            writeln!(text, "           no server: connections are refused")?;
-        }
+        describe_service(&mut text, config, service)?;
     }
     for snat in &config.snat {
+        let addresses: Vec<_> = snat.to.iter().map(ToString::to_string).collect();
         let (first, last) = (snat.ports.start(), snat.ports.end());
-        writeln!(text, "snat     {} behind {}, ports {first}-{last}", snat.from, snat.to)?;
+        let addresses = addresses.join(", ");
+        writeln!(text, "snat     {} behind {addresses}, ports {first}-{last}", snat.from)?;
     }
+    for local in &config.nat.local_addresses {
+        let (first, last) = (local.ports.start(), local.ports.end());
+        writeln!(text, "local    {}, ports {first}-{last} (for full-nat)", local.address)?;
+    }
+    let nat = &config.nat;
+    let memory = shunt_dataplane::connection_memory(nat.connections);
+    writeln!(
+        text,
+        "nat      {} connections ({:.1} MiB, {} bytes each), on-unknown {}, reset-on-expiry {}",
+        nat.connections,
+        memory as f64 / f64::from(1 << 20),
+        memory / nat.connections as usize,
+        nat.on_unknown,
+        nat.reset_on_expiry
+    )?;
+    writeln!(text, "timeouts {}", describe_timeouts(&config.timeouts))?;
     writeln!(text, "log      {}", config.log.level)?;
     let prefix = format!("shunt-{}", std::process::id());
     writeln!(text, "EAL      {}", config.eal_args(&prefix).join(" "))?;
@@ -63,4 +78,89 @@ fn describe_port(text: &mut String, port: &Port) -> std::fmt::Result {
         "           mtu {}, {} queue, {} rx and {} tx descriptors, checksum {}, vlan {}",
         port.mtu, port.queues, port.rx_descriptors, port.tx_descriptors, port.checksum, port.vlan
     )
+}
+
+fn describe_service(
+    text: &mut String,
+    config: &Config,
+    service: &VirtualService,
+) -> std::fmt::Result {
+    let protocols: Vec<_> = service.protocols.iter().map(|protocol| protocol.as_str()).collect();
+    let endpoints: Vec<_> = service.endpoints.iter().map(ToString::to_string).collect();
+    writeln!(
+        text,
+        "service  {} {} {} {}",
+        protocols.join("+"),
+        endpoints.join(", "),
+        service.scheduler,
+        service.mode
+    )?;
+    let options = service_options(config, service);
+    if !options.is_empty() {
+        writeln!(text, "           {}", options.join(", "))?;
+    }
+    for server in &service.servers {
+        write!(text, "           -> {server} weight {}", server.weight)?;
+        if server.upper_threshold > 0 {
+            write!(text, ", upper {}, lower {}", server.upper_threshold, server.lower_threshold)?;
+        }
+        writeln!(text)?;
+    }
+    match service.fallback {
+        Some(fallback) => writeln!(text, "           -> {fallback} as a fallback"),
+        None if service.servers.is_empty() => {
+            writeln!(text, "           no server: connections are refused")
+        }
+        None => Ok(()),
+    }
+}
+
+/// What a service does differently, in words.
+fn service_options(config: &Config, service: &VirtualService) -> Vec<String> {
+    let mut options = Vec::new();
+    let mut add = |is_set: bool, option: String| {
+        if is_set {
+            options.push(option);
+        }
+    };
+    let flags = service.scheduler_flags;
+    add(flags.fallback, format!("{}-fallback", service.scheduler));
+    add(flags.port, format!("{}-port", service.scheduler));
+    add(service.one_packet, "one-packet".to_owned());
+    if let Some(persistence) = service.persistence {
+        let seconds = persistence.timeout.as_secs();
+        add(true, format!("persistent for {seconds} s per /{}", persistence.mask));
+    }
+    if let Some(limit) = service.mss_clamp {
+        add(true, format!("mss clamped to {limit}"));
+    }
+    if let Some(on_unknown) = service.on_unknown {
+        add(on_unknown != config.nat.on_unknown, format!("on-unknown {on_unknown}"));
+    }
+    if let Some(resets) = service.reset_on_expiry {
+        add(resets != config.nat.reset_on_expiry, format!("reset-on-expiry {resets}"));
+    }
+    if let Some(timeouts) = &service.timeouts {
+        add(true, format!("timeouts {}", describe_timeouts(timeouts)));
+    }
+    options
+}
+
+fn describe_timeouts(timeouts: &Timeouts) -> String {
+    let named = [
+        ("established", timeouts.established),
+        ("syn-sent", timeouts.syn_sent),
+        ("syn-recv", timeouts.syn_recv),
+        ("fin-wait", timeouts.fin_wait),
+        ("time-wait", timeouts.time_wait),
+        ("close", timeouts.close),
+        ("close-wait", timeouts.close_wait),
+        ("last-ack", timeouts.last_ack),
+        ("udp", timeouts.udp),
+        ("udp-one-way", timeouts.udp_one_way),
+        ("icmp", timeouts.icmp),
+    ];
+    let words: Vec<_> =
+        named.iter().map(|(name, timeout)| format!("{name} {}", timeout.as_secs())).collect();
+    words.join(", ")
 }

@@ -80,6 +80,91 @@ fn check_prints_what_would_run() {
     }
 }
 
+#[test]
+fn check_prints_what_a_service_does() {
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    fs::write(file.path(), SERVICES).expect("a service file");
+    let plan = printed(&["check", "--config", file.path().to_str().expect("UTF-8")]);
+    for part in [
+        "address  192.168.2.201 (local, answered for inside)",
+        "address  192.168.1.101 (virtual, answered for outside)",
+        "address  192.168.1.102 (virtual, answered for outside)",
+        "service  tcp+udp 192.168.1.100:5060, 192.168.1.100:8000-8999 mh nat",
+        "mh-port, persistent for 600 s per /24, mss clamped to 1360, on-unknown reset, \
+         reset-on-expiry false",
+        "udp 60, udp-one-way 5",
+        "-> 192.168.2.210 weight 2, upper 10, lower 5",
+        "-> 192.168.2.250 as a fallback",
+        "service  udp 192.168.1.100:53 rr nat\n           one-packet",
+        "service  tcp 192.168.1.100:80 wlc full-nat",
+        "no server: connections are refused",
+        "snat     192.168.2.0/24 behind 192.168.1.101, 192.168.1.102, ports 40000-49999",
+        "local    192.168.2.201, ports 1024-65535 (for full-nat)",
+        "nat      4096 connections (",
+        "on-unknown drop, reset-on-expiry true",
+        "timeouts established 7200, ",
+    ] {
+        assert!(plan.contains(part), "{part} is missing:\n{plan}");
+    }
+}
+
+const SERVICES: &str = r#"
+    [[port]]
+    name = "outside"
+    role = "outside"
+    device = "net_null0"
+    addresses = ["192.168.1.100/24"]
+
+    [[port]]
+    name = "inside"
+    role = "inside"
+    device = "net_null1"
+    addresses = ["192.168.2.200/24"]
+
+    [nat]
+    connections = 4096
+    on-unknown = "drop"
+    reset-on-expiry = true
+
+    [[nat.local-address]]
+    address = "192.168.2.201"
+
+    [timeouts]
+    established = "2h"
+    udp-one-way = 5
+
+    [[service]]
+    protocol = ["tcp", "udp"]
+    vip = ["192.168.1.100:5060", "192.168.1.100:8000-8999"]
+    scheduler = "mh"
+    scheduler-flags = ["mh-port"]
+    persistence = "10m"
+    persistence-mask = 24
+    mss-clamp = 1360
+    on-unknown = "reset"
+    reset-on-expiry = false
+    fallback = "192.168.2.250"
+    timeouts = { udp = "1m" }
+    server = [{ address = "192.168.2.210", weight = 2, upper = 10, lower = 5 }]
+
+    [[service]]
+    protocol = "udp"
+    vip = "192.168.1.100:53"
+    scheduler = "rr"
+    one-packet = true
+    server = [{ address = "192.168.2.210" }]
+
+    [[service]]
+    vip = "192.168.1.100:80"
+    scheduler = "wlc"
+    mode = "full-nat"
+
+    [[snat]]
+    from = "192.168.2.0/24"
+    to = ["192.168.1.101", "192.168.1.102"]
+    ports = "40000-49999"
+"#;
+
 /// Each wrong file says in its first lines what is wrong with it: `# LINE:COLUMN PART OF THE MESSAGE`.
 #[test]
 fn check_says_where_a_file_is_wrong() {
@@ -197,7 +282,7 @@ fn carries_a_packet_until(signal: &str) {
     assert!(log.contains(&format!("SIG{signal}: stopping")), "{log}");
     for part in [
         "service tcp 192.168.1.100:80: 1 connections, 0 refused, in 1 packets 40 bytes",
-        "  server 192.168.2.210:8080: 1 connections, 1 now",
+        "  server 192.168.2.210:8080: 1 connections, 0 active and 1 inactive now",
         "port outside (net_pcap): rx 1 packets 54 bytes",
         "mbufs: 16384 of 16384 back in the pool",
     ] {
@@ -220,7 +305,7 @@ impl Stage {
         let stage = Stage { directory };
         open_to_all(stage.directory.path());
         // Where cargo put the binary, only its user may have access.
-        fs::copy(env!("CARGO_BIN_EXE_shunt"), stage.path("shunt")).expect("a copy of the binary");
+        copy_binary(&stage.path("shunt"));
         open_to_all(&stage.path("shunt"));
         stage
     }
@@ -274,6 +359,13 @@ impl Stage {
             sleep(Duration::from_millis(10));
         }
     }
+}
+
+/// Has `cp` copy it: a file that this process has open for writing would be open in the children
+/// that other tests start meanwhile, too, and not be executed ("text file busy").
+fn copy_binary(to: &Path) {
+    let status = Command::new("cp").arg(env!("CARGO_BIN_EXE_shunt")).arg(to).status();
+    assert!(status.expect("cp starts").success(), "no copy of the binary");
 }
 
 fn open_to_all(path: &Path) {

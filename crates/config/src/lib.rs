@@ -10,12 +10,15 @@
 //! | `[dpdk]` | lcores, memory, mbufs, extra EAL arguments | [`Dpdk`] |
 //! | `[[port]]` | one per role, `outside` and `inside` | [`Port`] |
 //! | `[[route]]` | static routes and the default gateway | [`Route`] |
+//! | `[nat]`, `[[nat.local-address]]` | the NAT engine as a whole, and the source addresses of `full-nat` | [`Nat`], [`LocalAddress`] |
+//! | `[timeouts]` | how long connections live, by state | [`Timeouts`] |
 //! | `[[service]]`, `[[service.server]]` | virtual services and their real servers | [`VirtualService`], [`RealServer`] |
 //! | `[[snat]]` | inside networks that reach the outside behind an address | [`Snat`] |
 //! | `[log]` | how much is said | [`Log`] |
 //!
 //! A VIP, or the `to` of an `[[snat]]` rule, that is no address of a port becomes one of the
 //! director's: [`Config::virtual_addresses`] lists them, and the outside port answers ARP for them.
+//! Inside, the same holds for [`Config::local_addresses`].
 #![forbid(unsafe_code)]
 
 #[macro_use]
@@ -24,9 +27,11 @@ mod keyword;
 mod device;
 mod dpdk;
 mod eal;
+mod endpoint;
 mod error;
 mod fault;
 mod log;
+mod nat;
 mod port;
 mod raw;
 mod route;
@@ -34,17 +39,24 @@ mod service;
 mod snat;
 mod source;
 mod suggest;
+mod timeouts;
 mod toml_error;
 mod validate;
 
 pub use device::{Device, PciAddress};
 pub use dpdk::{Dpdk, HugePages};
+pub use endpoint::VirtualEndpoint;
 pub use error::{ConfigError, Errors, Place};
 pub use log::{Level, Log};
+pub use nat::{LocalAddress, Nat, OnUnknown};
 pub use port::{Checksum, Port, Ports, Role, Vlan};
 pub use route::Route;
-pub use service::{Protocol, RealServer, Scheduler, VirtualService};
+pub use service::{
+    FallbackServer, ForwardingMode, Persistence, Protocol, RealServer, Scheduler, SchedulerFlags,
+    VirtualService,
+};
 pub use snat::Snat;
+pub use timeouts::Timeouts;
 
 use std::{net::Ipv4Addr, path::Path};
 
@@ -59,7 +71,11 @@ pub struct Config {
     pub ports: Ports,
     /// `[[route]]`, in the order of the file, destinations unique.
     pub routes: Vec<Route>,
-    /// `[[service]]`, in the order of the file, protocol and VIP unique.
+    /// `[nat]`.
+    pub nat: Nat,
+    /// `[timeouts]`.
+    pub timeouts: Timeouts,
+    /// `[[service]]`, in the order of the file. Where two share ports, one encloses the other.
     pub services: Vec<VirtualService>,
     /// `[[snat]]`, in the order of the file, `from` networks disjoint.
     pub snat: Vec<Snat>,
@@ -95,13 +111,25 @@ impl Config {
     /// VIPs and SNAT addresses that are no port's own, each once, in the order of the file: the
     /// outside port answers ARP for them.
     pub fn virtual_addresses(&self) -> Vec<Ipv4Addr> {
-        let vips = self.services.iter().map(|service| *service.vip.ip());
-        let mut addresses = Vec::new();
-        for address in vips.chain(self.snat.iter().map(|rule| rule.to)) {
-            if !self.ports.own(address) && !addresses.contains(&address) {
-                addresses.push(address);
+        let endpoints = self.services.iter().flat_map(|service| &service.endpoints);
+        let sources = self.snat.iter().flat_map(|rule| &rule.to).copied();
+        self.foreign(endpoints.map(|endpoint| endpoint.address).chain(sources))
+    }
+
+    /// Local addresses of `full-nat` that are no port's own, each once, in the order of the file:
+    /// the inside port answers ARP for them.
+    pub fn local_addresses(&self) -> Vec<Ipv4Addr> {
+        self.foreign(self.nat.local_addresses.iter().map(|local| local.address))
+    }
+
+    /// Those of `addresses` that no port has, each once.
+    fn foreign(&self, addresses: impl Iterator<Item = Ipv4Addr>) -> Vec<Ipv4Addr> {
+        let mut foreign = Vec::new();
+        for address in addresses.filter(|address| !self.ports.own(*address)) {
+            if !foreign.contains(&address) {
+                foreign.push(address);
             }
         }
-        addresses
+        foreign
     }
 }

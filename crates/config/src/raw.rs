@@ -3,13 +3,12 @@
 //! Nothing is required and nothing is defaulted here: what is missing has no place of its own, and
 //! validation knows better what to say about it.
 
-use std::fmt;
+mod value;
 
-use serde::{
-    Deserialize, Deserializer,
-    de::{MapAccess, Visitor, value::MapAccessDeserializer},
-};
+use serde::Deserialize;
 use toml::Spanned;
+
+pub(crate) use value::{Scalar, Strings, Table};
 
 use crate::{error::ConfigError, source::Source, toml_error};
 
@@ -27,6 +26,10 @@ pub(crate) struct File {
     pub(crate) port: Tables<Port>,
     #[serde(default)]
     pub(crate) route: Tables<Route>,
+    #[serde(default)]
+    pub(crate) nat: Table<Nat>,
+    #[serde(default)]
+    pub(crate) timeouts: Table<Timeouts>,
     #[serde(default)]
     pub(crate) service: Tables<Service>,
     #[serde(default)]
@@ -75,14 +78,57 @@ pub(crate) struct Route {
     pub(crate) via: Value<String>,
 }
 
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Nat {
+    pub(crate) connections: Value<i64>,
+    pub(crate) on_unknown: Value<String>,
+    pub(crate) reset_on_expiry: Value<bool>,
+    #[serde(default)]
+    pub(crate) local_address: Tables<LocalAddress>,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(crate) struct LocalAddress {
+    pub(crate) address: Value<String>,
+    pub(crate) ports: Value<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Timeouts {
+    pub(crate) established: Value<Scalar>,
+    pub(crate) syn_sent: Value<Scalar>,
+    pub(crate) syn_recv: Value<Scalar>,
+    pub(crate) fin_wait: Value<Scalar>,
+    pub(crate) time_wait: Value<Scalar>,
+    pub(crate) close: Value<Scalar>,
+    pub(crate) close_wait: Value<Scalar>,
+    pub(crate) last_ack: Value<Scalar>,
+    pub(crate) udp: Value<Scalar>,
+    pub(crate) udp_one_way: Value<Scalar>,
+    pub(crate) icmp: Value<Scalar>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct Service {
-    pub(crate) protocol: Value<String>,
-    pub(crate) vip: Value<String>,
+    pub(crate) protocol: Value<Strings>,
+    pub(crate) vip: Value<Strings>,
     pub(crate) scheduler: Value<String>,
+    pub(crate) scheduler_flags: Value<Vec<Spanned<String>>>,
+    pub(crate) mode: Value<String>,
     #[serde(default)]
     pub(crate) server: Tables<Server>,
+    pub(crate) fallback: Value<String>,
+    pub(crate) persistence: Value<Scalar>,
+    pub(crate) persistence_mask: Value<Scalar>,
+    pub(crate) one_packet: Value<bool>,
+    pub(crate) mss_clamp: Value<i64>,
+    pub(crate) on_unknown: Value<String>,
+    pub(crate) reset_on_expiry: Value<bool>,
+    pub(crate) timeouts: Option<Table<Timeouts>>,
 }
 
 #[derive(Deserialize)]
@@ -90,13 +136,15 @@ pub(crate) struct Service {
 pub(crate) struct Server {
     pub(crate) address: Value<String>,
     pub(crate) weight: Value<i64>,
+    pub(crate) upper: Value<i64>,
+    pub(crate) lower: Value<i64>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Snat {
     pub(crate) from: Value<String>,
-    pub(crate) to: Value<String>,
+    pub(crate) to: Value<Strings>,
     pub(crate) ports: Value<String>,
 }
 
@@ -104,29 +152,4 @@ pub(crate) struct Snat {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Log {
     pub(crate) level: Value<String>,
-}
-
-/// A table and nothing else. A derived struct would take a list too, its values in the order of the
-/// fields, and so read `[[dpdk]]` as something that nobody meant.
-#[derive(Default)]
-pub(crate) struct Table<T>(pub(crate) T);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Table<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct TableVisitor<T>(std::marker::PhantomData<T>);
-
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for TableVisitor<T> {
-            type Value = Table<T>;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("a table")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-                T::deserialize(MapAccessDeserializer::new(map)).map(Table)
-            }
-        }
-
-        deserializer.deserialize_map(TableVisitor(std::marker::PhantomData))
-    }
 }

@@ -4,15 +4,16 @@ use std::{net::Ipv4Addr, ops::RangeInclusive};
 
 use ipnet::Ipv4Net;
 
-/// Hosts inside that reach the outside behind an address of the director.
+/// Hosts inside that reach the outside behind addresses of the director.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snat {
     /// Key `from`: the source network inside, without host bits. No two rules overlap.
     pub from: Ipv4Net,
-    /// Key `to`: the source address that the outside sees.
-    pub to: Ipv4Addr,
+    /// Key `to`, a string or a list: the source addresses that the outside sees, at least one, each
+    /// once.
+    pub to: Vec<Ipv4Addr>,
     /// Key `ports`, by default `"32768-60999"` (Linux's `ip_local_port_range`): source ports that
-    /// the outside sees, never 0 and none that a service on the same address uses.
+    /// the outside sees on each of them, never 0 and none that a service on the same address uses.
     pub ports: RangeInclusive<u16>,
 }
 

@@ -68,6 +68,16 @@ fn wrong_type(rest: &str, source: &Source, span: &Span) -> Fault {
                 _ => format!("write it in quotes: `\"{written}\"`"),
             },
         ),
+        "a string or a list of strings" => (
+            "a string or a list of strings",
+            match kind {
+                "map" => "write one string in quotes, or several in brackets".to_owned(),
+                _ => format!("write it in quotes: `\"{written}\"`"),
+            },
+        ),
+        "a whole number or a string" => {
+            ("a whole number or a string", "write a whole number, or a string in quotes".to_owned())
+        }
         "i64" => (
             "a whole number",
             match written.trim_matches(['"', '\'']).parse::<i64>() {

@@ -1,35 +1,49 @@
 //! From what the file says to what it means.
 //!
 //! Every section has its own module. They run in the order in which they need one another: the
-//! ports give the [`Network`], which the routes complete; services and SNAT rules are checked
-//! against it. A section that is wrong never hides the mistakes of another, and causes none there:
+//! ports give the [`Network`], which the routes complete; services are checked against it, local
+//! addresses and SNAT rules against both. A section that is wrong never hides the mistakes of another, and causes none there:
 //! where ports or routes are wrong there is no network, and nothing is said about what it would
 //! reach.
 
 mod dpdk;
+mod durations;
+mod endpoints;
 mod ipv4;
+mod nat;
 mod network;
 mod ports;
 mod report;
 mod routes;
+mod schedulers;
+mod servers;
 mod services;
 mod snat;
+mod source_ports;
 
-use crate::{Config, Errors, Log, raw, source::Source};
+use crate::{Config, Errors, Log, Timeouts, raw, source::Source};
 use report::Report;
+use services::Context;
 
 /// `file`, read from `source`, with defaults filled in.
 pub(crate) fn validate(file: &raw::File, source: &Source) -> Result<Config, Errors> {
     let mut report = Report::new(source);
     let ports = ports::validate(&file.port, &mut report);
     let (routes, network) = routes::validate(&file.route, ports.network, &mut report);
-    let services = services::validate(&file.service, network.as_ref(), &mut report);
-    let snat = snat::validate(&file.snat, network.as_ref(), &services, &mut report);
+    let network = network.as_ref();
+    let timeouts = durations::timeouts(&file.timeouts.0, Timeouts::default(), &mut report);
+    let has_local_address = !file.nat.0.local_address.is_empty();
+    let context = Context { network, timeouts, has_local_address };
+    let services = services::validate(&file.service, &context, &mut report);
+    let nat = nat::validate(&file.nat.0, network, &services, &mut report);
+    let snat = snat::validate(&file.snat, network, &services, &mut report);
     let dpdk = dpdk::validate(&file.dpdk.0, ports.ports.as_ref(), &mut report);
     let log = log(&file.log.0, &mut report);
 
     match (ports.ports, report.into_errors()) {
-        (Some(ports), None) => Ok(Config { dpdk, ports, routes, services, snat, log }),
+        (Some(ports), None) => {
+            Ok(Config { dpdk, ports, routes, nat, timeouts, services, snat, log })
+        }
         (_, Some(errors)) => Err(errors),
         (None, None) => unreachable!("ports are missing and nobody said why"),
     }

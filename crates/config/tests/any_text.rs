@@ -28,6 +28,8 @@ fn value() -> impl Strategy<Value = String> {
         "(0\\.0|10\\.0|127\\.0|192\\.168|255\\.255)\\.(0|1|2|255)\\.(0|1|200|255)(/[0-9]|/[123][0-9])?"
             .prop_map(|s| format!("\"{s}\"")),
         "[0-9]{1,5}-[0-9]{1,5}".prop_map(|s| format!("\"{s}\"")),
+        "198\\.51\\.100\\.[89]:([0-9]{1,5}(-[0-9]{1,5})?|\\*)".prop_map(|s| format!("\"{s}\"")),
+        "[0-9]{1,21}[smhd]".prop_map(|s| format!("\"{s}\"")),
         "\\PC{0,12}".prop_map(|s| format!("'{s}'")),
         "\\PC{0,12}",
         Just("[]".to_owned()),
@@ -59,7 +61,7 @@ proptest! {
 
     #[test]
     fn a_good_file_with_values_replaced(
-        patches in prop::collection::vec((0..80usize, value()), 1..6),
+        patches in prop::collection::vec((0..200usize, value()), 1..6),
     ) {
         let mut lines: Vec<String> = EVERYTHING.lines().map(str::to_owned).collect();
         let assignments: Vec<usize> =
@@ -73,7 +75,7 @@ proptest! {
     }
 
     #[test]
-    fn a_good_file_with_lines_moved(from in 0..80usize, to in 0..80usize, twice in any::<bool>()) {
+    fn a_good_file_with_lines_moved(from in 0..200usize, to in 0..200usize, twice in any::<bool>()) {
         let mut lines: Vec<&str> = EVERYTHING.lines().collect();
         let (from, to) = (from % lines.len(), to % lines.len());
         let line = if twice { lines[from] } else { lines.remove(from) };

@@ -25,10 +25,13 @@ addresses = ["192.168.1.100/24"]
 "#;
 
 /// Every section with the keys that it requires.
-const SECTIONS: [(&str, &str); 7] = [
+const SECTIONS: [(&str, &str); 10] = [
     ("[dpdk]", ""),
     ("[[port]]", ""), // the last of the base
     ("[[route]]", "to = \"default\"\nvia = \"192.168.1.1\"\n"),
+    ("[nat]", ""),
+    ("[[nat.local-address]]", "address = \"192.168.2.201\"\n"),
+    ("[timeouts]", ""),
     ("[[service]]", "vip = \"192.168.1.100:80\"\nscheduler = \"rr\"\n"),
     ("[[service.server]]", "address = \"192.168.2.210\"\n"),
     ("[[snat]]", "from = \"192.168.2.0/24\"\nto = \"192.168.1.100\"\n"),
@@ -37,7 +40,7 @@ const SECTIONS: [(&str, &str); 7] = [
 
 #[test]
 fn examples_are_right() {
-    for (name, text, fragments) in [("README.md", README, 0), ("service-file.md", REFERENCE, 6)] {
+    for (name, text, fragments) in [("README.md", README, 0), ("service-file.md", REFERENCE, 9)] {
         let examples = examples(text);
         for Example { line, is_fragment, text } in &examples {
             let text = if *is_fragment { completed(text) } else { text.clone() };
@@ -102,7 +105,24 @@ fn ranges_are_as_said() {
             checked += 1;
         }
     }
-    assert_eq!(checked, 6, "keys with a range");
+    assert_eq!(checked, 10, "keys with a range");
+}
+
+#[test]
+fn durations_are_as_said() {
+    let mut checked = 0;
+    for (section, _) in SECTIONS {
+        for Row { key, limits, .. } in rows(section).filter(|row| row.kind == "duration") {
+            assert_eq!(limits, "1s to 7d", "{key}");
+            for wrong in ["0", "604801", "\"8d\""] {
+                let text = format!("{}{key} = {wrong}\n", base(section));
+                let errors = Config::parse("f", &text).unwrap_err();
+                assert_said(&errors, &format!("`{key}` is {wrong}; it can be {limits}"));
+            }
+            checked += 1;
+        }
+    }
+    assert_eq!(checked, 11, "keys with a duration");
 }
 
 struct Example {

@@ -1,10 +1,17 @@
 //! Right service files and what they come to.
 
-use std::{fs, net::Ipv4Addr, path::Path};
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddrV4},
+    ops::RangeInclusive,
+    path::Path,
+    time::Duration,
+};
 
 use shunt_config::{
-    Checksum, Config, Device, Dpdk, HugePages, Level, PciAddress, Protocol, RealServer, Role,
-    Route, Scheduler, Snat, Vlan,
+    Checksum, Config, Device, Dpdk, FallbackServer, ForwardingMode, HugePages, Level, LocalAddress,
+    Nat, OnUnknown, PciAddress, Persistence, Protocol, RealServer, Role, Route, Scheduler,
+    SchedulerFlags, Snat, Timeouts, VirtualEndpoint, VirtualService, Vlan,
 };
 
 const EVERYTHING: &str = include_str!("good/everything.toml");
@@ -12,6 +19,24 @@ const LEAST: &str = include_str!("good/least.toml");
 
 fn parse(text: &str) -> Config {
     Config::parse("shunt.toml", text).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+/// A `[[service]]` with these keys.
+fn section(keys: &str) -> String {
+    format!("\n[[service]]\nscheduler = \"rr\"\n{keys}\n")
+}
+
+fn service(keys: &str) -> VirtualService {
+    parse(&format!("{LEAST}{}", section(keys))).services.remove(0)
+}
+
+fn endpoint(address: &str, ports: RangeInclusive<u16>) -> VirtualEndpoint {
+    VirtualEndpoint { address: address.parse().unwrap(), ports }
+}
+
+fn server(ip: &str, port: Option<u16>, weight: u16) -> RealServer {
+    let ip = ip.parse().unwrap();
+    RealServer { ip, port, weight, upper_threshold: 0, lower_threshold: 0 }
 }
 
 #[test]
@@ -30,7 +55,58 @@ fn what_is_left_out_has_defaults() {
         assert_eq!((port.checksum, port.vlan), (Checksum::Auto, Vlan::Drop));
     }
     assert!(config.routes.is_empty() && config.services.is_empty() && config.snat.is_empty());
-    assert!(config.virtual_addresses().is_empty());
+    assert!(config.virtual_addresses().is_empty() && config.local_addresses().is_empty());
+
+    assert_eq!(config.nat, Nat::default());
+    assert_eq!(config.nat.connections, 1_048_576);
+    assert_eq!(config.nat.on_unknown, OnUnknown::Reset);
+    assert!(!config.nat.reset_on_expiry && config.nat.local_addresses.is_empty());
+    assert_eq!(config.timeouts, Timeouts::default());
+}
+
+/// The table of IPVS, and what it doesn't have.
+#[test]
+fn timeouts_are_those_of_ipvs() {
+    let timeouts = parse(LEAST).timeouts;
+    let seconds = [
+        (timeouts.established, 900),
+        (timeouts.syn_sent, 120),
+        (timeouts.syn_recv, 60),
+        (timeouts.fin_wait, 120),
+        (timeouts.time_wait, 120),
+        (timeouts.close, 10),
+        (timeouts.close_wait, 60),
+        (timeouts.last_ack, 30),
+        (timeouts.udp, 300),
+        (timeouts.udp_one_way, 30),
+        (timeouts.icmp, 30),
+    ];
+    for (duration, seconds) in seconds {
+        assert_eq!(duration.as_secs(), seconds, "{timeouts:?}");
+    }
+}
+
+#[test]
+fn a_service_has_defaults() {
+    let service = service("vip = \"192.168.1.100:80\"\nserver = [{ address = \"192.168.2.210\" }]");
+    assert_eq!(
+        service,
+        VirtualService {
+            protocols: vec![Protocol::Tcp],
+            endpoints: vec![endpoint("192.168.1.100", 80..=80)],
+            scheduler: Scheduler::Rr,
+            scheduler_flags: SchedulerFlags { fallback: false, port: false },
+            mode: ForwardingMode::Nat,
+            servers: vec![server("192.168.2.210", Some(80), 1)],
+            fallback: None,
+            persistence: None,
+            one_packet: false,
+            mss_clamp: None,
+            on_unknown: None,
+            reset_on_expiry: None,
+            timeouts: None,
+        }
+    );
 }
 
 #[test]
@@ -75,29 +151,17 @@ fn everything_can_be_set() {
         ]
     );
 
-    let [web, dns, closed] = &config.services[..] else { panic!("{:?}", config.services) };
-    assert_eq!((web.protocol, web.scheduler), (Protocol::Tcp, Scheduler::Wrr));
-    assert_eq!(web.vip, "198.51.100.7:80".parse().unwrap());
-    let server = |address: &str, weight| RealServer { address: address.parse().unwrap(), weight };
-    assert_eq!(
-        web.servers,
-        [server("10.0.0.10:8080", 1), server("10.9.0.11:80", 3), server("10.0.0.10:80", 0)]
-    );
-    assert_eq!((dns.protocol, dns.scheduler), (Protocol::Udp, Scheduler::Rr));
-    assert_eq!(dns.servers, [server("10.0.0.53:53", 1)]);
-    assert!(closed.servers.is_empty());
-
     assert_eq!(
         config.snat,
         [
             Snat {
                 from: "10.0.0.0/24".parse().unwrap(),
-                to: Ipv4Addr::new(192, 0, 2, 9),
+                to: vec![Ipv4Addr::new(192, 0, 2, 9), Ipv4Addr::new(192, 0, 2, 3)],
                 ports: 1024..=65535
             },
             Snat {
                 from: "10.9.0.0/16".parse().unwrap(),
-                to: Ipv4Addr::new(192, 0, 2, 2),
+                to: vec![Ipv4Addr::new(192, 0, 2, 2)],
                 ports: Snat::DEFAULT_PORTS
             },
         ]
@@ -106,9 +170,183 @@ fn everything_can_be_set() {
 }
 
 #[test]
+fn everything_of_the_nat_engine_can_be_set() {
+    let config = parse(EVERYTHING);
+    let local = |address: &str, ports| LocalAddress { address: address.parse().unwrap(), ports };
+    assert_eq!(
+        config.nat,
+        Nat {
+            connections: 65536,
+            on_unknown: OnUnknown::Drop,
+            reset_on_expiry: true,
+            local_addresses: vec![
+                local("10.0.0.1", LocalAddress::DEFAULT_PORTS),
+                local("10.0.0.2", 2000..=2999),
+                local("10.0.0.2", 3000..=3999),
+            ],
+        }
+    );
+    assert_eq!(
+        config.timeouts,
+        Timeouts {
+            established: Duration::from_secs(3600),
+            syn_sent: Duration::from_secs(100),
+            syn_recv: Duration::from_secs(50),
+            fin_wait: Duration::from_secs(120),
+            time_wait: Duration::from_secs(60),
+            close: Duration::from_secs(5),
+            close_wait: Duration::from_secs(40),
+            last_ack: Duration::from_secs(20),
+            udp: Duration::from_secs(86_400),
+            udp_one_way: Duration::from_secs(1),
+            icmp: Duration::from_secs(604_800),
+        }
+    );
+}
+
+#[test]
+fn everything_of_a_service_can_be_set() {
+    let config = parse(EVERYTHING);
+    let [web, dns, closed, group, narrow] = &config.services[..] else {
+        panic!("{:?}", config.services)
+    };
+
+    assert_eq!((&web.protocols[..], web.scheduler), (&[Protocol::Tcp][..], Scheduler::Wrr));
+    assert_eq!(web.endpoints, [endpoint("198.51.100.7", 80..=80)]);
+    assert_eq!(
+        web.servers,
+        [
+            RealServer {
+                upper_threshold: 1000,
+                lower_threshold: 800,
+                ..server("10.0.0.10", Some(8080), 1)
+            },
+            server("10.9.0.11", Some(80), 3),
+            server("10.0.0.10", Some(80), 0),
+        ]
+    );
+    let sorry = FallbackServer { ip: Ipv4Addr::new(10, 0, 0, 250), port: Some(8080) };
+    assert_eq!(web.fallback, Some(sorry));
+    assert_eq!((web.mss_clamp, web.one_packet), (Some(1400), false));
+    assert_eq!((web.on_unknown, web.reset_on_expiry), (Some(OnUnknown::Reset), Some(false)));
+    assert_eq!(
+        web.timeouts,
+        Some(Timeouts {
+            established: Duration::from_secs(7200),
+            udp: Duration::from_secs(10),
+            ..config.timeouts
+        })
+    );
+
+    assert_eq!((&dns.protocols[..], dns.scheduler), (&[Protocol::Udp][..], Scheduler::Sh));
+    assert_eq!(dns.scheduler_flags, SchedulerFlags { fallback: true, port: true });
+    assert_eq!(dns.servers, [server("10.0.0.53", Some(53), 1)]);
+    assert!(dns.one_packet);
+    assert!(closed.servers.is_empty());
+
+    assert_eq!(group.protocols, [Protocol::Tcp, Protocol::Udp]);
+    assert_eq!(
+        group.endpoints,
+        [endpoint("198.51.100.8", 1..=65535), endpoint("198.51.100.9", 5000..=5999)]
+    );
+    assert_eq!(group.scheduler_flags, SchedulerFlags { fallback: false, port: true });
+    assert_eq!(group.mode, ForwardingMode::FullNat);
+    let persistence = Persistence { timeout: Duration::from_secs(600), mask: 24 };
+    assert_eq!(group.persistence, Some(persistence));
+    assert_eq!(
+        group.fallback,
+        Some(FallbackServer { ip: Ipv4Addr::new(10, 0, 0, 250), port: None })
+    );
+    assert_eq!(group.servers, [server("10.0.0.20", None, 1), server("10.0.0.20", Some(7000), 1)]);
+
+    assert_eq!(
+        narrow.persistence,
+        Some(Persistence { timeout: Duration::from_secs(360), mask: 32 })
+    );
+}
+
+#[test]
+fn a_server_without_a_port_has_the_one_that_is_dialled() {
+    let of = |vip: &str| {
+        let server = "server = [{ address = \"192.168.2.210\" }]";
+        service(&format!("vip = {vip}\n{server}\nfallback = \"192.168.2.220\"\npersistence = true"))
+    };
+    for (vip, port) in [
+        (r#""192.168.1.100:80""#, Some(80)),
+        (r#""192.168.1.100:80-80""#, Some(80)),
+        (r#"["192.168.1.100:80", "192.168.1.101:80"]"#, Some(80)),
+        (r#"["192.168.1.100:80", "192.168.1.100:443"]"#, None),
+        (r#""192.168.1.100:80-81""#, None),
+        (r#""192.168.1.100:*""#, None),
+    ] {
+        let service = of(vip);
+        assert_eq!(service.port(), port, "{vip}");
+        assert_eq!(service.servers[0].port, port, "{vip}");
+        assert_eq!(service.fallback.unwrap().port, port, "{vip}");
+        let rport = port.unwrap_or(7);
+        assert_eq!(
+            service.servers[0].endpoint(7),
+            SocketAddrV4::new(Ipv4Addr::new(192, 168, 2, 210), rport)
+        );
+    }
+}
+
+#[test]
+fn a_narrower_endpoint_may_lie_in_a_wider_one() {
+    let endpoints = ["192.168.1.100:*", "192.168.1.100:80-89", "192.168.1.100:85"];
+    let text: String =
+        endpoints.map(|vip| section(&format!("vip = \"{vip}\"\npersistence = 9"))).concat();
+    let config = parse(&format!("{LEAST}{text}"));
+    let [any, range, exact] = &config.services[..] else { panic!("{:?}", config.services) };
+    let (any, range, exact) = (&any.endpoints[0], &range.endpoints[0], &exact.endpoints[0]);
+    assert!(any.encloses(range) && any.encloses(exact) && range.encloses(exact));
+    assert!(!range.encloses(any) && !exact.encloses(exact));
+    assert!(any.overlaps(exact) && exact.overlaps(any));
+    assert!(range.contains(Ipv4Addr::new(192, 168, 1, 100), 89));
+    assert!(!range.contains(Ipv4Addr::new(192, 168, 1, 100), 90));
+    assert!(!range.contains(Ipv4Addr::new(192, 168, 1, 101), 89));
+    assert_eq!((exact.port(), range.port(), any.is_any_port()), (Some(85), None, true));
+    assert_eq!([any, range, exact].map(ToString::to_string), endpoints);
+}
+
+#[test]
+fn services_of_different_protocols_may_share_an_endpoint() {
+    let of = |protocol| section(&format!("vip = \"192.168.1.100:53\"\nprotocol = {protocol}"));
+    let config = parse(&format!("{LEAST}{}{}", of("\"tcp\""), of("\"udp\"")));
+    assert_eq!(config.services.len(), 2);
+}
+
+#[test]
+fn persistence_masks_are_netmasks_or_lengths() {
+    for (mask, length) in [("\"255.255.0.0\"", 16), ("16", 16), ("1", 1), ("32", 32)] {
+        let keys =
+            format!("vip = \"192.168.1.100:80\"\npersistence = 1\npersistence-mask = {mask}");
+        assert_eq!(service(&keys).persistence.unwrap().mask, length, "{mask}");
+    }
+    assert_eq!(service("vip = \"192.168.1.100:80\"\npersistence = false").persistence, None);
+}
+
+#[test]
+fn every_scheduler_of_ipvs_is_known() {
+    let names =
+        "rr wrr lc wlc sed nq sh dh mh lblc lblcr fo ovf twos".split(' ').collect::<Vec<_>>();
+    for name in names {
+        let vip = "[[service]]\nvip = \"192.168.1.100:80\"";
+        let config = parse(&format!("{LEAST}\n{vip}\nscheduler = \"{name}\"\n"));
+        assert_eq!(config.services[0].scheduler.as_str(), name);
+    }
+}
+
+#[test]
 fn foreign_vips_and_snat_addresses_become_the_directors() {
     let addresses = parse(EVERYTHING).virtual_addresses();
-    assert_eq!(addresses, [Ipv4Addr::new(198, 51, 100, 7), Ipv4Addr::new(192, 0, 2, 9)]);
+    let outside = |last| Ipv4Addr::new(198, 51, 100, last);
+    assert_eq!(addresses, [outside(7), outside(8), outside(9), Ipv4Addr::new(192, 0, 2, 9)]);
+}
+
+#[test]
+fn foreign_local_addresses_become_the_directors() {
+    assert_eq!(parse(EVERYTHING).local_addresses(), [Ipv4Addr::new(10, 0, 0, 2)]);
 }
 
 #[test]

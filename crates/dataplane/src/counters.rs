@@ -28,6 +28,8 @@ pub struct PipelineCounters {
     pub icmp_errors: u64,
     /// ICMP errors not sent, for their rate.
     pub icmp_errors_suppressed: u64,
+    /// Packets sent in fragments, being larger than the egress port's MTU.
+    pub fragmented: u64,
     /// Frames with an 802.1Q tag passed on untouched.
     pub vlan_passed: u64,
 }

@@ -9,7 +9,7 @@ use std::sync::{
 
 use shunt_config::{Config, Role};
 use shunt_dpdk::{Eal, Error, LcoreHandle, LcoreId, Mempool, MempoolConfig, Port, launch};
-use shunt_nat::{Engine, EngineConfig, Instant, Side, Timeouts, Topology};
+use shunt_nat::{Engine, EngineConfig, Instant, Ruleset, Side, Topology, table::ConnectionTable};
 use tracing::info;
 
 pub use crate::preflight::PreflightError;
@@ -18,14 +18,11 @@ use crate::{
     pipeline::Pipeline,
     ports::{self, OpenPort, PortError},
     preflight,
-    ruleset::ruleset,
+    ruleset::{on_unknown, rules, timeouts},
     surroundings::{SIDES, Surroundings},
     worker::Worker,
 };
 pub use report::{MbufReport, PortReport, Report, ServiceReport};
-
-/// Connections that a worker's table has room for.
-const CONNECTIONS: u32 = 1 << 20;
 
 /// Bytes of an mbuf's buffer besides the IPv4 packet: headroom (`RTE_PKTMBUF_HEADROOM`), Ethernet
 /// header and 802.1Q tag.
@@ -150,8 +147,8 @@ impl Assembly {
         let mut interfaces = [Interface::new(outside_parts), Interface::new(inside_parts)];
         let surroundings = Surroundings::new(config);
         pin_neighbours(&mut interfaces, &surroundings, config);
-        let engine = Engine::new(&engine_config()?, ruleset(config));
-        let pipeline = Pipeline::new(engine, surroundings, interfaces, pool.clone());
+        let pipeline =
+            Pipeline::new(engine(config)?, surroundings, interfaces, pool.clone(), secrets()?);
         Ok(Assembly {
             worker: Worker::new([outside_rx, inside_rx], pipeline),
             ports: Ports { ports: [outside, inside], pool, in_use_at_start },
@@ -194,20 +191,51 @@ fn open_pool(eal: &Eal, config: &Config) -> Result<Mempool, StartError> {
     Mempool::new(eal, &pool).map_err(|error| StartError::Mempool { mbufs, data_room, error })
 }
 
-fn engine_config() -> Result<EngineConfig, StartError> {
-    let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes).map_err(StartError::Random)?;
-    let secret = std::array::from_fn(|word| {
-        u64::from_ne_bytes(std::array::from_fn(|byte| bytes[word * 8 + byte]))
-    });
-    Ok(EngineConfig { capacity: CONNECTIONS, secret, timeouts: Timeouts::default() })
+/// Bytes that a table of so many connections occupies when it is full.
+#[must_use]
+pub fn connection_memory(connections: u32) -> usize {
+    ConnectionTable::memory_of(connections)
+}
+
+/// Random words for what must not be guessed: the seeds of hash tables, and of what is left to
+/// chance.
+fn secrets<const N: usize>() -> Result<[u64; N], StartError> {
+    let mut words = [0; N];
+    for word in &mut words {
+        *word = getrandom::u64().map_err(StartError::Random)?;
+    }
+    Ok(words)
+}
+
+/// An engine for the rules of a service file, under fresh secrets.
+fn engine(config: &Config) -> Result<Engine, StartError> {
+    let [a, b, c, d, seed] = secrets()?;
+    let engine_config = EngineConfig {
+        capacity: config.nat.connections,
+        secret: [a, b, c, d],
+        timeouts: timeouts(config.timeouts),
+        on_unknown: on_unknown(config.nat.on_unknown),
+        reset_on_expiry: config.nat.reset_on_expiry,
+    };
+    let engine = Engine::new(&engine_config, Ruleset::new(&rules(config), seed));
+    let table = engine.table();
+    info!(
+        "connection table: room for {}, {} MiB, {} bytes each",
+        table.capacity(),
+        table.memory() >> 20,
+        table.memory() / table.capacity()
+    );
+    Ok(engine)
 }
 
 /// Has servers and gateways resolved before the first client comes.
 fn pin_neighbours(interfaces: &mut [Interface; 2], surroundings: &Surroundings, config: &Config) {
-    let servers = config.services.iter().flat_map(|service| &service.servers);
+    let servers = config.services.iter().flat_map(|service| {
+        let fallback = service.fallback.iter().map(|fallback| fallback.ip);
+        service.servers.iter().map(|server| server.ip).chain(fallback)
+    });
     let gateways = config.routes.iter().map(|route| route.via);
-    for address in servers.map(|server| *server.address.ip()).chain(gateways) {
+    for address in servers.chain(gateways) {
         if surroundings.is_local(address) {
             continue;
         }

@@ -1,4 +1,4 @@
-use shunt_nat as nat;
+use shunt_nat::{self as nat, fragments::FragmentError};
 use shunt_packet::Malformed;
 
 macro_rules! reasons {
@@ -51,7 +51,7 @@ reasons! {
     Ipv4TotalLength = "ipv4-total-length",
     /// A wrong IPv4 header checksum.
     Ipv4Checksum = "ipv4-checksum",
-    /// A source address that no single host can have, or one of our own.
+    /// A source address that no single host can have, one of our own, or, outside, an inside one.
     Martian = "martian-source",
     /// To a broadcast or multicast address.
     NotUnicast = "not-unicast",
@@ -69,8 +69,24 @@ reasons! {
     IcmpChecksum = "icmp-checksum",
     /// A TCP or UDP checksum that the port found to be wrong.
     TransportChecksum = "transport-checksum",
-    /// A fragment of a packet that would have to be translated.
-    Fragment = "fragment",
+    /// A fragment of a packet to us: we put none together.
+    FragmentToUs = "fragment-to-us",
+    /// A fragment of a length that can't be.
+    FragmentLength = "fragment-length",
+    /// A fragment that ends beyond the longest packet.
+    FragmentTooLong = "fragment-too-long",
+    /// A fragment that begins or ends within the transport header.
+    FragmentTiny = "fragment-tiny",
+    /// A fragment that came before.
+    FragmentDuplicate = "fragment-duplicate",
+    /// A fragment of a packet whose fragments overlap.
+    FragmentOverlap = "fragment-overlap",
+    /// A fragment of a packet whose first one was dropped.
+    FragmentRefused = "fragment-refused",
+    /// A fragment whose packet's first one did not come in time.
+    FragmentTimeout = "fragment-timeout",
+    /// Too many fragments wait for their packets' first ones.
+    FragmentQueueFull = "fragment-queue-full",
     /// A TCP reset without a connection.
     UnknownConnection = "unknown-connection",
     /// Refused: no connection, no service there, or no server.
@@ -79,6 +95,8 @@ reasons! {
     TableFull = "table-full",
     /// No source port of an SNAT rule is free for that destination.
     SnatPortsExhausted = "snat-ports-exhausted",
+    /// No local port of full-NAT is free for that server.
+    LocalPortsExhausted = "local-ports-exhausted",
     /// Another live connection has the translated addresses and ports.
     TupleInUse = "tuple-in-use",
     /// An ICMP redirect.
@@ -119,14 +137,28 @@ impl From<Malformed> for DropReason {
     }
 }
 
+impl From<FragmentError> for DropReason {
+    fn from(error: FragmentError) -> DropReason {
+        match error {
+            FragmentError::Length => DropReason::FragmentLength,
+            FragmentError::TooLong => DropReason::FragmentTooLong,
+            FragmentError::Tiny => DropReason::FragmentTiny,
+            FragmentError::Duplicate => DropReason::FragmentDuplicate,
+            FragmentError::Overlap => DropReason::FragmentOverlap,
+        }
+    }
+}
+
 impl From<nat::DropReason> for DropReason {
     fn from(reason: nat::DropReason) -> DropReason {
         match reason {
             nat::DropReason::Malformed(malformed) => malformed.into(),
-            nat::DropReason::Fragment => DropReason::Fragment,
+            nat::DropReason::Fragment(error) => error.into(),
+            nat::DropReason::FragmentRefused => DropReason::FragmentRefused,
             nat::DropReason::UnknownConnection => DropReason::UnknownConnection,
             nat::DropReason::TableFull => DropReason::TableFull,
             nat::DropReason::SnatPortsExhausted => DropReason::SnatPortsExhausted,
+            nat::DropReason::LocalPortsExhausted => DropReason::LocalPortsExhausted,
             nat::DropReason::TupleInUse => DropReason::TupleInUse,
             nat::DropReason::IcmpRedirect => DropReason::IcmpRedirect,
         }

@@ -60,6 +60,11 @@ impl Interface {
         HEADER_LEN + VLAN_TAG + usize::from(self.mtu)
     }
 
+    /// Whether an IPv4 frame's packet is larger than the port's MTU.
+    pub(crate) fn is_too_big(&self, mbuf: &Mbuf) -> bool {
+        mbuf.len() > HEADER_LEN + usize::from(self.mtu)
+    }
+
     /// Sends a frame, soon.
     pub(crate) fn send(&mut self, mbuf: Mbuf, drops: &mut DropCounters) {
         if self.pending.is_full() {

@@ -39,8 +39,9 @@ mod worker;
 pub use counters::{PipelineCounters, PortCounters};
 pub use director::{
     Assembly, Director, MbufReport, PortReport, PreflightError, Report, ServiceReport, StartError,
+    connection_memory,
 };
 pub use drop_reason::{DropCounters, DropReason};
 pub use ports::PortError;
-pub use ruleset::ruleset;
+pub use ruleset::rules;
 pub use worker::Worker;

@@ -29,13 +29,16 @@ pub(crate) struct Offloads {
 }
 
 impl Offloads {
+    /// Everything in software.
+    pub(crate) const NONE: Offloads = Offloads { rx: RxOffloads::NONE, tx: TxOffloads::NONE };
+
     /// What a port is asked for, of what it has. `None` when `hardware` is wanted and it has not
     /// all of it.
     pub(crate) fn negotiate(wanted: Checksum, info: &PortInfo) -> Option<Offloads> {
         let offered = Offloads { rx: info.rx_offloads & RX, tx: info.tx_offloads & TX };
         match wanted {
             Checksum::Auto => Some(offered),
-            Checksum::Software => Some(Offloads { rx: RxOffloads::NONE, tx: TxOffloads::NONE }),
+            Checksum::Software => Some(Offloads::NONE),
             Checksum::Hardware => (offered == Offloads { rx: RX, tx: TX }).then_some(offered),
         }
     }
@@ -49,7 +52,8 @@ impl Offloads {
         translated: bool,
     ) -> Option<TxChecksum> {
         let ip = self.tx.ip_checksum();
-        let verified = received.l4 == ChecksumStatus::Good;
+        // No port can know the checksum of a packet of which it has only a part.
+        let verified = received.l4 == ChecksumStatus::Good && !packet.header.is_fragment();
         let l4 = if translated && verified { self.prepare_transport(packet) } else { None };
         if !ip && l4.is_none() {
             return None;
@@ -98,7 +102,7 @@ impl fmt::Display for Offloads {
         };
         let rx = list(rx.ip_checksum(), rx.tcp_checksum(), rx.udp_checksum());
         let tx = list(tx.ip_checksum(), tx.tcp_checksum(), tx.udp_checksum());
-        write!(f, "checked {rx}, filled in {tx}")
+        write!(f, "{rx} on receive, {tx} on transmit")
     }
 }
 
@@ -177,6 +181,7 @@ mod tests {
             (udp(), UNCHECKED, true),
             (udp().unchecksummed(), CHECKED, true),
             (icmp, CHECKED, true),
+            (tcp().payload([7; 40]).part(0..32), CHECKED, true),
         ] {
             let (mut frame, request) = prepare(ALL, &packet, received, translated);
             let request = request.expect("the NIC has work");

@@ -3,7 +3,7 @@
 use shunt_config as config;
 use shunt_dpdk::{Eal, Error, Mempool, Port, PortConfig, PortId, PortInfo, RxQueue, TxOffloads};
 use shunt_packet::ethernet::MacAddr;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::{interface::InterfaceParts, offload::Offloads, surroundings::side_of_role};
 
@@ -97,7 +97,16 @@ pub(crate) fn open(
         rx_offloads: offloads.rx,
         tx_offloads: offloads.tx | fast_free,
     };
-    let (port, rx, tx) = Port::start(eal, id, &config, pool).map_err(dpdk)?;
+    let (mut port, rx, tx) = Port::start(eal, id, &config, pool).map_err(dpdk)?;
+    if wanted.vlan == config::Vlan::Pass
+        && let Err(error) = port.set_promiscuous(true)
+    {
+        // Frames that are passed are for others. Virtual devices hand over all they get anyway.
+        warn!(
+            "port {}: only tagged frames for its own address may be passed ({error})",
+            wanted.name
+        );
+    }
     let mac = MacAddr(port.mac());
     info!(
         "port {} ({}) is {} on {}, mtu {}, 1 of {} queues; checksums {offloads}",

@@ -23,8 +23,9 @@ pub(crate) fn side_of_role(role: Role) -> Side {
 pub(crate) struct Surroundings {
     /// Addresses of the ports, by side.
     ports: [Vec<Ipv4Net>; 2],
-    /// VIPs and SNAT addresses that no port has; they live outside.
-    virtual_addresses: Vec<Ipv4Addr>,
+    /// By side, addresses of ours that no port has: VIPs and those of SNAT outside, full-NAT's
+    /// local addresses inside.
+    virtual_addresses: [Vec<Ipv4Addr>; 2],
     local: HashSet<Ipv4Addr>,
     routes: Routes,
 }
@@ -34,7 +35,7 @@ impl Surroundings {
     pub(crate) fn new(config: &Config) -> Surroundings {
         let ports =
             [Role::Outside, Role::Inside].map(|role| config.ports.get(role).addresses.clone());
-        let virtual_addresses = config.virtual_addresses();
+        let virtual_addresses = [config.virtual_addresses(), config.local_addresses()];
         let mut routes = Routes::default();
         for side in SIDES {
             for network in &ports[side as usize] {
@@ -46,7 +47,7 @@ impl Surroundings {
             routes.add_static(route.destination, route.via);
         }
         let own = ports.iter().flatten().map(Ipv4Net::addr);
-        let local = own.chain(virtual_addresses.iter().copied()).collect();
+        let local = own.chain(virtual_addresses.iter().flatten().copied()).collect();
         Surroundings { ports, virtual_addresses, local, routes }
     }
 
@@ -62,18 +63,19 @@ impl Surroundings {
             || (!self.is_local(address) && self.routes.is_directed_broadcast(address))
     }
 
-    /// Whether no other host can have an address: it is ours, or names a whole connected network.
-    pub(crate) fn is_no_other_host(&self, address: Ipv4Addr) -> bool {
-        self.is_local(address) || self.routes.is_directed_broadcast(address)
+    /// Whether a packet that arrives on this side may be from an address: one that another host can
+    /// have, and, outside, none of those that lie inside (ingress filtering, RFC 2827): whoever
+    /// sends as a real server could break into its connections.
+    pub(crate) fn may_come_from(&self, side: Side, address: Ipv4Addr) -> bool {
+        let is_other_host = !self.is_local(address) && !self.routes.is_directed_broadcast(address);
+        let is_spoofed = side == Side::Outside && self.side_of(address) == Some(Side::Inside);
+        is_other_host && !is_spoofed
     }
 
     /// The addresses that one side's port answers ARP for.
     pub(crate) fn answered(&self, side: Side) -> impl Iterator<Item = Ipv4Addr> {
-        let virtual_addresses: &[Ipv4Addr] = match side {
-            Side::Outside => &self.virtual_addresses,
-            Side::Inside => &[],
-        };
-        self.ports[side as usize].iter().map(Ipv4Net::addr).chain(virtual_addresses.iter().copied())
+        let virtual_addresses = self.virtual_addresses[side as usize].iter().copied();
+        self.ports[side as usize].iter().map(Ipv4Net::addr).chain(virtual_addresses)
     }
 
     /// Whether one side's port answers ARP for an address.

@@ -14,9 +14,6 @@ use crate::{
 /// Milliseconds between two looks at what is due for neighbours.
 const TICK: u64 = 100;
 
-/// Records that expiry looks at per loop: bounds the time that a loop takes.
-const EXPIRY_BUDGET: usize = 64;
-
 /// An lcore's own: its queues, its connections, its counters. It shares nothing.
 pub struct Worker {
     rx: [RxQueue; 2],
@@ -42,7 +39,7 @@ impl Worker {
                 self.pipeline.receive(now, side, mbuf);
             }
         }
-        self.pipeline.engine.expire(now, EXPIRY_BUDGET);
+        self.pipeline.expire(now);
         if now.as_millis() >= self.next_tick {
             self.next_tick = now.as_millis() + TICK;
             self.pipeline.tick(now);

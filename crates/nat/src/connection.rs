@@ -41,9 +41,13 @@ pub struct Connection {
     /// Inbound deltas; outbound ones are their inverses.
     address_delta: u16,
     transport_delta: u16,
+    /// By direction, the TCP sequence number that the receiver expects next: the highest that it
+    /// has acknowledged.
+    expected: [u32; 2],
     protocol: u8,
     state: ConnectionState,
-    reserved: [u8; 10],
+    flags: u8,
+    reserved: u8,
 }
 
 const _: () = assert!(size_of::<Connection>() == 64);
@@ -55,6 +59,16 @@ pub(crate) struct Links {
     pub(crate) next: u32,
     pub(crate) previous: u32,
 }
+
+/// In [`Connection`]'s `flags`: that `expected` is known, by direction.
+const EXPECTS: [u8; 2] = [1, 2];
+
+/// In [`Connection`]'s `flags`: the source address is translated, too.
+const FULL_NAT: u8 = 4;
+
+/// How far beyond the expected sequence number a reset is believed. A blind attacker has to hit this
+/// part of the sequence space; a sender may have this much in flight when it gives up.
+const RESET_WINDOW: u32 = 1 << 20;
 
 /// [`Connection`]'s `service` when there is none: SNAT, or passed through.
 const SNAT: u32 = u32::MAX;
@@ -75,6 +89,8 @@ impl Connection {
             ConnectionKind::Snat => (SNAT, 0),
             ConnectionKind::Passthrough => (PASSTHROUGH, 0),
         };
+        let is_service = matches!(kind, ConnectionKind::Service(..));
+        let hides_client = inbound.src() != outbound.dst();
         let address_delta = Delta::between(inbound.address_sum(), outbound.address_sum());
         let transport_delta = Delta::between(inbound.transport_sum(), outbound.transport_sum());
         Connection {
@@ -87,6 +103,7 @@ impl Connection {
             transport_delta: transport_delta.to_bits(),
             protocol: inbound.protocol,
             state,
+            flags: if is_service && hides_client { FULL_NAT } else { 0 },
             ..Connection::new_zeroed()
         }
     }
@@ -111,6 +128,47 @@ impl Connection {
     #[must_use]
     pub fn state(&self) -> ConnectionState {
         self.state
+    }
+
+    /// Whether it is a service's whose server sees one of the director's addresses, not the client's.
+    #[must_use]
+    pub fn is_full_nat(&self) -> bool {
+        self.flags & FULL_NAT != 0
+    }
+
+    /// The sequence number that the receiver of this direction's segments expects next, if known.
+    #[must_use]
+    pub fn expected(&self, direction: Direction) -> Option<u32> {
+        let is_known = self.flags & EXPECTS[direction as usize] != 0;
+        is_known.then_some(self.expected[direction as usize])
+    }
+
+    /// Whether a TCP handshake was begun and its other end has not answered.
+    #[must_use]
+    pub fn is_unanswered(&self) -> bool {
+        self.state.is_half_open() && self.expected(Direction::Inbound).is_none()
+    }
+
+    /// Notes what a segment of this direction acknowledges: sequence numbers of the other one. Until
+    /// the handshake is over, the last segment is right: it may have begun anew.
+    pub(crate) fn note_acknowledgment(&mut self, direction: Direction, acknowledgment: u32) {
+        let other = direction.opposite();
+        let is_older = |known: u32| (acknowledgment.wrapping_sub(known) as i32) < 0;
+        if self.state.is_half_open() || !self.expected(other).is_some_and(is_older) {
+            self.expected[other as usize] = acknowledgment;
+            self.flags |= EXPECTS[other as usize];
+        }
+    }
+
+    /// Whether a reset with this sequence number may be the sender's: it lies in the window of what
+    /// the receiver can expect (RFC 5961, section 3.2). The reset of an unfinished handshake is
+    /// always believed.
+    #[must_use]
+    pub fn believes_reset(&self, direction: Direction, sequence: u32) -> bool {
+        self.state.is_half_open()
+            || self
+                .expected(direction)
+                .is_none_or(|expected| sequence.wrapping_sub(expected) < RESET_WINDOW)
     }
 
     /// Moves it to another state, with that state's timeout.

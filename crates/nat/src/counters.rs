@@ -7,14 +7,18 @@ pub struct EngineCounters {
     pub expired: u64,
     /// Closing connections that made room for a new one with the same tuple.
     pub replaced: u64,
+    /// Half-open or closing connections that made room for a new one in a full table.
+    pub evicted: u64,
     /// ICMP errors translated.
     pub icmp_errors: u64,
+    /// TCP resets that were passed on but not believed, for their sequence number.
+    pub disbelieved_resets: u64,
 }
 
 /// Counters of one virtual service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ServiceCounters {
-    /// Connections opened.
+    /// Connections opened; of a one-packet service, datagrams scheduled.
     pub connections: u64,
     /// Packets from clients.
     pub in_packets: u64,
@@ -31,8 +35,10 @@ pub struct ServiceCounters {
 /// Counters of one real server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ServerCounters {
-    /// Connections opened.
+    /// Connections opened; of a one-packet service, datagrams scheduled.
     pub connections: u64,
-    /// Connections in the table now.
-    pub current: u64,
+    /// Established TCP connections now.
+    pub active: u32,
+    /// All others now.
+    pub inactive: u32,
 }

@@ -3,6 +3,7 @@ use std::{fmt, net::SocketAddrV4};
 use shunt_packet::{
     Malformed,
     checksum::Sum,
+    icmp::IcmpHeader,
     ipv4::{Ipv4Packet, protocol},
     tcp::{TcpFlags, TcpHeader},
     udp::UdpHeader,
@@ -39,7 +40,8 @@ pub(crate) struct Tuple {
     pub(crate) dst_port: u16,
 }
 
-/// One direction of a TCP or UDP flow: protocol, source and destination endpoint.
+/// One direction of a TCP or UDP flow, or of an ICMP echo: protocol, source and destination endpoint.
+/// An echo's identifier is the port of the one who asks; the other port is 0.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct FlowKey {
     pub(crate) tuple: Tuple,
@@ -100,9 +102,13 @@ impl FlowKey {
         Sum::ZERO.address(self.tuple.src.into()).address(self.tuple.dst.into())
     }
 
-    /// What addresses and ports add to a transport checksum, pseudo-header included.
+    /// What addresses and ports add to a transport checksum, pseudo-header included. ICMP has none.
     pub(crate) fn transport_sum(&self) -> Sum {
-        self.address_sum().word(self.tuple.src_port).word(self.tuple.dst_port)
+        let addresses = match self.protocol {
+            protocol::ICMP => Sum::ZERO,
+            _ => self.address_sum(),
+        };
+        addresses.word(self.tuple.src_port).word(self.tuple.dst_port)
     }
 }
 
@@ -111,31 +117,66 @@ impl fmt::Debug for FlowKey {
         let name = match self.protocol {
             protocol::TCP => "tcp",
             protocol::UDP => "udp",
+            protocol::ICMP => "icmp",
             _ => "?",
         };
         write!(f, "{name} {} -> {}", self.src(), self.dst())
     }
 }
 
-/// What the engine needs of an unfragmented TCP or UDP packet.
+/// What the engine needs of an unfragmented packet that can belong to a connection.
 #[derive(Clone, Copy)]
 pub(crate) struct Segment {
     pub(crate) key: FlowKey,
-    /// `None` in UDP.
-    pub(crate) flags: Option<TcpFlags>,
+    pub(crate) kind: SegmentKind,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum SegmentKind {
+    Tcp {
+        flags: TcpFlags,
+        sequence: u32,
+        acknowledgment: u32,
+    },
+    Udp,
+    /// An ICMP echo request or reply. In its key, the identifier is the port of the one who asks,
+    /// and the other port is 0, so that a reply's key is the reverse of its request's.
+    Echo {
+        is_request: bool,
+    },
 }
 
 impl Segment {
-    /// Reads the transport header; `None` when the packet is neither TCP nor UDP.
+    /// Reads the transport header; `None` when it is of no kind that can be translated.
     pub(crate) fn parse(packet: &mut Ipv4Packet<'_>) -> Result<Option<Segment>, Malformed> {
-        let (src_port, dst_port, flags) = match packet.header.protocol() {
+        let (src_port, dst_port, kind) = match packet.header.protocol() {
             protocol::TCP => {
                 let tcp = TcpHeader::parse(packet.payload)?;
-                (tcp.src_port(), tcp.dst_port(), Some(tcp.flags()))
+                let kind = SegmentKind::Tcp {
+                    flags: tcp.flags(),
+                    sequence: tcp.sequence(),
+                    acknowledgment: tcp.acknowledgment(),
+                };
+                (tcp.src_port(), tcp.dst_port(), kind)
             }
             protocol::UDP => {
-                let udp = UdpHeader::parse(packet.payload)?;
-                (udp.src_port(), udp.dst_port(), None)
+                // Of a first fragment, the datagram's end is elsewhere.
+                let udp = match packet.header.is_fragment() {
+                    true => UdpHeader::parse_partial(packet.payload)?,
+                    false => UdpHeader::parse(packet.payload)?,
+                };
+                (udp.src_port(), udp.dst_port(), SegmentKind::Udp)
+            }
+            protocol::ICMP => {
+                let (icmp, _) = IcmpHeader::split(packet.payload)?;
+                let identifier = icmp.identifier();
+                if icmp.is_echo_request() {
+                    (identifier, 0, SegmentKind::Echo { is_request: true })
+                } else if icmp.is_echo_reply() {
+                    (0, identifier, SegmentKind::Echo { is_request: false })
+                } else {
+                    return Ok(None);
+                }
             }
             _ => return Ok(None),
         };
@@ -143,6 +184,24 @@ impl Segment {
         let (src, dst) = (header.src().to_bits(), header.dst().to_bits());
         let tuple = Tuple { src, dst, src_port, dst_port };
         let key = FlowKey { tuple, protocol: header.protocol() };
-        Ok(Some(Segment { key, flags }))
+        Ok(Some(Segment { key, kind }))
+    }
+
+    /// Whether its kind can go this way: echo requests go in, replies go out. With an identifier of
+    /// 0, their keys don't tell them apart.
+    pub(crate) fn goes(&self, direction: Direction) -> bool {
+        match self.kind {
+            SegmentKind::Echo { is_request } => is_request == (direction == Direction::Inbound),
+            SegmentKind::Tcp { .. } | SegmentKind::Udp => true,
+        }
+    }
+
+    /// Whether it may open a connection: a TCP SYN, any UDP datagram, an echo request.
+    pub(crate) fn opens(&self) -> bool {
+        match self.kind {
+            SegmentKind::Tcp { flags, .. } => flags.opens(),
+            SegmentKind::Udp => true,
+            SegmentKind::Echo { is_request } => is_request,
+        }
     }
 }

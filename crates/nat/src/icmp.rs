@@ -23,19 +23,24 @@ pub(crate) fn quoted_key(error: &mut Ipv4Packet<'_>) -> Option<FlowKey> {
     let (_, quote) = IcmpHeader::split(error.payload).ok()?;
     let quoted = Ipv4Packet::parse_quoted(quote).ok()?;
     let protocol = quoted.header.protocol();
-    let translatable = matches!(protocol, protocol::TCP | protocol::UDP);
     let is_forged = error.header.dst() != quoted.header.src();
-    if !translatable || is_forged || quoted.header.is_later_fragment() {
+    if is_forged || quoted.header.is_later_fragment() {
         return None;
     }
-    let ports = quoted.payload.first_chunk::<PORTS_LEN>()?;
-    let tuple = Tuple {
-        src: quoted.header.src().to_bits(),
-        dst: quoted.header.dst().to_bits(),
-        src_port: u16::from_be_bytes([ports[0], ports[1]]),
-        dst_port: u16::from_be_bytes([ports[2], ports[3]]),
+    let (src_port, dst_port) = match protocol {
+        protocol::TCP | protocol::UDP => {
+            let ports = quoted.payload.first_chunk::<PORTS_LEN>()?;
+            (u16::from_be_bytes([ports[0], ports[1]]), u16::from_be_bytes([ports[2], ports[3]]))
+        }
+        protocol::ICMP => match IcmpHeader::split(quoted.payload).ok()?.0 {
+            echo if echo.is_echo_request() => (echo.identifier(), 0),
+            echo if echo.is_echo_reply() => (0, echo.identifier()),
+            _ => return None,
+        },
+        _ => return None,
     };
-    Some(FlowKey { tuple, protocol })
+    let (src, dst) = (quoted.header.src().to_bits(), quoted.header.dst().to_bits());
+    Some(FlowKey { tuple: Tuple { src, dst, src_port, dst_port }, protocol })
 }
 
 /// Rewrites an ICMP error about a translated packet. `quoted` is the key that it quotes, `original`
@@ -63,6 +68,9 @@ fn headers_sum(quote: &[u8]) -> Sum {
 fn restore_quote(quote: &mut [u8], quoted: &FlowKey, original: &FlowKey) {
     let Ok(packet) = Ipv4Packet::parse_quoted(quote) else { return };
     packet.header.set_addresses(*original.src().ip(), *original.dst().ip());
+    if original.protocol == protocol::ICMP {
+        return restore_echo(packet.payload, quoted, original);
+    }
     let Some(ports) = packet.payload.first_chunk_mut::<PORTS_LEN>() else { return };
     ports[..2].copy_from_slice(&original.tuple.src_port.to_be_bytes());
     ports[2..].copy_from_slice(&original.tuple.dst_port.to_be_bytes());
@@ -77,4 +85,11 @@ fn restore_quote(quote: &mut [u8], quoted: &FlowKey, original: &FlowKey) {
         let checksum = apply(delta, u16::from_be_bytes([field[0], field[1]]));
         field.copy_from_slice(&checksum.to_be_bytes());
     }
+}
+
+fn restore_echo(quoted_payload: &mut [u8], quoted: &FlowKey, original: &FlowKey) {
+    let Ok((echo, _)) = IcmpHeader::split(quoted_payload) else { return };
+    let Tuple { src_port, dst_port, .. } = original.tuple;
+    let identifier = if echo.is_echo_request() { src_port } else { dst_port };
+    echo.rewrite(identifier, Delta::between(quoted.transport_sum(), original.transport_sum()));
 }

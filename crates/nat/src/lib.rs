@@ -29,10 +29,14 @@ mod connection;
 mod counters;
 mod engine;
 mod flow;
+pub mod fragments;
 mod icmp;
+mod persistence;
 mod ruleset;
 pub mod scheduler;
-mod snat;
+mod server;
+mod service;
+mod source_pool;
 mod state;
 pub mod table;
 mod time;
@@ -43,8 +47,13 @@ pub use connection::{Connection, ConnectionKind};
 pub use counters::{EngineCounters, ServerCounters, ServiceCounters};
 pub use engine::{Engine, EngineConfig, Side, Topology};
 pub use flow::{Direction, FlowKey};
-pub use ruleset::{RealServer, Ruleset, ServerId, ServiceId, VirtualService};
-pub use snat::SnatRule;
+pub use ruleset::{Ruleset, ServerId, ServiceId};
+pub use server::Server;
+pub use service::{
+    ForwardingMode, LocalAddress, OnUnknown, Persistence, RealServer, Rules, SnatRule,
+    VirtualEndpoint, VirtualService,
+};
+pub use source_pool::PoolUsage;
 pub use state::{ConnectionState, Timeouts};
 pub use time::Instant;
 pub use translation::Translation;

@@ -33,12 +33,17 @@ pub enum ConnectionState {
     CloseWait,
     /// Both closed, the client first; its last acknowledgment is awaited.
     LastAck,
-    /// UDP has no states.
+    /// UDP, without an answer so far.
+    UdpOneWay,
+    /// UDP, answered.
     Udp,
+    /// ICMP echo.
+    Icmp,
 }
 
 use ConnectionState::{
-    Close, CloseWait, Established, FinWait, LastAck, SynRecv, SynSent, TimeWait,
+    Close, CloseWait, Established, FinWait, Icmp, LastAck, SynRecv, SynSent, TimeWait, Udp,
+    UdpOneWay,
 };
 
 impl ConnectionState {
@@ -46,6 +51,21 @@ impl ConnectionState {
     #[must_use]
     pub fn is_closing(self) -> bool {
         matches!(self, TimeWait | Close | LastAck)
+    }
+
+    /// Whether only one end need have been heard of: what a flood leaves behind.
+    #[must_use]
+    pub fn is_half_open(self) -> bool {
+        matches!(self, SynSent | SynRecv | UdpOneWay | Icmp)
+    }
+
+    /// The state after a UDP datagram or an echo.
+    #[must_use]
+    pub(crate) fn after_datagram(self, direction: Direction) -> ConnectionState {
+        match (self, direction) {
+            (UdpOneWay, Direction::Outbound) => Udp,
+            _ => self,
+        }
     }
 
     /// The state after a TCP segment with these flags (RFC 9293, section 3.3.2, seen from between
@@ -79,7 +99,8 @@ impl ConnectionState {
     }
 }
 
-/// How long a connection may be silent in each state. The defaults are IPVS's.
+/// How long a connection may be silent in each state. The defaults are IPVS's; those of UDP without
+/// an answer and of ICMP, for which IPVS has none, are those of Linux's connection tracking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     /// TCP, established: 900 s.
@@ -98,8 +119,12 @@ pub struct Timeouts {
     pub close_wait: Duration,
     /// TCP, last acknowledgment awaited: 30 s.
     pub last_ack: Duration,
-    /// UDP: 300 s.
+    /// UDP, without an answer so far: 30 s.
+    pub udp_one_way: Duration,
+    /// UDP, answered: 300 s.
     pub udp: Duration,
+    /// ICMP echo: 30 s.
+    pub icmp: Duration,
 }
 
 impl Default for Timeouts {
@@ -114,7 +139,9 @@ impl Default for Timeouts {
             close: seconds(10),
             close_wait: seconds(60),
             last_ack: seconds(30),
+            udp_one_way: seconds(30),
             udp: seconds(300),
+            icmp: seconds(30),
         }
     }
 }
@@ -133,7 +160,9 @@ impl Timeouts {
             Close => self.close,
             CloseWait => self.close_wait,
             LastAck => self.last_ack,
-            ConnectionState::Udp => self.udp,
+            UdpOneWay => self.udp_one_way,
+            Udp => self.udp,
+            Icmp => self.icmp,
         }
     }
 }
@@ -194,6 +223,13 @@ mod tests {
             walk(state, &[('<', RST, Close), ('>', ACK, Close)]);
             walk(state, &[('>', RST, Close)]);
         }
+    }
+
+    #[test]
+    fn an_answer_makes_udp_two_way() {
+        assert_eq!(UdpOneWay.after_datagram(Direction::Inbound), UdpOneWay);
+        assert_eq!(UdpOneWay.after_datagram(Direction::Outbound), Udp);
+        assert_eq!(Udp.after_datagram(Direction::Inbound), Udp);
     }
 
     #[test]

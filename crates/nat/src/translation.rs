@@ -2,24 +2,39 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use shunt_packet::{
     checksum::Delta,
+    icmp::IcmpHeader,
     ipv4::{Ipv4Packet, protocol},
-    tcp::TcpHeader,
+    tcp::{TcpHeader, clamp_mss},
     udp::UdpHeader,
 };
 
 use crate::flow::FlowKey;
 
-/// What becomes of a TCP or UDP packet: its new endpoints, and what they do to its checksums.
+/// What becomes of a TCP, UDP or echo packet: its new endpoints, and what they do to its checksums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Translation {
     key: FlowKey,
     address_delta: Delta,
     transport_delta: Delta,
+    /// What a SYN may announce as its maximum segment size at most.
+    mss_limit: Option<u16>,
 }
 
 impl Translation {
     pub(crate) fn new(key: FlowKey, address_delta: Delta, transport_delta: Delta) -> Translation {
-        Translation { key, address_delta, transport_delta }
+        Translation { key, address_delta, transport_delta, mss_limit: None }
+    }
+
+    /// The translation of packets with key `from` into such with key `to`.
+    pub(crate) fn between(from: &FlowKey, to: FlowKey) -> Translation {
+        let address_delta = Delta::between(from.address_sum(), to.address_sum());
+        let transport_delta = Delta::between(from.transport_sum(), to.transport_sum());
+        Translation::new(to, address_delta, transport_delta)
+    }
+
+    /// The same, and a SYN's maximum segment size is clamped.
+    pub(crate) fn with_mss_limit(self, limit: Option<u16>) -> Translation {
+        Translation { mss_limit: limit, ..self }
     }
 
     /// Where the packet will go.
@@ -28,21 +43,37 @@ impl Translation {
         *self.key.dst().ip()
     }
 
-    /// Rewrites the packet that this translation was made for: addresses, ports and both checksums,
-    /// the latter by their precomputed deltas. Anything but TCP and UDP is left alone.
+    /// Rewrites the packet, or the fragment of it, that this translation was made for: addresses, ports and both checksums,
+    /// the latter by their precomputed deltas. Anything but TCP, UDP and echoes is left alone.
     pub fn apply(&self, packet: &mut Ipv4Packet<'_>) {
+        if packet.header.is_later_fragment() || self.rewrite_transport(packet) {
+            let (src, dst) = (*self.key.src().ip(), *self.key.dst().ip());
+            packet.header.rewrite(src, dst, self.address_delta);
+        }
+    }
+
+    /// Rewrites the transport header, if there is one.
+    fn rewrite_transport(&self, packet: &mut Ipv4Packet<'_>) -> bool {
         let (src, dst): (SocketAddrV4, SocketAddrV4) = (self.key.src(), self.key.dst());
         match packet.header.protocol() {
             protocol::TCP => {
-                let Ok(tcp) = TcpHeader::parse(packet.payload) else { return };
+                let Ok(tcp) = TcpHeader::parse(packet.payload) else { return false };
                 tcp.rewrite(src.port(), dst.port(), self.transport_delta);
+                if let Some(limit) = self.mss_limit {
+                    clamp_mss(packet.payload, limit);
+                }
             }
             protocol::UDP => {
-                let Ok(udp) = UdpHeader::parse(packet.payload) else { return };
+                let Ok(udp) = UdpHeader::parse_partial(packet.payload) else { return false };
                 udp.rewrite(src.port(), dst.port(), self.transport_delta);
             }
-            _ => return,
+            protocol::ICMP => {
+                let Ok((icmp, _)) = IcmpHeader::split(packet.payload) else { return false };
+                let asker = if icmp.is_echo_request() { src } else { dst };
+                icmp.rewrite(asker.port(), self.transport_delta);
+            }
+            _ => return false,
         }
-        packet.header.rewrite(*src.ip(), *dst.ip(), self.address_delta);
+        true
     }
 }

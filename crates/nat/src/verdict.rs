@@ -1,6 +1,9 @@
 use shunt_packet::Malformed;
 
-use crate::translation::Translation;
+use crate::{
+    fragments::{FragmentError, FragmentKey},
+    translation::Translation,
+};
 
 /// What to do with a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +14,9 @@ pub enum Verdict {
     Forward,
     /// Answer its sender.
     Reply(Reply),
+    /// A fragment that came before its packet's first one: keep it until that has come, then do with
+    /// it as with that (see [`HoldQueue`](crate::fragments::HoldQueue)).
+    Hold(FragmentKey),
     /// None of the engine's business: it is for the director itself, or to be routed.
     Punt,
     /// Drop it, and count why.
@@ -34,14 +40,18 @@ pub enum Reply {
 pub enum DropReason {
     /// It is not what it claims to be.
     Malformed(Malformed),
-    /// A fragment of a packet that would have to be translated.
-    Fragment,
-    /// A TCP reset without a connection.
+    /// A fragment that no honest sender makes, or whose packet is given up.
+    Fragment(FragmentError),
+    /// A fragment of a packet whose first one was dropped or answered.
+    FragmentRefused,
+    /// A TCP segment in mid-stream or an echo reply without a connection.
     UnknownConnection,
     /// The connection table has no room.
     TableFull,
     /// Every port that the SNAT rule offers is taken for that destination.
     SnatPortsExhausted,
+    /// Every local port that full-NAT may use is taken for that server.
+    LocalPortsExhausted,
     /// Another live connection already uses the translated addresses and ports.
     TupleInUse,
     /// An ICMP redirect: it names addresses of the other side.

@@ -1,8 +1,11 @@
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::{
+    net::{Ipv4Addr, SocketAddrV4},
+    ops::Range,
+};
 
 use etherparse::{
     IcmpEchoHeader, Icmpv4Header, Icmpv4Type, IpFragOffset, IpNumber, Ipv4Header, Ipv4Options,
-    TcpHeader, UdpHeader,
+    TcpHeader, TcpOptionElement, UdpHeader,
 };
 
 /// An IPv4 packet in the making. Defaults: TTL 64, no options, not a fragment, right checksums.
@@ -126,6 +129,17 @@ impl Packet {
         self.map_tcp(|tcp| tcp.window_size = window)
     }
 
+    /// Announces a maximum segment size, in an option behind two others.
+    #[must_use]
+    pub fn mss(self, mss: u16) -> Packet {
+        let options = [
+            TcpOptionElement::WindowScale(7),
+            TcpOptionElement::Noop,
+            TcpOptionElement::MaximumSegmentSize(mss),
+        ];
+        self.map_tcp(|tcp| tcp.set_options(&options).expect("options that fit"))
+    }
+
     /// A UDP datagram without a checksum.
     #[must_use]
     pub fn unchecksummed(mut self) -> Packet {
@@ -166,6 +180,20 @@ impl Packet {
         self
     }
 
+    /// The fragment of it that has these bytes of its payload, transport header included. The first
+    /// one is a multiple of 8; a fragment can be cut again.
+    ///
+    /// # Panics
+    /// When there are no such bytes.
+    #[must_use]
+    pub fn part(&self, range: Range<usize>) -> Packet {
+        let segment = self.segment();
+        let more = range.end < segment.len() || self.ip.more_fragments;
+        let offset = self.ip.fragment_offset.value() + (range.start / 8) as u16;
+        let part = Packet { transport: Transport::Raw, ..self.clone() };
+        part.fragment(offset, more).payload(&segment[range])
+    }
+
     /// Sets IPv4 options: a multiple of 4 bytes, at most 40.
     #[must_use]
     pub fn options(mut self, options: &[u8]) -> Packet {
@@ -183,6 +211,17 @@ impl Packet {
     /// The packet's bytes, from the IPv4 header on.
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
+        let segment = self.segment();
+        let mut ip = self.ip.clone();
+        ip.set_payload_len(segment.len()).expect("a payload that fits");
+        ip.header_checksum = ip.calc_header_checksum();
+        let mut bytes = ip.to_bytes().to_vec();
+        bytes.extend_from_slice(&segment);
+        bytes
+    }
+
+    /// What the IPv4 header is followed by.
+    fn segment(&self) -> Vec<u8> {
         let (src, dst) = (self.ip.source, self.ip.destination);
         let mut segment = Vec::new();
         match &self.transport {
@@ -209,12 +248,7 @@ impl Packet {
             Transport::Raw => {}
         }
         segment.extend_from_slice(&self.payload);
-        let mut ip = self.ip.clone();
-        ip.set_payload_len(segment.len()).expect("a payload that fits");
-        ip.header_checksum = ip.calc_header_checksum();
-        let mut bytes = ip.to_bytes().to_vec();
-        bytes.extend_from_slice(&segment);
-        bytes
+        segment
     }
 
     /// The packet in an Ethernet frame.
@@ -291,6 +325,20 @@ mod tests {
         for packet in packets {
             verify_checksums(&packet.frame(mac(1), mac(2))).unwrap();
         }
+    }
+
+    #[test]
+    fn parts_make_the_whole() {
+        let whole = Packet::udp("192.0.2.1:4000", "192.0.2.2:53").payload([7; 100]);
+        let parts =
+            [whole.part(0..64), whole.part(64..108).part(0..8), whole.part(64..108).part(8..44)];
+        let mut joined = Vec::new();
+        for (part, (offset, more)) in parts.iter().zip([(0, true), (8, true), (9, false)]) {
+            assert_eq!(part.ip.fragment_offset.value(), offset);
+            assert_eq!(part.ip.more_fragments, more);
+            joined.extend_from_slice(&part.payload);
+        }
+        assert_eq!(joined, whole.segment());
     }
 
     #[test]

@@ -5,9 +5,9 @@ use std::{
     ops::RangeInclusive,
 };
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, ipv4_mask_to_prefix};
 
-use crate::fault::Fault;
+use crate::{VirtualEndpoint, fault::Fault};
 
 /// `192.168.1.100`.
 pub(super) fn address(text: &str) -> Result<Ipv4Addr, Fault> {
@@ -61,14 +61,42 @@ pub(super) fn network(text: &str) -> Result<Ipv4Net, Fault> {
     }
 }
 
-/// `192.168.1.100:80`, or without the port.
-pub(super) fn endpoint(text: &str) -> Result<(Ipv4Addr, Option<u16>), Fault> {
+/// A server's `192.168.2.210:80`, or without the port.
+pub(super) fn server_endpoint(text: &str) -> Result<(Ipv4Addr, Option<u16>), Fault> {
+    let (address, port) = split_endpoint(text)?;
+    let help = "write one port of 1 to 65535, or leave it out for the port that was dialled";
+    let port = port.map(l4_port).transpose().map_err(|fault| fault.help(help))?;
+    Ok((address, port))
+}
+
+/// `192.168.1.100:80`, `192.168.1.100:8000-8999` or `192.168.1.100:*`.
+pub(super) fn virtual_endpoint(text: &str) -> Result<VirtualEndpoint, Fault> {
+    let (address, ports) = split_endpoint(text)?;
+    let ports = match ports {
+        Some("*") => VirtualEndpoint::ANY_PORT,
+        Some(range) if range.contains('-') => l4_ports(range)?,
+        Some(port) => {
+            let help = "write a port of 1 to 65535, a range as in `8000-8999`, or `*` for any port";
+            let port = l4_port(port).map_err(|fault| fault.help(help))?;
+            port..=port
+        }
+        None => {
+            return Err(Fault::new(format!("`{text}` has no port")).help(format!(
+                "write the port that clients dial, as in `vip = \"{address}:80\"`"
+            )));
+        }
+    };
+    Ok(VirtualEndpoint { address, ports })
+}
+
+/// An address, and what stands behind the colon if there is one.
+fn split_endpoint(text: &str) -> Result<(Ipv4Addr, Option<&str>), Fault> {
     if is_ipv6(text) || text.starts_with('[') {
         return Err(ipv6(text));
     }
     match text.split_once(':') {
         None => Ok((address(text)?, None)),
-        Some((host, port)) => Ok((address(host)?, Some(l4_port(port)?))),
+        Some((host, port)) => Ok((address(host)?, Some(port))),
     }
 }
 
@@ -84,6 +112,11 @@ pub(super) fn l4_ports(text: &str) -> Result<RangeInclusive<u16>, Fault> {
             .help(format!("write `{last}-{first}`")));
     }
     Ok(first..=last)
+}
+
+/// The length of the prefix that `255.255.255.0` stands for, not 0.
+pub(super) fn netmask(text: &str) -> Option<u8> {
+    ipv4_mask_to_prefix(text.parse().ok()?).ok().filter(|&length| length > 0)
 }
 
 /// A TCP or UDP port, not 0.
@@ -171,17 +204,47 @@ mod tests {
     }
 
     #[test]
-    fn endpoints() {
+    fn server_endpoints() {
         let host = Ipv4Addr::new(10, 0, 0, 1);
-        assert_eq!(endpoint("10.0.0.1:8080"), Ok((host, Some(8080))));
-        assert_eq!(endpoint("10.0.0.1"), Ok((host, None)));
-        assert!(message(endpoint("10.0.0.1:0")).contains("port 0"));
-        assert!(message(endpoint("10.0.0.1:65536")).contains("above 65535"));
-        for text in ["10.0.0.1:", "10.0.0.1:http", "10.0.0.1:+80", "10.0.0.1:-1"] {
-            assert!(message(endpoint(text)).contains("is no port"), "{text}");
+        assert_eq!(server_endpoint("10.0.0.1:8080"), Ok((host, Some(8080))));
+        assert_eq!(server_endpoint("10.0.0.1"), Ok((host, None)));
+        assert!(message(server_endpoint("10.0.0.1:0")).contains("port 0"));
+        assert!(message(server_endpoint("10.0.0.1:65536")).contains("above 65535"));
+        for port in ["", "http", "+80", "-1", "*", "80-90"] {
+            let text = format!("10.0.0.1:{port}");
+            assert!(message(server_endpoint(&text)).contains("is no port"), "{text}");
         }
-        assert!(message(endpoint("[fd00::1]:80")).contains("IPv6"));
-        assert!(message(endpoint("::1")).contains("IPv6"));
+        assert!(message(server_endpoint("[fd00::1]:80")).contains("IPv6"));
+        assert!(message(server_endpoint("::1")).contains("IPv6"));
+    }
+
+    #[test]
+    fn virtual_endpoints_display_as_they_are_written() {
+        for text in ["10.0.0.1:80", "10.0.0.1:8000-8999", "10.0.0.1:*"] {
+            assert_eq!(virtual_endpoint(text).unwrap().to_string(), text);
+        }
+        assert_eq!(virtual_endpoint("10.0.0.1:80-80").unwrap().to_string(), "10.0.0.1:80");
+        assert_eq!(virtual_endpoint("10.0.0.1:1-65535").unwrap().to_string(), "10.0.0.1:*");
+        assert!(message(virtual_endpoint("10.0.0.1")).contains("has no port"));
+        assert!(message(virtual_endpoint("10.0.0.1:0-80")).contains("port 0"));
+        assert!(message(virtual_endpoint("10.0.0.1:90-80")).contains("reversed"));
+        let fault = virtual_endpoint("10.0.0.1:0").unwrap_err();
+        assert!(fault.help.unwrap().contains("`*` for any port"));
+        for port in ["", "http", "**", "+80", "80,81"] {
+            let text = format!("10.0.0.1:{port}");
+            assert!(message(virtual_endpoint(&text)).contains("is no port"), "{text}");
+        }
+        assert!(message(virtual_endpoint("[fd00::1]:80")).contains("IPv6"));
+    }
+
+    #[test]
+    fn netmasks_are_ones_and_then_zeroes() {
+        assert_eq!(netmask("255.255.255.255"), Some(32));
+        assert_eq!(netmask("255.255.240.0"), Some(20));
+        assert_eq!(netmask("128.0.0.0"), Some(1));
+        for text in ["0.0.0.0", "255.0.255.0", "0.0.0.255", "24", "/24", ""] {
+            assert_eq!(netmask(text), None, "{text}");
+        }
     }
 
     #[test]

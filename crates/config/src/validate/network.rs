@@ -60,11 +60,7 @@ impl Network {
     /// Refuses an `address`, written for `key`, that the director cannot take as one of its own for
     /// the outside to see: a VIP, or the source of SNAT.
     pub(super) fn check_virtual(&self, key: &str, address: Ipv4Addr) -> Result<(), Fault> {
-        self.check_host(key, address)?;
-        if self.routes.iter().any(|&(_, via, _)| via == address) {
-            return Err(Fault::new(format!("`{key}` is {address}, the gateway of a route"))
-                .help("write an address that no other host has"));
-        }
+        self.check_free(key, address)?;
         match self.connected(address) {
             Some((net, Role::Inside)) if self.owner(address).is_none() => {
                 let message = format!(
@@ -78,6 +74,32 @@ impl Network {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Refuses an `address`, written for `key`, that the director cannot take as one of its own for
+    /// the servers to see: the source of `full-nat`.
+    pub(super) fn check_local(&self, key: &str, address: Ipv4Addr) -> Result<(), Fault> {
+        self.check_free(key, address)?;
+        let why = match self.connected(address) {
+            Some((_, Role::Inside)) => return Ok(()),
+            Some((net, Role::Outside)) => format!("in the outside network {net}"),
+            None => "in no network that the inside port is connected to".to_owned(),
+        };
+        let help = match self.connected_to(Role::Inside).next() {
+            Some(net) => format!("write a free address in {net}, or the inside port's own"),
+            None => "write an address of the inside port".to_owned(),
+        };
+        Err(Fault::new(format!("`{key}` is {address}, {why}; servers reply to it")).help(help))
+    }
+
+    /// Refuses an `address`, written for `key`, that no host can have here or that a gateway has.
+    fn check_free(&self, key: &str, address: Ipv4Addr) -> Result<(), Fault> {
+        self.check_host(key, address)?;
+        if self.routes.iter().any(|&(_, via, _)| via == address) {
+            return Err(Fault::new(format!("`{key}` is {address}, the gateway of a route"))
+                .help("write an address that no other host has"));
+        }
+        Ok(())
     }
 }
 
@@ -169,5 +191,17 @@ mod tests {
         }
         assert!(check("10.0.0.77").unwrap_err().message.contains("inside network 10.0.0.0/24"));
         assert!(check("192.0.2.254").unwrap_err().message.contains("gateway"));
+    }
+
+    #[test]
+    fn local_addresses_are_inside() {
+        let check = |text: &str| network().check_local("address", text.parse().unwrap());
+        for text in ["10.0.0.1", "10.0.0.77", "10.1.0.1"] {
+            assert_eq!(check(text), Ok(()), "{text}");
+        }
+        assert!(check("192.0.2.1").unwrap_err().message.contains("outside network 192.0.2.0/24"));
+        assert!(check("10.9.0.1").unwrap_err().message.contains("in no network"));
+        assert!(check("10.0.0.254").unwrap_err().message.contains("gateway"));
+        assert!(check("10.0.0.255").unwrap_err().message.contains("broadcast"));
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     ConfigError, Errors,
     fault::Fault,
     keyword::Keyword,
-    raw::{Table, Value},
+    raw::{Strings, Table, Value},
     source::{Source, Span},
     suggest::nearest,
 };
@@ -46,6 +46,24 @@ impl<'a> Report<'a> {
     ) -> Option<Spanned<T>> {
         let parsed = self.check(value.span(), parse(value.get_ref()))?;
         Some(Spanned::new(value.span(), parsed))
+    }
+
+    /// What `parse` makes of every string of `value`, written for `key`, if there is one and all
+    /// are right.
+    pub(super) fn each<T>(
+        &mut self,
+        key: &str,
+        value: &Spanned<Strings>,
+        parse: impl Fn(&str) -> Result<T, Fault>,
+    ) -> Option<Vec<Spanned<T>>> {
+        let texts = Strings::each(value);
+        if texts.is_empty() {
+            let fault = Fault::new(format!("`{key}` is an empty list")).help("write at least one");
+            self.add(value.span(), fault);
+            return None;
+        }
+        let parsed: Vec<_> = texts.iter().map(|text| self.parse(text, &parse)).collect();
+        parsed.into_iter().collect()
     }
 
     /// The line on which `span` begins.
@@ -108,6 +126,9 @@ impl<'a> Report<'a> {
         let words: Vec<&str> = T::WORDS.iter().map(|&(known, _)| known).collect();
         let help = match nearest(word, words.iter().copied()) {
             Some(near) => format!("did you mean `{key} = \"{near}\"`?"),
+            None if words.len() > 4 => {
+                format!("write one of them, as in `{key} = \"{}\"`", words[0])
+            }
             None => format!("write `{key} = \"{}\"`", words.join("\"` or `\"")),
         };
         let message = format!("`{key}` is \"{word}\"; it can be {}", either(&words));
@@ -145,7 +166,7 @@ impl<'a> Report<'a> {
 }
 
 /// `a`, `b` or `c`.
-fn either(words: &[&str]) -> String {
+pub(super) fn either(words: &[&str]) -> String {
     match words {
         [all @ .., last] if !all.is_empty() => format!("`{}` or `{last}`", all.join("`, `")),
         _ => words.join(""),

@@ -1,178 +1,218 @@
-//! `[[service]]` and `[[service.server]]`.
+//! `[[service]]`.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::Ipv4Addr;
 
 use toml::Spanned;
 
 use super::{
+    durations,
+    endpoints::{self, Dialled},
     ipv4,
-    network::{Network, check_host},
+    network::Network,
     report::Report,
+    schedulers,
+    servers::{self, Reach},
 };
 use crate::{
-    Protocol, RealServer, Role, Scheduler, VirtualService,
+    ForwardingMode, Persistence, Protocol, Scheduler, Timeouts, VirtualEndpoint, VirtualService,
     fault::Fault,
-    raw::{self, Table, Tables},
+    raw::{self, Scalar, Table, Tables},
 };
 
-/// Schedulers of IPVS that are not here; a file that comes from `ipvsadm` may name them.
-const OTHER_SCHEDULERS: [&str; 12] =
-    ["lc", "wlc", "lblc", "lblcr", "dh", "sh", "mh", "sed", "nq", "fo", "ovf", "twos"];
+/// Bytes of [`VirtualService::mss_clamp`]: 536 is what every host must take (RFC 9293 §3.7.1), 9176
+/// fills a port's largest MTU.
+const MSS: std::ops::RangeInclusive<u16> = 536..=9176;
+
+/// The rest of the file, as far as a service has to know it.
+pub(super) struct Context<'a> {
+    pub(super) network: Option<&'a Network>,
+    /// Of `[timeouts]`.
+    pub(super) timeouts: Timeouts,
+    /// Whether there is a `[[nat.local-address]]`, right or wrong.
+    pub(super) has_local_address: bool,
+}
 
 pub(super) fn validate(
     sections: &Tables<raw::Service>,
-    network: Option<&Network>,
+    context: &Context,
     report: &mut Report,
 ) -> Vec<VirtualService> {
-    let vips: Vec<Option<Spanned<SocketAddrV4>>> =
-        sections.iter().map(|section| vip(section, network, report)).collect();
-    let own: Vec<Ipv4Addr> = vips.iter().flatten().map(|vip| *vip.get_ref().ip()).collect();
-    let reach = Reach { network, vips: &own };
+    let endpoints: Vec<Option<Vec<Spanned<VirtualEndpoint>>>> = sections
+        .iter()
+        .map(|section| endpoints::endpoints(section, context.network, report))
+        .collect();
+    let vips: Vec<Ipv4Addr> =
+        endpoints.iter().flatten().flatten().map(|vip| vip.get_ref().address).collect();
+    let reach = Reach { network: context.network, vips: &vips };
 
     let mut dialled = Vec::new();
     let mut services = Vec::new();
-    for (section, vip) in sections.iter().zip(&vips) {
-        let raw = &section.get_ref().0;
-        let protocol = match &raw.protocol {
-            Some(word) => protocol(word, report),
-            None => Some(Protocol::Tcp),
-        };
-        let scheduler = report
-            .required(&raw.scheduler, section, "scheduler", "scheduler = \"rr\"")
-            .and_then(|word| scheduler(word, report));
-        let vport = vip.as_ref().map(|vip| vip.get_ref().port());
-        let servers = servers(&raw.server, vport, &reach, report);
-
-        let Some(vip) = vip else { continue };
-        dialled.extend(protocol.map(|p| Spanned::new(vip.span(), (p, *vip.get_ref()))));
-        if let (Some(protocol), Some(scheduler)) = (protocol, scheduler) {
-            services.push(VirtualService { protocol, vip: *vip.get_ref(), scheduler, servers });
+    for (section, endpoints) in sections.iter().zip(endpoints) {
+        let protocols = endpoints::protocols(&section.get_ref().0, report);
+        let service =
+            service(section, endpoints.as_deref(), protocols.as_deref(), context, &reach, report);
+        services.extend(service);
+        if let (Some(protocols), Some(endpoints)) = (protocols, endpoints) {
+            dialled.push(Dialled { protocols, endpoints });
         }
     }
-    report.duplicates(&dialled, |(protocol, vip), line| {
-        Fault::new(format!("a second {protocol} service on {vip}; the first is on line {line}"))
-            .help("put the servers of both under one `[[service]]`, or write another `vip`")
-    });
+    endpoints::check_overlap(&dialled, report);
     services
 }
 
-fn vip(
+/// One service; `endpoints` and `protocols` are `None` if they are wrong, and so is the service.
+fn service(
     section: &Spanned<Table<raw::Service>>,
-    network: Option<&Network>,
+    endpoints: Option<&[Spanned<VirtualEndpoint>]>,
+    protocols: Option<&[Protocol]>,
+    context: &Context,
+    reach: &Reach,
     report: &mut Report,
-) -> Option<Spanned<SocketAddrV4>> {
-    let vip = &section.get_ref().0.vip;
-    let vip = report.required(vip, section, "vip", "vip = \"192.168.1.100:80\"")?;
-    report.parse(vip, |text| {
-        let (address, vport) = ipv4::endpoint(text)?;
-        let vport = vport.ok_or_else(|| {
-            Fault::new(format!("`{text}` has no port"))
-                .help(format!("write the port that clients dial, as in `vip = \"{address}:80\"`"))
-        })?;
-        match network {
-            Some(network) => network.check_virtual("vip", address)?,
-            None => check_host("vip", address)?,
+) -> Option<VirtualService> {
+    let raw = &section.get_ref().0;
+    let scheduler = report
+        .required(&raw.scheduler, section, "scheduler", "scheduler = \"rr\"")
+        .and_then(|word| report.keyword("scheduler", word));
+    // Wherever something is wrong the report has it, and what stands in its place goes nowhere.
+    let mut service = VirtualService {
+        protocols: protocols.unwrap_or_default().to_vec(),
+        endpoints: endpoints.unwrap_or_default().iter().map(|vip| vip.get_ref().clone()).collect(),
+        scheduler: scheduler.unwrap_or(Scheduler::Rr),
+        scheduler_flags: schedulers::flags(raw, scheduler, report),
+        mode: mode(raw, context, report),
+        servers: Vec::new(),
+        fallback: None,
+        persistence: persistence(raw, report),
+        one_packet: raw.one_packet.as_ref().is_some_and(|value| *value.get_ref()),
+        mss_clamp: mss_clamp(raw, report),
+        on_unknown: raw.on_unknown.as_ref().and_then(|word| report.keyword("on-unknown", word)),
+        reset_on_expiry: raw.reset_on_expiry.as_ref().map(|value| *value.get_ref()),
+        timeouts: raw
+            .timeouts
+            .as_ref()
+            .map(|timeouts| durations::timeouts(&timeouts.0, context.timeouts, report)),
+    };
+    (service.servers, service.fallback) = servers::validate(raw, service.port(), reach, report);
+    if let Some(protocols) = protocols {
+        check_protocols(raw, protocols, report);
+    }
+    check_one_packet_mode(raw, &service, report);
+    check_one_packet_endpoint(raw, &service, report);
+    check_any_port(raw, endpoints.unwrap_or_default(), report);
+    (endpoints.is_some() && protocols.is_some() && scheduler.is_some()).then_some(service)
+}
+
+fn mode(raw: &raw::Service, context: &Context, report: &mut Report) -> ForwardingMode {
+    let mode = report.keyword_or("mode", &raw.mode, ForwardingMode::Nat);
+    if let Some(written) = &raw.mode
+        && mode == ForwardingMode::FullNat
+        && !context.has_local_address
+    {
+        let fault = Fault::new("mode `full-nat` needs an address for the servers to see")
+            .help("add a `[[nat.local-address]]` with an `address` inside, the DIP if need be");
+        report.add(written.span(), fault);
+    }
+    mode
+}
+
+fn persistence(raw: &raw::Service, report: &mut Report) -> Option<Persistence> {
+    let timeout = match raw.persistence.as_ref().map(|value| (value.span(), value.get_ref())) {
+        None | Some((_, Scalar::Boolean(false))) => None,
+        Some((_, Scalar::Boolean(true))) => Some(Persistence::DEFAULT_TIMEOUT),
+        Some((place, value)) => Some(
+            report
+                .check(place, durations::duration("persistence", value))
+                .unwrap_or(Persistence::DEFAULT_TIMEOUT),
+        ),
+    };
+    let mask = raw.persistence_mask.as_ref().and_then(|mask| {
+        if timeout.is_none() {
+            let fault = Fault::new("`persistence-mask` does nothing without `persistence`")
+                .help("add `persistence = true`, or leave the mask out");
+            report.add(mask.span(), fault);
         }
-        Ok(SocketAddrV4::new(address, vport))
+        report.check(mask.span(), persistence_mask(mask.get_ref()))
+    });
+    timeout.map(|timeout| Persistence { timeout, mask: mask.unwrap_or(32) })
+}
+
+/// `"255.255.255.0"` or `24`.
+fn persistence_mask(value: &Scalar) -> Result<u8, Fault> {
+    let length = match value {
+        Scalar::Number(length) => u8::try_from(*length).ok().filter(|n| (1..=32).contains(n)),
+        Scalar::Text(text) => ipv4::netmask(text),
+        Scalar::Boolean(_) => None,
+    };
+    length.ok_or_else(|| {
+        Fault::new(format!("`persistence-mask` is {value}, which is no netmask")).help(
+            "write `persistence-mask = \"255.255.255.0\"`, or the length of the prefix, 1 to 32",
+        )
     })
 }
 
-fn protocol(word: &Spanned<String>, report: &mut Report) -> Option<Protocol> {
-    if ["sctp", "quic", "icmp", "dccp"].contains(&word.get_ref().as_str()) {
-        let message = format!("protocol `{}` is not supported yet", word.get_ref());
-        let help = match word.get_ref().as_str() {
-            "quic" => "protocol is `tcp` or `udp`; QUIC is carried by `udp`",
-            _ => "protocol is `tcp` or `udp`",
-        };
-        report.add(word.span(), Fault::new(message).help(help));
-        return None;
-    }
-    report.keyword("protocol", word)
+fn mss_clamp(raw: &raw::Service, report: &mut Report) -> Option<u16> {
+    raw.mss_clamp.as_ref()?;
+    let help = "write bytes of payload: 1460 fills an MTU of 1500, 1360 leaves room for a tunnel";
+    Some(report.number("mss-clamp", &raw.mss_clamp, MSS, 1460, help))
 }
 
-fn scheduler(word: &Spanned<String>, report: &mut Report) -> Option<Scheduler> {
-    let name = word.get_ref().as_str();
-    if OTHER_SCHEDULERS.contains(&name) {
-        let fault = Fault::new(format!("scheduler `{name}` is not in this release"))
-            .help("use `rr` (each server in turn) or `wrr` (in turn, as often as its weight says)");
-        report.add(word.span(), fault);
-        return None;
+/// Refuses keys that mean nothing to the protocols of the service.
+fn check_protocols(raw: &raw::Service, protocols: &[Protocol], report: &mut Report) {
+    if let Some(one_packet) = raw.one_packet.as_ref().filter(|value| *value.get_ref())
+        && protocols.contains(&Protocol::Tcp)
+    {
+        let fault = Fault::new("`one-packet` is for UDP alone; a TCP connection has more packets")
+            .help("leave it out, or write `protocol = \"udp\"`");
+        report.add(one_packet.span(), fault);
     }
-    report.keyword("scheduler", word)
+    if let Some(mss_clamp) = &raw.mss_clamp
+        && !protocols.contains(&Protocol::Tcp)
+    {
+        let fault = Fault::new("`mss-clamp` is for TCP; this service is UDP alone")
+            .help("leave it out, or write `protocol = \"tcp\"`");
+        report.add(mss_clamp.span(), fault);
+    }
 }
 
-/// What servers are held against.
-struct Reach<'a> {
-    network: Option<&'a Network>,
-    vips: &'a [Ipv4Addr],
+fn check_one_packet_mode(raw: &raw::Service, service: &VirtualService, report: &mut Report) {
+    if let Some(one_packet) = raw.one_packet.as_ref().filter(|value| *value.get_ref())
+        && service.mode == ForwardingMode::FullNat
+    {
+        let fault = Fault::new(
+            "`one-packet` keeps no connection, without which no reply finds its way in `full-nat`",
+        )
+        .help("leave it out, or write `mode = \"nat\"`");
+        report.add(one_packet.span(), fault);
+    }
 }
 
-/// The servers of one service; `vport` is `None` if the service's is wrong.
-fn servers(
-    sections: &Tables<raw::Server>,
-    vport: Option<u16>,
-    reach: &Reach,
-    report: &mut Report,
-) -> Vec<RealServer> {
-    let mut addresses = Vec::new();
-    let mut servers = Vec::new();
-    for section in sections {
-        let raw = &section.get_ref().0;
-        let help = "write a whole number: 0 gets no new connections, 2 gets twice as many as 1";
-        let weight = report.number("weight", &raw.weight, 0..=u16::MAX, 1, help);
-        let address = report
-            .required(&raw.address, section, "address", "address = \"192.168.2.210:80\"")
-            .and_then(|address| report.parse(address, |text| reach.server(text)));
-        let Some(address) = address else { continue };
-        let (rip, rport) = *address.get_ref();
-        let Some(rport) = rport.or(vport) else { continue };
-        let endpoint = SocketAddrV4::new(rip, rport);
-        addresses.push(Spanned::new(address.span(), endpoint));
-        servers.push(RealServer { address: endpoint, weight });
+/// Without a connection, a server's packet must be enough to know which endpoint it answers for.
+fn check_one_packet_endpoint(raw: &raw::Service, service: &VirtualService, report: &mut Report) {
+    if let Some(one_packet) = raw.one_packet.as_ref().filter(|value| *value.get_ref())
+        && !matches!(&service.endpoints[..], [endpoint] if endpoint.port().is_some())
+    {
+        let fault = Fault::new("`one-packet` needs a `vip` of one address and one port")
+            .help("write a `[[service]]` for each endpoint");
+        report.add(one_packet.span(), fault);
     }
-    report.duplicates(&addresses, |address, line| {
-        Fault::new(format!("server {address} is in this service already, on line {line}"))
-            .help("keep one of the two; give it more `weight` if it should get more connections")
-    });
-    servers
 }
 
-impl Reach<'_> {
-    /// A server's address, with its port where the file has one.
-    fn server(&self, text: &str) -> Result<(Ipv4Addr, Option<u16>), Fault> {
-        let (rip, rport) = ipv4::endpoint(text)?;
-        match self.network {
-            Some(network) => self.check_reach(network, rip)?,
-            None => check_host("address", rip)?,
-        }
-        Ok((rip, rport))
-    }
-
-    fn check_reach(&self, network: &Network, rip: Ipv4Addr) -> Result<(), Fault> {
-        network.check_host("address", rip)?;
-        if network.owner(rip).is_some() || self.vips.contains(&rip) {
-            return Err(Fault::new(format!("server {rip} is an address of the director itself"))
-                .help("write the address of a host behind the inside port"));
-        }
-        let inside = network.connected_to(Role::Inside).next();
-        let help = match inside {
-            Some(net) => format!(
-                "write an address in {net}, or add a `[[route]]` to the server via a router in it"
-            ),
-            None => "add a `[[route]]` to the server via a router inside".to_owned(),
-        };
-        match network.egress(rip) {
-            Some((_, Role::Inside)) => Ok(()),
-            Some((net, Role::Outside)) => {
-                let way = if net.prefix_len() == 0 {
-                    "the default route".into()
-                } else {
-                    net.to_string()
-                };
-                Err(Fault::new(format!("server {rip} is reached through the outside port ({way})"))
-                    .help(help))
-            }
-            None => Err(Fault::new(format!("no inside port reaches server {rip}")).help(help)),
+/// Refuses `*` without persistence, as IPVS does: who takes any port expects the connections of a
+/// client to meet on one server.
+fn check_any_port(raw: &raw::Service, endpoints: &[Spanned<VirtualEndpoint>], report: &mut Report) {
+    let is_persistent = match &raw.persistence {
+        Some(value) => !matches!(value.get_ref(), Scalar::Boolean(false)),
+        None => false,
+    };
+    for endpoint in endpoints.iter().filter(|endpoint| endpoint.get_ref().is_any_port()) {
+        if !is_persistent {
+            let vip = endpoint.get_ref();
+            let fault = Fault::new(format!("{vip} takes any port, which needs `persistence`"))
+                .help(format!(
+                    "add `persistence = true`, or write the ports, as in `vip = \"{}:8000-8999\"`",
+                    vip.address
+                ));
+            report.add(endpoint.span(), fault);
         }
     }
 }

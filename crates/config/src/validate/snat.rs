@@ -1,6 +1,6 @@
 //! `[[snat]]`.
 
-use std::{net::Ipv4Addr, ops::RangeInclusive};
+use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use toml::Spanned;
@@ -9,11 +9,13 @@ use super::{
     ipv4,
     network::{Network, check_host},
     report::Report,
+    servers::server_addresses,
+    source_ports,
 };
 use crate::{
     Role, Snat, VirtualService,
     fault::Fault,
-    raw::{self, Tables},
+    raw::{self, Strings, Tables},
 };
 
 pub(super) fn validate(
@@ -31,21 +33,23 @@ pub(super) fn validate(
             .and_then(|from| report.parse(from, |text| source_network(text, network)));
         let to = report
             .required(&raw.to, section, "to", "to = \"192.168.1.100\"")
-            .and_then(|to| report.parse(to, |text| outside_address(text, network, services)));
+            .and_then(|to| outside_addresses(to, network, services, report));
         let ports = match &raw.ports {
             Some(ports) => report.parse(ports, ipv4::l4_ports).map(Spanned::into_inner),
             None => Some(Snat::DEFAULT_PORTS),
         };
-        if let (Some(to), Some(ports)) = (&to, &ports)
-            && let Err(fault) = check_ports(*to.get_ref(), ports, services)
-        {
-            report.add(raw.ports.as_ref().map_or_else(|| to.span(), Spanned::span), fault);
+        if let (Some(to), Some(ports)) = (&to, &ports) {
+            for address in to {
+                let place = raw.ports.as_ref().map_or_else(|| address.span(), Spanned::span);
+                report.check(place, source_ports::check(*address.get_ref(), ports, services));
+            }
         }
         if let Some(from) = &from {
             check_overlap(from, &networks, report);
         }
         if let (Some(from), Some(to), Some(ports)) = (&from, to, ports) {
-            rules.push(Snat { from: *from.get_ref(), to: to.into_inner(), ports });
+            let to = to.into_iter().map(Spanned::into_inner).collect();
+            rules.push(Snat { from: *from.get_ref(), to, ports });
         }
         networks.extend(from);
     }
@@ -66,6 +70,20 @@ fn source_network(text: &str, network: Option<&Network>) -> Result<Ipv4Net, Faul
     }
 }
 
+/// The addresses of one rule, unless one is wrong.
+fn outside_addresses(
+    to: &Spanned<Strings>,
+    network: Option<&Network>,
+    services: &[VirtualService],
+    report: &mut Report,
+) -> Option<Vec<Spanned<Ipv4Addr>>> {
+    let addresses = report.each("to", to, |text| outside_address(text, network, services))?;
+    report.duplicates(&addresses, |address, _| {
+        Fault::new(format!("{address} is in this rule already")).help("write each address once")
+    });
+    Some(addresses)
+}
+
 fn outside_address(
     text: &str,
     network: Option<&Network>,
@@ -81,37 +99,10 @@ fn outside_address(
         let message = format!("`to` is {to}, an address of the inside port; the outside sees it");
         return Err(Fault::new(message).help(help));
     }
-    if services.iter().flat_map(|service| &service.servers).any(|server| *server.address.ip() == to)
-    {
+    if server_addresses(services).any(|server| server == to) {
         return Err(Fault::new(format!("`to` is {to}, the address of a real server")).help(help));
     }
     Ok(to)
-}
-
-/// Refuses source ports among which a service on the same address has its own: a reply to the one
-/// could not be told from a request to the other.
-fn check_ports(
-    to: Ipv4Addr,
-    ports: &RangeInclusive<u16>,
-    services: &[VirtualService],
-) -> Result<(), Fault> {
-    let taken = services
-        .iter()
-        .find(|service| *service.vip.ip() == to && ports.contains(&service.vip.port()));
-    let Some(service) = taken else { return Ok(()) };
-    let (first, last, vport) = (ports.start(), ports.end(), service.vip.port());
-    // The longer of the two parts beside the service's port; with one port there is none.
-    let (below, above) = (vport - first, last - vport);
-    let help = match below.max(above) {
-        0 => "write ports that no service has, as in `ports = \"32768-60999\"`".to_owned(),
-        _ if below >= above => format!("write `ports = \"{first}-{}\"`", vport - 1),
-        _ => format!("write `ports = \"{}-{last}\"`", vport + 1),
-    };
-    let message = format!(
-        "source ports {first}-{last} include port {vport} of the service on {}",
-        service.vip
-    );
-    Err(Fault::new(message).help(help))
 }
 
 fn check_overlap(from: &Spanned<Ipv4Net>, earlier: &[Spanned<Ipv4Net>], report: &mut Report) {

@@ -1,10 +1,10 @@
 //! What a director did, for people to read when it ends.
 
-use std::{fmt, net::SocketAddrV4};
+use std::fmt;
 
-use shunt_config::{Config, Protocol};
+use shunt_config::{Config, VirtualService};
 use shunt_dpdk::{Mempool, PortStats};
-use shunt_nat::{EngineCounters, ServerCounters, ServiceCounters};
+use shunt_nat::{Engine, EngineCounters, PoolUsage, ServerCounters, ServiceCounters};
 
 use crate::{
     counters::{PipelineCounters, PortCounters},
@@ -27,6 +27,8 @@ pub struct Report {
     pub drops: DropCounters,
     /// All services, in the order of the service file.
     pub services: Vec<ServiceReport>,
+    /// How much of each pool of source endpoints was in use at the end.
+    pub pools: Vec<(String, PoolUsage)>,
     /// Where the mbufs are.
     pub mbufs: MbufReport,
 }
@@ -47,12 +49,13 @@ pub struct PortReport {
 /// One service's counters.
 #[derive(Debug)]
 pub struct ServiceReport {
-    /// Protocol and VIP:vport.
-    pub service: (Protocol, SocketAddrV4),
+    /// Protocols and virtual endpoints, as the service file has them.
+    pub name: String,
     /// Of the service.
     pub counters: ServiceCounters,
-    /// Of its servers, in the order of the service file.
-    pub servers: Vec<(SocketAddrV4, ServerCounters)>,
+    /// Of its servers, in the order of the service file, by their addresses there; a fallback server
+    /// comes last.
+    pub servers: Vec<(String, ServerCounters)>,
 }
 
 /// Where the mbufs are when all ports are closed.
@@ -111,34 +114,45 @@ impl Report {
             engine: *engine.counters(),
             pipeline: *worker.counters(),
             drops: worker.drops().clone(),
-            services: services(config, engine.service_counters(), engine.server_counters()),
+            services: services(config, engine),
+            pools: pools(config, engine),
             mbufs: MbufReport::default(),
         }
     }
 }
 
-fn services(
-    config: &Config,
-    services: &[ServiceCounters],
-    servers: &[ServerCounters],
-) -> Vec<ServiceReport> {
+fn services(config: &Config, engine: &Engine) -> Vec<ServiceReport> {
     // Servers are numbered through all services, in the order of the file.
-    let mut servers = servers.iter().copied();
-    config
-        .services
-        .iter()
-        .zip(services)
-        .map(|(service, counters)| ServiceReport {
-            service: (service.protocol, service.vip),
+    let mut servers = engine.server_counters();
+    let report = |(service, counters): (&VirtualService, &ServiceCounters)| {
+        let scheduled = service.servers.iter().map(ToString::to_string);
+        let fallback = service.fallback.iter().map(|fallback| format!("{fallback} (fallback)"));
+        let names = scheduled.chain(fallback);
+        ServiceReport {
+            name: name(service),
             counters: *counters,
-            servers: service
-                .servers
-                .iter()
-                .map(|server| server.address)
-                .zip(&mut servers)
-                .collect(),
-        })
-        .collect()
+            servers: names.zip(&mut servers).collect(),
+        }
+    };
+    config.services.iter().zip(engine.service_counters()).map(report).collect()
+}
+
+fn name(service: &VirtualService) -> String {
+    let protocols: Vec<_> = service.protocols.iter().map(|protocol| protocol.as_str()).collect();
+    let endpoints: Vec<_> = service.endpoints.iter().map(ToString::to_string).collect();
+    format!("{} {}", protocols.join("+"), endpoints.join(", "))
+}
+
+fn pools(config: &Config, engine: &Engine) -> Vec<(String, PoolUsage)> {
+    let snat = config.snat.iter().map(|rule| format!("snat {}", rule.from));
+    let snat = snat.zip(engine.rules().snat_usage());
+    let local = ("local addresses".to_owned(), engine.rules().local_usage());
+    let hairpin = ("hairpin".to_owned(), engine.rules().hairpin_usage());
+    let all = snat.chain([local, hairpin]);
+    all.filter(|(_, usage)| {
+        *usage != PoolUsage { endpoints: usage.endpoints, ..PoolUsage::default() }
+    })
+    .collect()
 }
 
 impl fmt::Display for Report {
@@ -158,10 +172,10 @@ impl fmt::Display for Report {
                 device.rx_nombuf,
             )?;
         }
-        for ServiceReport { service: (protocol, vip), counters, servers } in &self.services {
+        for ServiceReport { name, counters, servers } in &self.services {
             writeln!(
                 f,
-                "service {protocol} {vip}: {} connections, {} refused, in {} packets {} bytes, \
+                "service {name}: {} connections, {} refused, in {} packets {} bytes, \
                  out {} packets {} bytes",
                 counters.connections,
                 counters.refused,
@@ -171,22 +185,36 @@ impl fmt::Display for Report {
                 counters.out_bytes,
             )?;
             for (server, counters) in servers {
-                let ServerCounters { connections, current } = counters;
-                writeln!(f, "  server {server}: {connections} connections, {current} now")?;
+                let ServerCounters { connections, active, inactive } = counters;
+                writeln!(
+                    f,
+                    "  server {server}: {connections} connections, {active} active and \
+                     {inactive} inactive now",
+                )?;
             }
         }
-        let EngineCounters { opened, expired, replaced, icmp_errors } = self.engine;
+        for (name, PoolUsage { endpoints, in_use, scarce, exhausted }) in &self.pools {
+            writeln!(
+                f,
+                "{name}: {in_use} connections on {endpoints} endpoints, \
+                 {scarce} when these were scarce, {exhausted} refused",
+            )?;
+        }
+        let EngineCounters { opened, expired, replaced, evicted, icmp_errors, disbelieved_resets } =
+            self.engine;
         writeln!(
             f,
-            "connections: {} now, {opened} opened, {expired} expired, {replaced} replaced; \
-             {icmp_errors} ICMP errors translated",
+            "connections: {} now, {opened} opened, {expired} expired, {replaced} replaced, \
+             {evicted} evicted; {icmp_errors} ICMP errors translated, \
+             {disbelieved_resets} resets not believed",
             self.connections,
         )?;
         let counters = &self.pipeline;
         writeln!(
             f,
             "ARP: {} requests and {} replies sent, {} replies taken in; \
-             {} echo replies, {} resets, {} ICMP errors sent, {} not sent; {} VLAN frames passed",
+             {} echo replies, {} resets, {} ICMP errors sent, {} not sent; \
+             {} packets fragmented, {} VLAN frames passed",
             counters.arp_requests,
             counters.arp_replies,
             counters.arp_learned,
@@ -194,6 +222,7 @@ impl fmt::Display for Report {
             counters.resets,
             counters.icmp_errors,
             counters.icmp_errors_suppressed,
+            counters.fragmented,
             counters.vlan_passed,
         )?;
         for (reason, packets) in self.drops.iter() {

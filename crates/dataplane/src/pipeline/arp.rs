@@ -112,10 +112,10 @@ impl Pipeline {
     }
 
     fn request(&mut self, side: Side, frame: &ArpFrame) {
-        match self.pool.alloc() {
+        match self.copy(&[frame.as_bytes()]) {
             Some(mbuf) => {
                 self.counters.arp_requests += 1;
-                self.send_arp(side, mbuf, frame);
+                self.send(side, mbuf);
             }
             None => self.drops.add(DropReason::NoMbuf, 1),
         }

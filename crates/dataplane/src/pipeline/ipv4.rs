@@ -3,22 +3,31 @@
 use std::net::Ipv4Addr;
 
 use shunt_dpdk::{ChecksumStatus, Mbuf};
-use shunt_nat::{Instant, Reply, Side, Topology, Verdict};
+use shunt_nat::{
+    DropReason as NatDrop, Instant, Reply, Side, Topology, Verdict,
+    fragments::{FragmentError, FragmentKey},
+};
 use shunt_packet::{
     Malformed,
     ethernet::{self, EtherType, EthernetHeader, MacAddr},
+    fragment,
     icmp::IcmpError,
     ipv4::{self, Ipv4Packet},
 };
+use zerocopy::IntoBytes;
 
 use super::{Outgoing, Pipeline, Rewrite};
 use crate::{drop_reason::DropReason, neighbours::Hold, offload::Offloads};
 
 /// What the checks and the engine found out about a packet.
+#[derive(Clone, Copy)]
 struct Examined {
     verdict: Verdict,
     destination: Ipv4Addr,
     ttl: u8,
+    /// If it is a fragment, what it has in common with the others of its packet.
+    fragment: Option<FragmentKey>,
+    is_later_fragment: bool,
 }
 
 /// The IPv4 packet in a frame.
@@ -29,10 +38,35 @@ pub(super) fn packet_in(mbuf: &mut Mbuf) -> Result<Ipv4Packet<'_>, Malformed> {
 
 impl Pipeline {
     pub(super) fn receive_ipv4(&mut self, now: Instant, side: Side, mut mbuf: Mbuf) {
-        let Examined { verdict, destination, ttl } = match self.examine(now, side, &mut mbuf) {
+        let examined = match self.examine(now, side, &mut mbuf) {
             Ok(examined) => examined,
             Err(reason) => return self.drop(mbuf, reason),
         };
+        self.carry_out(now, examined, mbuf);
+        if let Some(key) = examined.fragment {
+            self.after_fragment(now, &key, examined.is_later_fragment, examined.verdict);
+        }
+    }
+
+    /// Does what the engine says of a fragment that waited.
+    pub(super) fn carry_out_late(&mut self, now: Instant, verdict: Verdict, mut mbuf: Mbuf) {
+        let (destination, ttl) = match packet_in(&mut mbuf) {
+            Ok(packet) => (packet.header.dst(), packet.header.ttl()),
+            Err(malformed) => return self.drop(mbuf, malformed.into()),
+        };
+        let verdict = match verdict {
+            Verdict::Translate(_) if ttl <= 1 => Verdict::Reply(Reply::TimeExceeded),
+            Verdict::Translate(_) | Verdict::Punt => verdict,
+            Verdict::Drop(NatDrop::Fragment(FragmentError::Overlap)) => verdict,
+            _ => Verdict::Drop(NatDrop::FragmentRefused),
+        };
+        let examined =
+            Examined { verdict, destination, ttl, fragment: None, is_later_fragment: true };
+        self.carry_out(now, examined, mbuf);
+    }
+
+    fn carry_out(&mut self, now: Instant, examined: Examined, mbuf: Mbuf) {
+        let Examined { verdict, destination, ttl, .. } = examined;
         match verdict {
             Verdict::Translate(translation) => {
                 let rewrite = Rewrite::Translated(translation);
@@ -48,6 +82,7 @@ impl Pipeline {
             Verdict::Punt => {
                 self.route(now, destination, Outgoing { mbuf, rewrite: Rewrite::Routed });
             }
+            Verdict::Hold(key) => self.hold_fragment(now, key, mbuf),
             Verdict::Reply(Reply::TimeExceeded) => self.expire_ttl(now, mbuf),
             Verdict::Reply(Reply::Reset) => self.reset(now, mbuf),
             Verdict::Reply(Reply::PortUnreachable) => self.refuse_port(now, mbuf),
@@ -77,19 +112,21 @@ impl Pipeline {
             return Err(DropReason::TransportChecksum);
         }
         let (source, destination) = (packet.header.src(), packet.header.dst());
-        if !ipv4::is_valid_source(source) || self.surroundings.is_no_other_host(source) {
+        if !ipv4::is_valid_source(source) || !self.surroundings.may_come_from(side, source) {
             return Err(DropReason::Martian);
         }
         if self.surroundings.is_group(destination) {
             return Err(DropReason::NotUnicast);
         }
+        let fragment = packet.header.is_fragment().then(|| FragmentKey::of(packet.header));
+        let is_later_fragment = packet.header.is_later_fragment();
         let verdict = self.engine.process(now, side, &mut packet, &self.surroundings);
         let ttl = packet.header.ttl();
         // The engine translates ICMP errors in place.
         let destination = packet.header.dst();
         let frame_len = ethernet::HEADER_LEN + usize::from(packet.header.total_len());
         mbuf.truncate(frame_len);
-        Ok(Examined { verdict, destination, ttl })
+        Ok(Examined { verdict, destination, ttl, fragment, is_later_fragment })
     }
 
     /// Sends a packet towards `destination`, or tells its sender why not.
@@ -103,9 +140,10 @@ impl Pipeline {
             );
         };
         let interface = &mut self.interfaces[hop.side as usize];
-        let mtu = interface.mtu;
-        if outgoing.mbuf.len() > ethernet::HEADER_LEN + usize::from(mtu) {
-            return self.too_big(now, outgoing, mtu);
+        let (mut outgoing, mtu) = (outgoing, interface.mtu);
+        if interface.is_too_big(&outgoing.mbuf) && may_not_fragment(&mut outgoing.mbuf) {
+            let error = IcmpError::FragmentationNeeded { mtu };
+            return self.undeliverable(now, outgoing, DropReason::TooBig, error);
         }
         match interface.neighbours.lookup(hop.address, now) {
             Some(mac) => self.transmit(hop.side, mac, outgoing),
@@ -122,31 +160,43 @@ impl Pipeline {
         }
     }
 
-    /// Rewrites a packet and sends it to a neighbour.
+    /// Rewrites a packet and sends it to a neighbour, in fragments if it is too large.
     pub(super) fn transmit(&mut self, side: Side, neighbour: MacAddr, outgoing: Outgoing) {
         let Outgoing { mut mbuf, rewrite } = outgoing;
         let interface = &self.interfaces[side as usize];
-        let (mac, offloads) = (interface.mac, interface.offloads);
+        let is_too_big = interface.is_too_big(&mbuf);
+        let ethernet = EthernetHeader {
+            destination: neighbour,
+            source: interface.mac,
+            ethertype: EtherType::IPV4,
+        };
+        // A port fills in the checksum of a whole packet, not of one that is cut afterwards.
+        let offloads = if is_too_big { Offloads::NONE } else { interface.offloads };
         if let Err(malformed) = finish(&mut mbuf, rewrite, offloads) {
             return self.drop(mbuf, malformed.into());
         }
+        if is_too_big {
+            return self.transmit_in_fragments(side, &ethernet, mbuf);
+        }
         if let Ok((header, _)) = EthernetHeader::split(mbuf.data_mut()) {
-            *header =
-                EthernetHeader { destination: neighbour, source: mac, ethertype: EtherType::IPV4 };
+            *header = ethernet;
         }
         self.send(side, mbuf);
     }
 
-    /// Fragmenting is the sender's business if it says so (RFC 1191); otherwise the packet is lost.
-    fn too_big(&mut self, now: Instant, mut outgoing: Outgoing, mtu: u16) {
-        let dont_fragment =
-            packet_in(&mut outgoing.mbuf).is_ok_and(|packet| packet.header.dont_fragment());
-        if dont_fragment {
-            let error = IcmpError::FragmentationNeeded { mtu };
-            self.undeliverable(now, outgoing, DropReason::TooBig, error);
-        } else {
-            self.drop(outgoing.mbuf, DropReason::TooBig);
-        }
+    fn transmit_in_fragments(&mut self, side: Side, ethernet: &EthernetHeader, mut whole: Mbuf) {
+        let mtu = usize::from(self.interfaces[side as usize].mtu);
+        let packet = match packet_in(&mut whole) {
+            Ok(packet) => packet,
+            Err(malformed) => return self.drop(whole, malformed.into()),
+        };
+        self.counters.fragmented += 1;
+        fragment::split(&packet, mtu, |header, payload| {
+            match self.copy(&[ethernet.as_bytes(), header, payload]) {
+                Some(part) => self.send(side, part),
+                None => self.drops.add(DropReason::NoMbuf, 1),
+            }
+        });
     }
 
     /// Drops a packet and, unless it is our own, tells its sender why.
@@ -167,6 +217,11 @@ impl Pipeline {
         self.drops.add(DropReason::TtlExpired, 1);
         self.send_error(now, mbuf, IcmpError::TimeExceeded, None);
     }
+}
+
+/// Whether its sender wants to be told rather than have it cut (RFC 1191).
+fn may_not_fragment(mbuf: &mut Mbuf) -> bool {
+    packet_in(mbuf).is_ok_and(|packet| packet.header.dont_fragment())
 }
 
 /// Does to a packet what was put off until it can leave.

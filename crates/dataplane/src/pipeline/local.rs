@@ -9,7 +9,6 @@ use shunt_packet::{
     icmp::{self, ERROR_PREFIX_LEN, ERROR_QUOTE_LEN, IcmpError, IcmpHeader},
     ipv4::protocol,
     tcp::{self, TcpFlags, TcpHeader},
-    udp::UdpHeader,
 };
 
 use super::{Outgoing, Pipeline, Rewrite, ipv4::packet_in};
@@ -23,7 +22,7 @@ impl Pipeline {
             Err(malformed) => return self.drop(mbuf, malformed.into()),
         };
         if packet.header.is_fragment() {
-            return self.drop(mbuf, DropReason::Fragment);
+            return self.drop(mbuf, DropReason::FragmentToUs);
         }
         match packet.header.protocol() {
             protocol::ICMP => self.receive_icmp(now, mbuf),
@@ -72,10 +71,7 @@ impl Pipeline {
     /// Refuses a UDP datagram, as the host that it was sent to.
     pub(super) fn refuse_port(&mut self, now: Instant, mut mbuf: Mbuf) {
         let own = match packet_in(&mut mbuf) {
-            Ok(packet) => match UdpHeader::parse(packet.payload) {
-                Ok(_) => packet.header.dst(),
-                Err(malformed) => return self.drop(mbuf, malformed.into()),
-            },
+            Ok(packet) => packet.header.dst(),
             Err(malformed) => return self.drop(mbuf, malformed.into()),
         };
         self.drops.add(DropReason::Refused, 1);
@@ -110,6 +106,22 @@ impl Pipeline {
         } else {
             self.drops.add(DropReason::NoMbuf, 1);
         }
+    }
+
+    /// Sends the resets of connections that ended.
+    pub(super) fn send_resets(&mut self, now: Instant) {
+        let mut resets = std::mem::take(&mut self.resets);
+        for reset in resets.drain(..) {
+            match self.copy(&[&[0; ethernet::HEADER_LEN], &reset]) {
+                Some(mbuf) => {
+                    self.counters.resets += 1;
+                    self.originate(now, mbuf);
+                }
+                None => self.drops.add(DropReason::NoMbuf, 1),
+            }
+        }
+        // The vector goes back for the next ones.
+        self.resets = resets;
     }
 
     /// Sends a packet of our own; its Ethernet header is filled in on the way.

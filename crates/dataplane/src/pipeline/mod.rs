@@ -4,13 +4,20 @@
 //! it, or drops it and counts why. So none is lost, and none leaks.
 
 mod arp;
+mod fragments;
 mod ipv4;
 mod local;
 
 use shunt_config::Vlan;
 use shunt_dpdk::{Mbuf, Mempool};
-use shunt_nat::{Engine, Instant, Side, Translation};
-use shunt_packet::ethernet::{EtherType, EthernetHeader};
+use shunt_nat::{
+    Engine, Instant, Side, Translation,
+    fragments::{HoldLimits, HoldQueue},
+};
+use shunt_packet::{
+    ethernet::{EtherType, EthernetHeader},
+    tcp::RESET_LEN,
+};
 
 use crate::{
     counters::PipelineCounters,
@@ -26,6 +33,9 @@ pub(crate) use arp::Announcer;
 /// `icmp_msgs_per_sec` is 1000 too).
 const ICMP_ERRORS_PER_SECOND: u64 = 1000;
 const ICMP_ERRORS_AT_ONCE: u64 = 100;
+
+/// Records that expiry looks at per loop: bounds the time that a loop takes.
+const EXPIRY_BUDGET: usize = 64;
 
 /// What is still to be done to a packet when its next hop is known.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +64,10 @@ pub(crate) struct Pipeline {
     surroundings: Surroundings,
     icmp_limit: RateLimit,
     announcer: Announcer,
+    /// Fragments that came before their packet's first one.
+    fragments: HoldQueue<Mbuf>,
+    /// Resets that are to be sent for connections that ended; empty between calls.
+    resets: Vec<[u8; RESET_LEN]>,
     /// Where packets of our own come from.
     pool: Mempool,
 }
@@ -64,6 +78,7 @@ impl Pipeline {
         surroundings: Surroundings,
         interfaces: [Interface; 2],
         pool: Mempool,
+        secret: [u64; 4],
     ) -> Pipeline {
         Pipeline {
             engine,
@@ -73,6 +88,8 @@ impl Pipeline {
             surroundings,
             icmp_limit: RateLimit::new(ICMP_ERRORS_PER_SECOND, ICMP_ERRORS_AT_ONCE),
             announcer: Announcer::default(),
+            fragments: HoldQueue::new(HoldLimits::default(), secret),
+            resets: Vec::with_capacity(2 * EXPIRY_BUDGET),
             pool,
         }
     }
@@ -91,9 +108,20 @@ impl Pipeline {
         }
     }
 
-    /// Does what time brings, in bounded steps: ARP, and connections that end.
+    /// Ends connections that have been silent for too long, a few at a time.
+    #[inline]
+    pub(crate) fn expire(&mut self, now: Instant) {
+        let resets = &mut self.resets;
+        self.engine.expire(now, EXPIRY_BUDGET, |reset| resets.push(*reset));
+        if !self.resets.is_empty() {
+            self.send_resets(now);
+        }
+    }
+
+    /// Does what else time brings, a few times a second: ARP, and fragments that wait in vain.
     pub(crate) fn tick(&mut self, now: Instant) {
         self.tick_arp(now);
+        self.tick_fragments(now);
     }
 
     /// Hands everything that is to leave to the devices.
@@ -127,9 +155,19 @@ impl Pipeline {
         drop(mbuf);
     }
 
-    /// Packets that wait for ARP.
+    /// A packet of our own with this content; `None` when the pool is empty.
+    fn copy(&self, parts: &[&[u8]]) -> Option<Mbuf> {
+        let mut mbuf = self.pool.alloc()?;
+        for part in parts {
+            mbuf.append(part.len())?.copy_from_slice(part);
+        }
+        Some(mbuf)
+    }
+
+    /// Packets that wait: for ARP, or for the first fragment of their packet.
     pub(crate) fn held(&self) -> usize {
-        SIDES.iter().map(|side| self.interfaces[*side as usize].neighbours.held()).sum()
+        let for_arp = |side: &Side| self.interfaces[*side as usize].neighbours.held();
+        SIDES.iter().map(for_arp).sum::<usize>() + self.fragments.len()
     }
 }
 

@@ -131,6 +131,7 @@ fn a_neighbour_is_resolved() {
             arp_learned: 1,
             ..PipelineCounters::default()
         })
+        .opens(1)
         .run();
 }
 
@@ -147,6 +148,7 @@ fn a_neighbour_that_asks_first() {
             arp_replies: 1,
             ..PipelineCounters::default()
         })
+        .opens(1)
         .run();
 }
 
@@ -177,16 +179,17 @@ fn a_neighbour_that_never_answers() {
             ..PipelineCounters::default()
         })
         .held(1)
+        .opens(1)
         .run();
 }
 
 #[test]
 fn a_neighbour_is_confirmed() {
-    let pong = || Packet::echo_reply(RS1.address, CLIENT.address, 7, 1);
+    let routed = || Packet::raw(RS1.address, CLIENT.address, 47);
     Case::new("after 30 s, those in use and those pinned are asked, each alone")
         .after_millis(29_900)
-        .arrives(RS1.sends(pong()))
-        .leaves(CLIENT.gets(pong().ttl(63)))
+        .arrives(RS1.sends(routed()))
+        .leaves(CLIENT.gets(routed().ttl(63)))
         .after_millis(100)
         .leaves(CLIENT.is_asked())
         .leaves(GATEWAY.is_asked())
@@ -233,6 +236,7 @@ fn a_neighbour_that_moves() {
         .arrives(CLIENT.sends(ping()))
         .leaves(moved.gets(ping().ttl(63)))
         .drops(DropReason::ArpNotForUs, 1)
+        .opens(1)
         .run();
 }
 
@@ -247,5 +251,6 @@ fn strangers_are_not_noted() {
         .drops(DropReason::ArpNotForUs, 2)
         .pipeline(requests(1))
         .held(1)
+        .opens(1)
         .run();
 }

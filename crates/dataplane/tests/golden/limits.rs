@@ -1,7 +1,7 @@
 //! What is bounded: packets that wait, and mbufs.
 
 use shunt_dataplane::{DropReason, PipelineCounters};
-use shunt_nat::Side;
+use shunt_nat::{EngineCounters, Side};
 use shunt_testkit::{Packet, mac};
 
 use crate::{
@@ -100,4 +100,16 @@ fn a_pool_that_is_empty() {
         .drops(DropReason::HostUnreachable, 256)
         .pipeline(requests(14))
         .run();
+}
+
+#[test]
+fn a_table_that_is_full() {
+    let mut case = Case::new("1024 connections; half-open ones make room for new ones");
+    for port in 0..1100 {
+        let client = format!("192.168.1.200:{}", 4000 + port);
+        case = case.arrives(CLIENT.sends(Packet::tcp(&client, "192.168.1.100:80").syn()));
+    }
+    let engine = EngineCounters { opened: 1100, evicted: 1100 - 1024, ..EngineCounters::default() };
+    let outcome = case.leaves_anything().engine(engine).run();
+    assert_eq!(outcome.report.connections, 1024);
 }

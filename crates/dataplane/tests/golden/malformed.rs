@@ -181,6 +181,8 @@ fn sources_that_no_host_has() {
             ("another VIP", from(OTHER_VIP)),
             ("the SNAT address", from(SNAT_ADDRESS)),
             ("the DIP", from(DIP)),
+            ("a real server, from outside", from("192.168.2.210")),
+            ("any host inside, from outside", from("192.168.2.77")),
         ],
     );
 }

@@ -153,17 +153,6 @@ fn a_service_without_servers() {
 }
 
 #[test]
-fn the_inside_has_no_services() {
-    let host = "192.168.2.210:5000";
-    Case::new("services are for the outside: an inside host that dials the VIP is reset")
-        .arrives(RS1.sends(syn(host, HTTP)))
-        .leaves(RS1.gets(Packet::tcp(HTTP, host).seq(0).rst().ack(101).window(0)))
-        .drops(DropReason::Refused, 1)
-        .pipeline(PipelineCounters { resets: 1, ..PipelineCounters::default() })
-        .run();
-}
-
-#[test]
 fn a_wrong_transport_checksum_stays_wrong() {
     let corrupt = |bytes: &mut Vec<u8>| *bytes.last_mut().expect("data") ^= 0x40;
     Case::new("a payload that was corrupted on its way isn't given a checksum that fits")
@@ -182,17 +171,6 @@ fn ip_options_and_padding() {
         .arrives(CLIENT.sends(request()).with(|bytes| bytes.extend([0xaa; 6])))
         .leaves(RS1.gets(syn(CLIENT_PORT, RS1_HTTP).options(&options).ttl(63)))
         .opens(1)
-        .run();
-}
-
-#[test]
-fn fragments_to_a_service() {
-    let first = syn(CLIENT_PORT, HTTP).payload([7; 64]).fragment(0, true);
-    let later = Packet::raw(CLIENT.address, "192.168.1.100", 6).payload([7; 64]).fragment(8, false);
-    Case::new("only the first fragment has ports, so none is translated")
-        .arrives(CLIENT.sends(first))
-        .arrives(CLIENT.sends(later))
-        .drops(DropReason::Fragment, 2)
         .run();
 }
 

@@ -1,11 +1,13 @@
 //! Outbound SNAT, and what must not be taken for it.
 
 use shunt_dataplane::{DropReason, PipelineCounters};
+use shunt_nat::{EngineCounters, PoolUsage};
 use shunt_testkit::Packet;
 
 use crate::{
     case::Case,
-    network::{CLIENT, GATEWAY, RS1, RS2, SNAT_ADDRESS},
+    icmp_errors::ttl_exceeded,
+    network::{CLIENT, DIP, GATEWAY, ROUTER, RS1, RS2, SNAT_ADDRESS},
 };
 
 #[test]
@@ -77,12 +79,113 @@ fn the_outside_dials_the_snat_address() {
 }
 
 #[test]
-fn fragments_from_an_inside_host() {
-    let fragment = Packet::raw(RS1.address, CLIENT.address, 17).payload([1; 16]).fragment(8, false);
-    let to_snat = Packet::raw(CLIENT.address, SNAT_ADDRESS, 17).payload([1; 16]).fragment(8, false);
-    Case::new("a fragment that would have to be translated can't be")
-        .arrives(RS1.sends(fragment))
-        .arrives(CLIENT.sends(to_snat))
-        .drops(DropReason::Fragment, 2)
+fn echoes() {
+    let remote = "203.0.113.9";
+    let ping = |src, id| Packet::echo_request(src, remote, id, 1).payload("ping!");
+    let pong = |dst, id| Packet::echo_reply(remote, dst, id, 1).payload("ping!");
+    Case::new("pings of two hosts, told apart by the identifiers that they leave with")
+        .arrives(RS1.sends(ping(RS1.address, 7)))
+        .arrives(RS2.sends(ping(RS2.address, 40001)))
+        .leaves(GATEWAY.gets(ping(SNAT_ADDRESS, 40000).ttl(63)))
+        .leaves(GATEWAY.gets(ping(SNAT_ADDRESS, 40001).ttl(63)))
+        .arrives(GATEWAY.sends(pong(SNAT_ADDRESS, 40001)))
+        .arrives(GATEWAY.sends(pong(SNAT_ADDRESS, 40000)))
+        .leaves(RS2.gets(pong(RS2.address, 40001).ttl(63)))
+        .leaves(RS1.gets(pong(RS1.address, 7).ttl(63)))
+        .opens(2)
+        .pools(&[(
+            "snat 192.168.2.0/24",
+            PoolUsage { endpoints: 2, in_use: 2, ..PoolUsage::default() },
+        )])
+        .run();
+}
+
+#[test]
+fn an_echo_that_nobody_asked_for() {
+    Case::new("an answer from outside, and one from inside")
+        .arrives(GATEWAY.sends(Packet::echo_reply("203.0.113.9", SNAT_ADDRESS, 40000, 1)))
+        .arrives(RS1.sends(Packet::echo_reply(RS1.address, "203.0.113.9", 7, 1)))
+        .drops(DropReason::NotAnswered, 1)
+        .drops(DropReason::UnknownConnection, 1)
+        .run();
+}
+
+#[test]
+fn traceroute() {
+    let remote = "203.0.113.9";
+    let ping = |src, id| Packet::echo_request(src, remote, id, 1).payload("ping!");
+    let exceeded = |from, to, quote: Packet| {
+        Packet::icmp(from, to, ttl_exceeded()).payload(quote.ttl(1).bytes())
+    };
+    let ours = ping(RS1.address, 7).ttl(1);
+    let from_us = Packet::icmp(DIP, RS1.address, ttl_exceeded()).payload(ours.bytes());
+    Case::new("the first hop is the director; the second one's answer quotes what the host sent")
+        .arrives(RS1.sends(ours))
+        .leaves(RS1.gets(from_us))
+        .arrives(RS1.sends(ping(RS1.address, 7).ttl(2)))
+        .leaves(GATEWAY.gets(ping(SNAT_ADDRESS, 40000).ttl(1)))
+        .arrives(GATEWAY.sends(exceeded(GATEWAY.address, SNAT_ADDRESS, ping(SNAT_ADDRESS, 40000))))
+        .leaves(RS1.gets(exceeded(GATEWAY.address, RS1.address, ping(RS1.address, 7)).ttl(63)))
+        .drops(DropReason::TtlExpired, 1)
+        .pipeline(PipelineCounters { icmp_errors: 1, ..PipelineCounters::default() })
+        .engine(EngineCounters { opened: 1, icmp_errors: 1, ..EngineCounters::default() })
+        .run();
+}
+
+/// Two addresses with one port each, for hosts behind the inside's router.
+const TWO_ADDRESSES: &str = r#"
+    [[route]]
+    to = "default"
+    via = "192.168.1.1"
+
+    [[route]]
+    to = "10.9.0.0/16"
+    via = "192.168.2.254"
+
+    [[snat]]
+    from = "10.9.0.0/16"
+    to = ["192.168.1.160", "192.168.1.161"]
+    ports = "40000-40000"
+"#;
+
+#[test]
+fn two_addresses() {
+    let remote = "203.0.113.9:123";
+    let (first, second) = ("192.168.1.160:40000", "192.168.1.161:40000");
+    let sends = |host| ROUTER.sends(Packet::udp(host, remote));
+    let seen = |outside| GATEWAY.gets(Packet::udp(outside, remote).ttl(63));
+    let answer = |dst| Packet::udp(remote, dst).payload("odd");
+    let usage = PoolUsage { endpoints: 2, in_use: 3, scarce: 0, exhausted: 1 };
+    Case::new("hosts are spread over both; the other one helps out; then there is none")
+        .rules(TWO_ADDRESSES)
+        .arrives(sends("10.9.1.2:5000"))
+        .arrives(sends("10.9.1.2:5001"))
+        .arrives(sends("10.9.1.3:5000"))
+        .arrives(ROUTER.sends(Packet::udp("10.9.1.3:5000", "203.0.113.10:123")))
+        .leaves(seen(first))
+        .leaves(seen(second))
+        .leaves(GATEWAY.gets(Packet::udp(second, "203.0.113.10:123").ttl(63)))
+        .arrives(GATEWAY.sends(answer(second)))
+        .arrives(GATEWAY.sends(answer(first)))
+        .leaves(ROUTER.gets(answer("10.9.1.2:5001").ttl(63)))
+        .leaves(ROUTER.gets(answer("10.9.1.2:5000").ttl(63)))
+        .drops(DropReason::SnatPortsExhausted, 1)
+        .opens(3)
+        .pools(&[("snat 10.9.0.0/16", usage)])
+        .run();
+}
+
+#[test]
+fn arp_for_two_addresses() {
+    let other = "192.168.1.161";
+    Case::new("the outside port answers for both")
+        .rules(TWO_ADDRESSES)
+        .arrives(CLIENT.asks_for(SNAT_ADDRESS))
+        .arrives(CLIENT.asks_for(other))
+        .arrives(RS1.asks_for(other))
+        .leaves(CLIENT.is_told_of(SNAT_ADDRESS))
+        .leaves(CLIENT.is_told_of(other))
+        .drops(DropReason::ArpNotForUs, 1)
+        .pipeline(PipelineCounters { arp_replies: 2, ..PipelineCounters::default() })
         .run();
 }

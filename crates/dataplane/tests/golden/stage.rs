@@ -84,6 +84,32 @@ impl Script {
     }
 }
 
+/// What a director is set up with.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    /// More keys in the tables of both ports.
+    pub(crate) port_keys: &'static str,
+    /// By side.
+    pub(crate) mtus: [u16; 2],
+    /// More keys in the table `[nat]`.
+    pub(crate) nat_keys: &'static str,
+    /// The rest of the service file.
+    pub(crate) rules: String,
+    pub(crate) mbufs: u32,
+}
+
+impl Setup {
+    pub(crate) fn new(rules: &str) -> Setup {
+        Setup {
+            port_keys: "",
+            mtus: [1500, 1400],
+            nat_keys: "",
+            rules: rules.to_owned(),
+            mbufs: 256,
+        }
+    }
+}
+
 /// What became of a script.
 pub(crate) struct Outcome {
     /// What left, by step.
@@ -106,7 +132,7 @@ impl Outcome {
 }
 
 /// Runs a director through a script.
-pub(crate) fn play(script: &Script, mbufs: u32, port_keys: &str, rules: &str) -> Outcome {
+pub(crate) fn play(script: &Script, setup: &Setup) -> Outcome {
     static DEVICES: AtomicU32 = AtomicU32::new(0);
     let number = DEVICES.fetch_add(1, Ordering::Relaxed);
     let directory = tempfile::tempdir().expect("a temporary directory");
@@ -120,10 +146,10 @@ pub(crate) fn play(script: &Script, mbufs: u32, port_keys: &str, rules: &str) ->
         pcap::write(&file(side, "rx"), &[]);
         eal().attach_vdev(&devargs[side as usize]).expect("a net_pcap device");
     }
-    let mut config = Config::parse("golden.toml", &service_file(&devargs, port_keys, rules))
+    let mut config = Config::parse("golden.toml", &service_file(&devargs, setup))
         .unwrap_or_else(|errors| panic!("{errors}"));
     // Fewer than a service file can have: pools live as long as EAL, and there are many cases.
-    config.dpdk.mbufs = mbufs;
+    config.dpdk.mbufs = setup.mbufs;
     let mut director = Assembly::open(eal(), &config).expect("a director");
 
     // net_pcap has read no more than the header of each file yet.
@@ -204,7 +230,8 @@ fn overwrite(path: &Path, frames: &[Vec<u8>]) {
     fs::write(path, fs::read(&other).expect("the file just written")).expect("a pcap file");
 }
 
-fn service_file([outside, inside]: &[String; 2], port_keys: &str, rules: &str) -> String {
+fn service_file([outside, inside]: &[String; 2], setup: &Setup) -> String {
+    let Setup { port_keys, mtus: [outside_mtu, inside_mtu], nat_keys, rules, .. } = setup;
     format!(
         r#"
         [dpdk]
@@ -215,6 +242,7 @@ fn service_file([outside, inside]: &[String; 2], port_keys: &str, rules: &str) -
         role = "outside"
         device = "{outside}"
         addresses = ["192.168.1.100/24"]
+        mtu = {outside_mtu}
         rx-descriptors = 64
         tx-descriptors = 64
         {port_keys}
@@ -224,10 +252,14 @@ fn service_file([outside, inside]: &[String; 2], port_keys: &str, rules: &str) -
         role = "inside"
         device = "{inside}"
         addresses = ["192.168.2.200/24"]
-        mtu = 1400
+        mtu = {inside_mtu}
         rx-descriptors = 64
         tx-descriptors = 64
         {port_keys}
+
+        [nat]
+        connections = 1024
+        {nat_keys}
 
         {rules}
         "#

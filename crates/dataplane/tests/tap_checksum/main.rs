@@ -25,19 +25,23 @@ const INSIDE: [u8; 6] = mac(0xf);
 struct Row {
     description: &'static str,
     arrives: Vec<u8>,
-    leaves: Vec<u8>,
+    leaves: Vec<Vec<u8>>,
 }
 
 /// From the client to the director, from the director to the server.
 fn inbound(description: &'static str, arrives: &Packet, leaves: &Packet) -> Row {
-    let (arrives, leaves) = (arrives.frame(CLIENT, OUTSIDE), leaves.frame(INSIDE, SERVER));
-    Row { description, arrives, leaves }
+    inbound_in_fragments(description, arrives, std::slice::from_ref(leaves))
+}
+
+fn inbound_in_fragments(description: &'static str, arrives: &Packet, leaves: &[Packet]) -> Row {
+    let leaves = leaves.iter().map(|packet| packet.frame(INSIDE, SERVER)).collect();
+    Row { description, arrives: arrives.frame(CLIENT, OUTSIDE), leaves }
 }
 
 /// From the server to the director, from the director to the client.
 fn outbound(description: &'static str, arrives: &Packet, leaves: &Packet) -> Row {
     let (arrives, leaves) = (arrives.frame(SERVER, INSIDE), leaves.frame(OUTSIDE, CLIENT));
-    Row { description, arrives, leaves }
+    Row { description, arrives, leaves: vec![leaves] }
 }
 
 const CLIENT_PORT: &str = "192.168.1.200:4000";
@@ -53,8 +57,14 @@ fn inbound_rows() -> Vec<Row> {
     let (question, answer) = zero_checksum();
     let ping = || Packet::echo_request("192.168.1.200", "192.168.2.210", 7, 1).payload("odd");
     let routed = || Packet::udp(CLIENT_PORT, "192.168.2.210:9").payload("not translated");
+    let large = |dst| udp(dst).dont_fragment(false).payload([0xa5; 1472]);
     vec![
         inbound("SYN", &tcp(HTTP).syn(), &tcp(SERVER_HTTP).syn().ttl(63)),
+        inbound(
+            "a SYN whose MSS is clamped",
+            &tcp(HTTP).syn().mss(1460),
+            &tcp(SERVER_HTTP).syn().mss(1360).ttl(63),
+        ),
         inbound(
             "an odd payload",
             &tcp(HTTP).ack(1).payload("odd"),
@@ -62,8 +72,8 @@ fn inbound_rows() -> Vec<Row> {
         ),
         inbound(
             "a full segment, with IP options",
-            &tcp(HTTP).ack(1).payload([0xa5; 1456]).options(&options),
-            &tcp(SERVER_HTTP).ack(1).payload([0xa5; 1456]).options(&options).ttl(63),
+            &tcp(HTTP).ack(1).payload([0xa5; 1356]).options(&options),
+            &tcp(SERVER_HTTP).ack(1).payload([0xa5; 1356]).options(&options).ttl(63),
         ),
         inbound("UDP", &udp(DNS).payload("even"), &udp(SERVER_DNS).payload("even").ttl(63)),
         inbound("odd UDP", &udp(DNS).payload("odd"), &udp(SERVER_DNS).payload("odd").ttl(63)),
@@ -74,6 +84,21 @@ fn inbound_rows() -> Vec<Row> {
             &udp(SERVER_DNS).unchecksummed().payload("odd").ttl(63),
         ),
         inbound("a UDP checksum that comes out as zero", &question, &answer),
+        inbound_in_fragments(
+            "a datagram that is cut for the inside",
+            &large(DNS),
+            &[0..1376, 1376..1480].map(|range| large(SERVER_DNS).ttl(63).part(range)),
+        ),
+        inbound(
+            "a first fragment",
+            &large(DNS).id(2).part(0..800),
+            &large(SERVER_DNS).id(2).ttl(63).part(0..800),
+        ),
+        inbound(
+            "the fragment behind it",
+            &large(DNS).id(2).part(800..1480),
+            &large(SERVER_DNS).id(2).ttl(63).part(800..1480),
+        ),
         inbound("routed ICMP", &ping(), &ping().ttl(63)),
         inbound("routed UDP", &routed(), &routed().ttl(63)),
     ]
@@ -112,7 +137,7 @@ fn corrupted() -> Row {
         &Packet::tcp(CLIENT_PORT, HTTP).ack(1).payload("data"),
         &Packet::tcp(CLIENT_PORT, SERVER_HTTP).ack(1).payload("data").ttl(63),
     );
-    for frame in [&mut row.arrives, &mut row.leaves] {
+    for frame in [&mut row.arrives].into_iter().chain(&mut row.leaves) {
         *frame.last_mut().expect("data") ^= 0x40;
     }
     row
@@ -132,7 +157,7 @@ fn hardware_and_software_give_the_same_frames() {
     let (report, corrupted_left) = exchange(&eal, "software");
     assert_eq!(report.drops.get(DropReason::TransportChecksum), 0, "{report}");
     let left = corrupted_left.expect("software leaves it to the server to find a wrong checksum");
-    assert_eq!(left, corrupted().leaves, "{}", describe(&left));
+    assert_eq!(corrupted().leaves, [&*left], "{}", describe(&left));
     assert!(verify_checksums(&left).is_err(), "a wrong checksum stays wrong");
 }
 
@@ -163,10 +188,12 @@ fn exchange(eal: &Eal, checksum: &str) -> (Report, Option<Vec<u8>>) {
     {
         for Row { description, arrives, leaves } in rows {
             from.send(&arrives);
-            let left = await_frame(&mut director, to)
-                .unwrap_or_else(|| panic!("{checksum}: {description}: nothing left"));
-            assert_eq!(verify_checksums(&left), Ok(()), "{checksum}: {description}");
-            assert_eq!(left, leaves, "{checksum}: {description}: {}", describe(&left));
+            for expected in leaves {
+                let left = await_frame(&mut director, to)
+                    .unwrap_or_else(|| panic!("{checksum}: {description}: nothing left"));
+                assert_eq!(verify_checksums(&left), Ok(()), "{checksum}: {description}");
+                assert_eq!(left, expected, "{checksum}: {description}: {}", describe(&left));
+            }
         }
     }
     outside.send(&corrupted().arrives);
@@ -223,6 +250,7 @@ fn service_file([outside, inside]: [&str; 2], checksum: &str) -> String {
         role = "inside"
         device = "{inside}"
         addresses = ["192.168.2.200/24"]
+        mtu = 1400
         rx-descriptors = 64
         tx-descriptors = 64
         checksum = "{checksum}"
@@ -231,6 +259,7 @@ fn service_file([outside, inside]: [&str; 2], checksum: &str) -> String {
         protocol = "tcp"
         vip = "{HTTP}"
         scheduler = "rr"
+        mss-clamp = 1360
         server = [{{ address = "{SERVER_HTTP}" }}]
 
         [[service]]

@@ -1,52 +1,158 @@
+use std::net::SocketAddrV4;
+
+use super::{
+    positions::{Positions, endpoints},
+    usable,
+};
+use crate::server::Server;
+
 /// Smooth weighted round robin, after nginx: every pick raises each server's credit by its weight,
-/// takes the one with the most, and charges it the total. Weights 5, 1, 1 give a a b a c a a, not
-/// a a a a a b c.
+/// takes the server with the most, and charges it the total. Weights 5, 1, 1 give a a b a c a a,
+/// not a a a a a b c.
+///
+/// A credit is worth what it is in relation to the total weight: at most one total or so. When the
+/// total changes, because a weight did or a server became unusable, the credits are scaled
+/// along; else a credit from large weights would give one server all connections for long after
+/// the weights became small.
 #[derive(Debug)]
 pub(crate) struct WeightedRoundRobin {
+    order: Vec<SocketAddrV4>,
+    /// By index into `order`.
     credits: Vec<i64>,
+    /// The sum of the weights of the usable servers at the last pick.
+    total: i64,
 }
 
 impl WeightedRoundRobin {
-    pub(crate) fn new(servers: usize) -> WeightedRoundRobin {
-        WeightedRoundRobin { credits: vec![0; servers] }
+    pub(crate) fn new(servers: &[Server]) -> WeightedRoundRobin {
+        WeightedRoundRobin { order: endpoints(servers), credits: vec![0; servers.len()], total: 0 }
     }
 
-    pub(crate) fn pick(&mut self, weights: &[u16]) -> Option<usize> {
-        self.credits.resize(weights.len(), 0);
-        let mut total = 0;
-        let mut best: Option<usize> = None;
-        for (server, weight) in weights.iter().enumerate().filter(|(_, weight)| **weight > 0) {
-            total += i64::from(*weight);
-            self.credits[server] += i64::from(*weight);
-            if best.is_none_or(|best| self.credits[server] > self.credits[best]) {
-                best = Some(server);
+    pub(crate) fn pick(&mut self, servers: &[Server]) -> Option<usize> {
+        self.set_total(usable(servers).map(|(_, server)| i64::from(server.weight)).sum());
+        let mut best: Option<(usize, i64)> = None;
+        for ((index, server), credit) in servers.iter().enumerate().zip(&mut self.credits) {
+            if !server.is_usable() {
+                continue;
+            }
+            *credit += i64::from(server.weight);
+            if best.is_none_or(|(_, most)| *credit > most) {
+                best = Some((index, *credit));
             }
         }
-        self.credits[best?] -= total;
-        best
+        let (picked, _) = best?;
+        self.credits[picked] -= self.total;
+        Some(picked)
+    }
+
+    fn set_total(&mut self, total: i64) {
+        if total == self.total || total == 0 {
+            return;
+        }
+        if self.total != 0 {
+            for credit in &mut self.credits {
+                let scaled = i128::from(*credit) * i128::from(total) / i128::from(self.total);
+                *credit = scaled as i64;
+            }
+        }
+        self.total = total;
+    }
+
+    /// Who stays keeps its credit; who comes starts with none.
+    ///
+    /// The sum of the credits need not be zero then, but who leaves takes along most of what it
+    /// has more or less than the average, so the average stays within about one total: the worst
+    /// that comes of it is that a newcomer's first turn is one turn early or late.
+    pub(crate) fn servers_changed(&mut self, servers: &[Server]) {
+        let positions = Positions::of(servers);
+        let mut credits = vec![0; servers.len()];
+        for (endpoint, credit) in self.order.iter().zip(&self.credits) {
+            if let Some(position) = positions.get(endpoint) {
+                credits[position] = *credit;
+            }
+        }
+        self.credits = credits;
+        self.order = endpoints(servers);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::super::{SchedulerKind::WeightedRoundRobin, testing::*};
+    use super::Server;
     use proptest::prelude::*;
 
     fn picks(weights: &[u16], count: usize) -> Vec<usize> {
-        let mut scheduler = WeightedRoundRobin::new(weights.len());
-        (0..count).map(|_| scheduler.pick(weights).unwrap()).collect()
+        let servers = servers(weights);
+        scheduler(WeightedRoundRobin, &servers).picks(&servers, count)
     }
 
     #[test]
     fn smooth() {
         assert_eq!(picks(&[5, 1, 1], 7), [0, 0, 1, 0, 2, 0, 0]);
+        assert_eq!(picks(&[4, 3, 2], 9), [0, 1, 2, 0, 1, 0, 2, 1, 0]);
     }
 
     #[test]
     fn weight_zero_takes_no_part() {
         assert_eq!(picks(&[0, 1, 1], 4), [1, 2, 1, 2]);
-        assert_eq!(WeightedRoundRobin::new(2).pick(&[0, 0]), None);
-        assert_eq!(WeightedRoundRobin::new(0).pick(&[]), None);
+    }
+
+    #[test]
+    fn a_change_of_weight_takes_effect_at_once() {
+        let mut servers = servers(&[65535, 1, 1]);
+        let mut scheduler = scheduler(WeightedRoundRobin, &servers);
+        scheduler.picks(&servers, 20_000);
+        servers[0].weight = 1;
+        scheduler.servers_changed(&servers);
+        let picked = scheduler.picks(&servers, 30);
+        for count in counts(&picked, 3) {
+            assert!((9..=11).contains(&count), "{picked:?}");
+        }
+    }
+
+    #[test]
+    fn overload_of_the_heaviest_leaves_the_others_their_proportion() {
+        let mut servers = servers(&[65535, 1, 1]);
+        let mut scheduler = scheduler(WeightedRoundRobin, &servers);
+        scheduler.picks(&servers, 20_000);
+        servers[0].overloaded = true;
+        let picked = scheduler.picks(&servers, 10);
+        assert!(counts(&picked, 3)[1..].iter().all(|count| (4..=6).contains(count)), "{picked:?}");
+        servers[0].overloaded = false;
+        assert!(counts(&scheduler.picks(&servers, 65537), 3)[0] >= 65534);
+    }
+
+    #[test]
+    fn frequent_changes_starve_nobody() {
+        let mut servers = servers(&[5, 1, 1]);
+        let mut scheduler = scheduler(WeightedRoundRobin, &servers);
+        let mut picked = Vec::new();
+        for round in 0..700 {
+            servers.rotate_left(1);
+            servers.iter_mut().find(|server| server.weight >= 5).unwrap().weight = 5 + round % 2;
+            scheduler.servers_changed(&servers);
+            let [pick] = scheduler.picks(&servers, 1)[..] else { unreachable!("one pick") };
+            picked.push(usize::from(servers[pick].endpoint.ip().octets()[3]) - 1);
+        }
+        let [a, b, c] = counts(&picked, 3)[..] else { unreachable!("three servers") };
+        assert!((490..=540).contains(&a) && b.abs_diff(c) <= 4, "{a} {b} {c}");
+    }
+
+    #[test]
+    fn one_that_comes_and_goes_does_not_hold_back_a_newcomer() {
+        let [a, b, c, d] = [1, 2, 3, 4].map(|host| server(host, 1));
+        let mut scheduler = scheduler(WeightedRoundRobin, &[a.clone(), b.clone()]);
+        for _ in 0..1000 {
+            let with = [a.clone(), b.clone(), c.clone()];
+            scheduler.servers_changed(&with);
+            while scheduler.picks(&with, 1) != [2] {}
+            scheduler.servers_changed(&with[..2]);
+        }
+        let after = [a, b, c, d];
+        scheduler.servers_changed(&after);
+        let picked = scheduler.picks(&after, 40);
+        assert!(counts(&picked, 4).iter().all(|count| (8..=12).contains(count)), "{picked:?}");
     }
 
     proptest! {
@@ -54,10 +160,51 @@ mod tests {
         fn exactly_proportional_over_a_cycle(weights in prop::collection::vec(0u16..50, 1..8)) {
             let cycle = weights.iter().map(|weight| usize::from(*weight)).sum();
             prop_assume!(cycle > 0);
-            let picked = picks(&weights, cycle);
-            for (server, weight) in weights.iter().enumerate() {
-                let count = picked.iter().filter(|pick| **pick == server).count();
-                prop_assert_eq!(count, usize::from(*weight));
+            let picked = counts(&picks(&weights, cycle), weights.len());
+            prop_assert_eq!(picked, weights.into_iter().map(usize::from).collect::<Vec<_>>());
+        }
+
+        /// At every moment, not only after whole cycles, nobody is far from its share.
+        #[test]
+        fn even_at_every_moment(
+            weights in prop::collection::vec(1u16.., 1..8),
+            count in 1usize..2000,
+        ) {
+            let total: f64 = weights.iter().map(|weight| f64::from(*weight)).sum();
+            let picked = counts(&picks(&weights, count), weights.len());
+            for (picked, weight) in picked.into_iter().zip(&weights) {
+                let share = count as f64 * f64::from(*weight) / total;
+                let servers = weights.len() as f64;
+                prop_assert!((picked as f64 - share).abs() < servers, "{} of {}", picked, share);
+            }
+        }
+
+        /// However servers came and went before, the next turns are in proportion.
+        #[test]
+        fn even_after_any_churn(
+            changes in prop::collection::vec((1u16..7, 0u16..20, 0usize..40), 0..200),
+            weights in prop::collection::vec(1u16..20, 2..7),
+        ) {
+            let mut scheduler = scheduler(WeightedRoundRobin, &[]);
+            let mut present = Vec::new();
+            for (host, weight, count) in changes {
+                match present.iter().position(|other: &Server| other.endpoint == server(host, 1).endpoint) {
+                    Some(position) => drop(present.remove(position)),
+                    None => present.push(server(host, weight)),
+                }
+                scheduler.servers_changed(&present);
+                for _ in 0..count {
+                    scheduler.pick(&present, &request(1));
+                }
+            }
+            let servers = servers(&weights);
+            scheduler.servers_changed(&servers);
+            let total: f64 = weights.iter().map(|weight| f64::from(*weight)).sum();
+            let count = 400;
+            let picked = counts(&scheduler.picks(&servers, count), weights.len());
+            for (picked, weight) in picked.into_iter().zip(&weights) {
+                let share = count as f64 * f64::from(*weight) / total;
+                prop_assert!((picked as f64 - share).abs() < 5.0, "{} of {}", picked, share);
             }
         }
     }

@@ -88,9 +88,9 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// Room for `entries`. Memory comes zeroed from the system and is touched as it fills.
+    /// Room for `entries`.
     pub(super) fn new(entries: usize) -> Index {
-        let count = entries.div_ceil(TARGET_LOAD).next_power_of_two().max(2);
+        let count = Index::buckets_for(entries);
         let buckets = <[Bucket]>::new_box_zeroed_with_elems(count).expect("memory for the index");
         Index { buckets }
     }
@@ -140,9 +140,13 @@ impl Index {
         }
     }
 
-    /// Bytes that the index occupies when full.
-    pub(super) fn memory(&self) -> usize {
-        size_of_val(&*self.buckets)
+    /// Bytes that an index for so many entries occupies when full.
+    pub(super) fn memory_of(entries: usize) -> usize {
+        Index::buckets_for(entries) * size_of::<Bucket>()
+    }
+
+    fn buckets_for(entries: usize) -> usize {
+        entries.div_ceil(TARGET_LOAD).next_power_of_two().max(2)
     }
 
     fn position(&self, hash: u64) -> Position {

@@ -10,12 +10,23 @@
 //! The expected packets are built by a library that shares no code with the engine, and compared
 //! byte for byte, checksums included.
 
+mod balance;
+mod echo;
+mod endpoints;
+mod full_nat;
+mod hairpin;
 mod harness;
 mod hostile;
 mod icmp;
+mod invariants;
+mod mss;
+mod one_packet;
 mod passthrough;
+mod persistence;
 mod properties;
+mod resets;
 mod service;
 mod snat;
 mod states;
 mod table_pressure;
+mod timeouts;

@@ -1,7 +1,8 @@
 //! Virtual services: translation both ways, scheduling, and refusals.
 
 use shunt_nat::{
-    DropReason, EngineCounters, Reply, ServerCounters, ServiceCounters, Side, VirtualService,
+    DropReason, EngineCounters, Reply, ServerCounters, ServiceCounters, Side, Verdict,
+    VirtualService,
 };
 use shunt_testkit::Packet;
 
@@ -26,7 +27,7 @@ fn the_client_sees_the_vip_and_the_server_sees_the_client() {
         refused: 0,
     };
     assert_eq!(director.service(0), expected);
-    assert_eq!(director.server(0), ServerCounters { connections: 1, current: 1 });
+    assert_eq!(director.server(0), ServerCounters { connections: 1, active: 1, inactive: 0 });
     assert_eq!(director.counters(), EngineCounters { opened: 1, ..Default::default() });
 }
 
@@ -267,19 +268,46 @@ fn a_drained_server_is_not_tried_in_anothers_place() {
     director.outside(tcp(CLIENT, other).syn()).is_dropped_for(DropReason::TupleInUse);
 }
 
+/// The first and the last fragment of a datagram.
+fn fragments(src: &str, dst: &str) -> [Packet; 2] {
+    let first = udp(src, dst).payload([0; 16]).fragment(0, true);
+    [first, Packet::raw(host(src), host(dst), 17).payload("the rest").fragment(3, false)]
+}
+
 #[test]
-fn fragments_of_what_would_be_translated_are_dropped() {
+fn fragments_follow_the_first_one() {
     let mut director = Director::new(&[over_udp(rr(VIP, &[RS1]))], &[]);
-    let fragments = |src, dst| {
-        let first = udp(src, dst).payload([0; 16]).fragment(0, true);
-        [first, udp(src, dst).fragment(3, false)]
-    };
-    for fragment in fragments(CLIENT, VIP) {
-        director.outside(fragment).is_dropped_for(DropReason::Fragment);
+    for (arrives, leaves) in fragments(CLIENT, VIP).into_iter().zip(fragments(CLIENT, RS1)) {
+        director.outside(arrives).leaves_as(leaves);
     }
-    for fragment in fragments(RS1, CLIENT) {
-        director.inside(fragment).is_dropped_for(DropReason::Fragment);
+    for (arrives, leaves) in fragments(RS1, CLIENT).into_iter().zip(fragments(VIP, CLIENT)) {
+        director.inside(arrives).leaves_as(leaves);
     }
+    assert_eq!(director.counters(), EngineCounters { opened: 1, ..Default::default() });
+    assert_eq!(director.engine().incomplete_packets(), 0);
+}
+
+#[test]
+fn a_fragment_that_comes_before_the_first_one_is_held() {
+    let mut director = Director::new(&[over_udp(rr(VIP, &[RS1]))], &[]);
+    let [first, last] = fragments(CLIENT, VIP);
+    let verdict = director.outside(last).verdict;
+    assert!(matches!(verdict, Verdict::Hold(_)), "{verdict:?}");
+    director.outside(first).leaves_as(fragments(CLIENT, RS1)[0].clone());
+    assert_eq!(director.engine().incomplete_packets(), 0);
+}
+
+#[test]
+fn a_refused_packets_fragments_are_refused() {
+    let mut director = Director::new(&[over_udp(rr(VIP, &[]))], &[]);
+    let [first, last] = fragments(CLIENT, VIP);
+    director.outside(first).is_answered_by(Reply::PortUnreachable);
+    director.outside(last).is_dropped_for(DropReason::FragmentRefused);
+}
+
+#[test]
+fn fragments_of_what_is_not_translated_are_left_alone() {
+    let mut director = Director::new(&[over_udp(rr(VIP, &[RS1]))], &[]);
     for (side, src, dst) in [(Side::Outside, CLIENT, HOST), (Side::Inside, HOST, REMOTE)] {
         for fragment in fragments(src, dst) {
             director.receive(side, fragment.into()).is_punted();

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use shunt_nat::{ConnectionKind, DropReason, EngineCounters, Reply, Side, SnatRule};
+use shunt_nat::{ConnectionKind, DropReason, EngineCounters, PoolUsage, Reply, Side, SnatRule};
+use shunt_testkit::Packet;
 
 use crate::harness::*;
 
@@ -116,7 +117,7 @@ fn a_host_reopens_its_own_closed_connection() {
 fn the_first_rule_that_covers_a_host_counts() {
     let one = SnatRule {
         from: "192.168.2.50/32".parse().unwrap(),
-        to: "192.168.1.101".parse().unwrap(),
+        to: vec!["192.168.1.101".parse().unwrap()],
         ports: 1024..=65_535,
     };
     let mut director = Director::new(&[], &[one, snat(1024..=65_535)]);
@@ -140,17 +141,23 @@ fn no_private_source_gets_out() {
     director.inside(tcp(HOST, REMOTE).rst()).is_dropped_for(DropReason::UnknownConnection);
     director.inside(tcp(HOST, REMOTE).syn().ttl(1)).is_answered_by(Reply::TimeExceeded);
     director.inside(udp(HOST, REMOTE).ttl(1)).is_answered_by(Reply::TimeExceeded);
-    for fragment in [udp(HOST, REMOTE).fragment(0, true), udp(HOST, REMOTE).fragment(9, false)] {
-        director.inside(fragment).is_dropped_for(DropReason::Fragment);
-    }
     assert_eq!(director.counters(), EngineCounters::default());
 }
 
 #[test]
-fn fragments_to_the_shared_address_are_dropped() {
+fn fragments_follow_the_first_one() {
     let mut director = Director::new(&[], &[snat(1024..=65_535)]);
-    let fragment = udp(REMOTE, "192.168.1.100:50000").fragment(0, true);
-    director.outside(fragment).is_dropped_for(DropReason::Fragment);
+    let behind = "192.168.1.100:50000";
+    let fragments = |src, dst| {
+        let last = Packet::raw(host(src), host(dst), 17).payload("the rest").fragment(1, false);
+        [udp(src, dst).fragment(0, true), last]
+    };
+    for (arrives, leaves) in fragments(HOST, REMOTE).into_iter().zip(fragments(behind, REMOTE)) {
+        director.inside(arrives).leaves_as(leaves);
+    }
+    for (arrives, leaves) in fragments(REMOTE, behind).into_iter().zip(fragments(REMOTE, HOST)) {
+        director.outside(arrives).leaves_as(leaves);
+    }
 }
 
 #[test]
@@ -202,4 +209,99 @@ fn an_outbound_connection_and_a_service_share_no_tuple() {
     director.inside(tcp(RS1, CLIENT).syn()).leaves_as(tcp("192.168.1.100:1024", CLIENT).syn());
     director.handshake(CLIENT, VIP, RS2);
     assert_eq!(director.current(), [0, 1]);
+}
+
+const ADDRESSES: [&str; 3] = ["192.168.1.101", "192.168.1.102", "192.168.1.103"];
+
+/// A director that hides the inside behind three addresses.
+fn several(ports: std::ops::RangeInclusive<u16>) -> Director {
+    let to = ADDRESSES.map(|address| address.parse().unwrap()).into();
+    Director::new(&[], &[SnatRule { to, ..snat(ports) }])
+}
+
+fn usage(director: &Director) -> PoolUsage {
+    director.engine().rules().snat_usage().next().unwrap()
+}
+
+/// A host dials out; the last byte of the address that it is seen as.
+fn seen_as(director: &mut Director, host: &str, remote: &str) -> u8 {
+    director.inside(udp(host, remote)).translated()[15]
+}
+
+#[test]
+fn a_host_keeps_its_address_and_hosts_are_spread() {
+    let mut director = several(1024..=65_535);
+    let mut seen: Vec<_> = (50..=52)
+        .map(|number| {
+            let host = |port: u16| format!("192.168.2.{number}:{port}");
+            let first = seen_as(&mut director, &host(2000), REMOTE);
+            for (port, remote) in [(2001, REMOTE), (2002, "203.0.113.8:53"), (9, "192.0.2.1:9")] {
+                assert_eq!(seen_as(&mut director, &host(port), remote), first);
+            }
+            first
+        })
+        .collect();
+    seen.sort_unstable();
+    assert_eq!(seen, [101, 102, 103]);
+    let expected = PoolUsage { endpoints: 3 * 64_512, in_use: 12, ..Default::default() };
+    assert_eq!(usage(&director), expected);
+}
+
+#[test]
+fn a_host_falls_over_to_the_next_address_and_comes_back() {
+    let mut director = several(60_000..=60_001);
+    let dial = |director: &mut Director, port: u16| {
+        seen_as(director, &format!("192.168.2.50:{port}"), REMOTE)
+    };
+    let seen: Vec<_> = (1..=6).map(|port| dial(&mut director, port)).collect();
+    let home = seen[0];
+    assert_eq!(seen[1], home);
+    assert_eq!((seen[2], seen[4]), (seen[3], seen[5]));
+    let mut used = [seen[0], seen[2], seen[4]];
+    used.sort_unstable();
+    assert_eq!(used, [101, 102, 103]);
+    director.inside(udp("192.168.2.50:7", REMOTE)).is_dropped_for(DropReason::SnatPortsExhausted);
+    let expected = PoolUsage { endpoints: 6, in_use: 6, scarce: 0, exhausted: 1 };
+    assert_eq!(usage(&director), expected);
+    // Towards others there are ports, and where it was at home.
+    assert_eq!(seen_as(&mut director, "192.168.2.50:8", "203.0.113.8:443"), home);
+    director.wait(Duration::from_secs(30) + SLACK);
+    assert_eq!(usage(&director).in_use, 0);
+    assert_eq!(dial(&mut director, 9), home);
+}
+
+#[test]
+fn scarcity_is_told_before_exhaustion() {
+    let mut director = Director::new(&[], &[snat(60_000..=60_015)]);
+    let dial = |director: &mut Director, port: u16, remote: &str| {
+        seen_as(director, &format!("192.168.2.50:{port}"), remote);
+        usage(director).scarce
+    };
+    // Another remote's connections bring the pool round to ports that this one has taken.
+    for port in 1..=15 {
+        assert_eq!(dial(&mut director, port, REMOTE), 0);
+    }
+    dial(&mut director, 16, "203.0.113.8:443");
+    assert_eq!(dial(&mut director, 17, REMOTE), 1, "the last port, found at the sixteenth attempt");
+    let expected = PoolUsage { endpoints: 16, in_use: 17, scarce: 1, exhausted: 0 };
+    assert_eq!(usage(&director), expected);
+    director.inside(udp("192.168.2.50:18", REMOTE)).is_dropped_for(DropReason::SnatPortsExhausted);
+    assert_eq!(usage(&director).exhausted, 1);
+}
+
+#[test]
+fn each_rule_counts_its_own() {
+    let one = SnatRule { from: "192.168.2.50/32".parse().unwrap(), ..snat(1024..=2047) };
+    let mut director = Director::new(&[], &[one, snat(4096..=8191)]);
+    let _ = director.inside(udp(HOST, REMOTE)).translated();
+    for port in 1..=2 {
+        let _ = director.inside(udp(&format!("192.168.2.51:{port}"), REMOTE)).translated();
+    }
+    let usage: Vec<_> = director
+        .engine()
+        .rules()
+        .snat_usage()
+        .map(|usage| (usage.endpoints, usage.in_use))
+        .collect();
+    assert_eq!(usage, [(1024, 1), (4096, 2)]);
 }

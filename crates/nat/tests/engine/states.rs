@@ -131,15 +131,17 @@ fn the_client_closes_first() {
         assert_eq!(director.state(), expected);
     }
     director.wait(Duration::from_secs(10) + SLACK);
-    assert_eq!(director.server(0), ServerCounters { connections: 1, current: 0 });
+    assert_eq!(director.server(0), ServerCounters { connections: 1, active: 0, inactive: 0 });
     assert_eq!(director.counters(), EngineCounters { opened: 1, expired: 1, ..Default::default() });
 }
 
 #[test]
-fn only_a_clients_plain_acknowledgment_establishes() {
+fn only_a_clients_plain_acknowledgment_of_an_answer_establishes() {
     let mut director = web();
     for (who, flags) in [
         (client as Sends, syn as fn(Packet) -> Packet),
+        (client, ack),
+        (client, fin),
         (server, syn_ack),
         (server, ack),
         (client, syn_ack),

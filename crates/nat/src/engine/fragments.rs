@@ -1,0 +1,77 @@
+//! Fragments: they follow the first one of their packet.
+
+use shunt_packet::ipv4::{Ipv4Packet, protocol};
+
+use super::{Engine, Side, Topology};
+use crate::{
+    fragments::{FragmentKey, FragmentRange},
+    time::Instant,
+    translation::Translation,
+    verdict::{DropReason, Reply, Verdict},
+};
+
+/// What becomes of all fragments of a packet.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Fate {
+    Translate(Translation),
+    Punt,
+    Refuse,
+}
+
+impl Engine {
+    pub(super) fn process_fragment(
+        &mut self,
+        now: Instant,
+        side: Side,
+        packet: &mut Ipv4Packet<'_>,
+        topology: &impl Topology,
+    ) -> Verdict {
+        if !self.concerns(packet) {
+            return Verdict::Punt;
+        }
+        let range = match FragmentRange::of(packet) {
+            Ok(range) => range,
+            Err(error) => return Verdict::Drop(DropReason::Fragment(error)),
+        };
+        let key = FragmentKey::of(packet.header);
+        match self.fragments.admit(key, range, now) {
+            Err(error) => Verdict::Drop(DropReason::Fragment(error)),
+            Ok(Some(fate)) => follow(fate, packet),
+            Ok(None) if range.is_first() => {
+                let verdict = self.process_whole(now, side, packet, topology);
+                self.fragments.decide(key, fate(verdict));
+                verdict
+            }
+            Ok(None) => Verdict::Hold(key),
+        }
+    }
+
+    /// Whether a fragment's packet may have to be translated, or followed by one that has.
+    fn concerns(&self, packet: &Ipv4Packet<'_>) -> bool {
+        let (src, dst) = (packet.header.src(), packet.header.dst());
+        let is_translatable =
+            matches!(packet.header.protocol(), protocol::TCP | protocol::UDP | protocol::ICMP);
+        is_translatable
+            && (self.rules.translates_to(dst)
+                || self.rules.translates_from(src)
+                || self.rules.snat_covers(dst))
+    }
+}
+
+fn fate(first: Verdict) -> Fate {
+    match first {
+        Verdict::Translate(translation) => Fate::Translate(translation),
+        Verdict::Punt => Fate::Punt,
+        // An ICMP error is never in fragments: what looks like one is not translated in parts.
+        Verdict::Forward | Verdict::Reply(_) | Verdict::Hold(_) | Verdict::Drop(_) => Fate::Refuse,
+    }
+}
+
+fn follow(fate: Fate, packet: &Ipv4Packet<'_>) -> Verdict {
+    match fate {
+        Fate::Translate(_) if packet.header.ttl() <= 1 => Verdict::Reply(Reply::TimeExceeded),
+        Fate::Translate(translation) => Verdict::Translate(translation),
+        Fate::Punt => Verdict::Punt,
+        Fate::Refuse => Verdict::Drop(DropReason::FragmentRefused),
+    }
+}

@@ -1,0 +1,344 @@
+mod fragments;
+mod icmp;
+mod open;
+
+use std::net::Ipv4Addr;
+
+use shunt_packet::{
+    ipv4::{Ipv4Packet, protocol},
+    tcp::{self, TcpFlags},
+};
+
+use crate::{
+    connection::{Connection, ConnectionKind},
+    counters::{EngineCounters, ServerCounters, ServiceCounters},
+    flow::{Direction, FlowKey, Segment, SegmentKind},
+    fragments::{FragmentTracker, TrackerLimits},
+    ruleset::{Ruleset, ServerId, ServiceId},
+    service::OnUnknown,
+    state::{ConnectionState, Timeouts},
+    table::{ConnectionId, ConnectionTable},
+    time::Instant,
+    verdict::{DropReason, Reply, Verdict},
+};
+
+use fragments::Fate;
+
+/// Which of the director's two networks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Where the clients are.
+    Outside,
+    /// Where the real servers are.
+    Inside,
+}
+
+/// What the engine has to know of the director's surroundings; asked only when a connection opens.
+pub trait Topology {
+    /// Whether the address is the director's own: a port's address, or one that it answers for.
+    fn is_local(&self, address: Ipv4Addr) -> bool;
+
+    /// On which side the route to this address leads out, if there is one.
+    fn side_of(&self, address: Ipv4Addr) -> Option<Side>;
+}
+
+/// The sizes and limits of an engine.
+#[derive(Clone, Copy, Debug)]
+pub struct EngineConfig {
+    /// Connections that there is room for, at most 2^30.
+    pub capacity: u32,
+    /// A secret of this boot, under which the connection table hashes.
+    pub secret: [u64; 4],
+    /// How long connections of no service may be silent.
+    pub timeouts: Timeouts,
+    /// What becomes of TCP segments in mid-stream that belong to no connection and no service.
+    pub on_unknown: OnUnknown,
+    /// Whether both ends of an established TCP connection of no service are told when it ends for
+    /// being silent.
+    pub reset_on_expiry: bool,
+}
+
+/// The NAT engine of one worker.
+pub struct Engine {
+    config: EngineConfig,
+    rules: Ruleset,
+    table: ConnectionTable,
+    counters: EngineCounters,
+    services: Vec<ServiceCounters>,
+    /// Connections that each server was given.
+    given: Vec<u64>,
+    fragments: FragmentTracker<Fate>,
+}
+
+impl Engine {
+    /// An engine without connections.
+    ///
+    /// # Panics
+    /// When there is no memory for the connection table.
+    #[must_use]
+    pub fn new(config: &EngineConfig, rules: Ruleset) -> Engine {
+        Engine {
+            config: *config,
+            table: ConnectionTable::new(config.capacity, config.secret),
+            counters: EngineCounters::default(),
+            services: vec![ServiceCounters::default(); rules.service_count()],
+            given: vec![0; rules.servers().len()],
+            fragments: FragmentTracker::new(TrackerLimits::default(), config.secret),
+            rules,
+        }
+    }
+
+    /// What to do with a sound, checksummed IPv4 packet that arrived on `side`. Of the packet, only
+    /// ICMP errors are changed here; see [`Verdict`].
+    pub fn process(
+        &mut self,
+        now: Instant,
+        side: Side,
+        packet: &mut Ipv4Packet<'_>,
+        topology: &impl Topology,
+    ) -> Verdict {
+        if packet.header.is_fragment() {
+            self.process_fragment(now, side, packet, topology)
+        } else {
+            self.process_whole(now, side, packet, topology)
+        }
+    }
+
+    /// A packet with its transport header: a whole one, or a first fragment.
+    fn process_whole(
+        &mut self,
+        now: Instant,
+        side: Side,
+        packet: &mut Ipv4Packet<'_>,
+        topology: &impl Topology,
+    ) -> Verdict {
+        match Segment::parse(packet) {
+            Ok(Some(segment)) => self.process_segment(now, side, packet, &segment, topology),
+            Ok(None) if packet.header.protocol() == protocol::ICMP => self.process_icmp(packet),
+            Ok(None) => Verdict::Punt,
+            Err(reason) => Verdict::Drop(DropReason::Malformed(reason)),
+        }
+    }
+
+    /// Ends connections that have been silent for too long, looking at no more than `budget`
+    /// records, so that a worker can bound the time it takes. Where both ends are to be told,
+    /// `send` gets a reset for each: an IPv4 packet to be routed.
+    pub fn expire(
+        &mut self,
+        now: Instant,
+        mut budget: usize,
+        mut send: impl FnMut(&[u8; tcp::RESET_LEN]),
+    ) {
+        self.fragments.expire(now);
+        while let Some(connection) = self.table.expire(now, &mut budget) {
+            self.counters.expired += 1;
+            if self.resets_on_expiry(&connection) {
+                resets(&connection).into_iter().flatten().for_each(|reset| send(&reset));
+            }
+            self.forget(now, &connection);
+        }
+    }
+
+    /// The connections.
+    #[must_use]
+    pub fn table(&self) -> &ConnectionTable {
+        &self.table
+    }
+
+    /// The rules, and the state of what they schedule.
+    #[must_use]
+    pub fn rules(&self) -> &Ruleset {
+        &self.rules
+    }
+
+    /// Packets of which fragments came, and which are not complete.
+    #[must_use]
+    pub fn incomplete_packets(&self) -> usize {
+        self.fragments.len()
+    }
+
+    /// Has a server take another share of its service's new connections; 0 is none, and those that
+    /// it has live on.
+    ///
+    /// # Panics
+    /// When there is no such server.
+    pub fn set_weight(&mut self, server: ServerId, weight: u16) {
+        self.rules.set_weight(server, weight);
+    }
+
+    /// The engine's own counters.
+    #[must_use]
+    pub fn counters(&self) -> &EngineCounters {
+        &self.counters
+    }
+
+    /// Counters of all services, by [`ServiceId`].
+    #[must_use]
+    pub fn service_counters(&self) -> &[ServiceCounters] {
+        &self.services
+    }
+
+    /// Counters of all servers, by [`ServerId`](crate::ServerId).
+    pub fn server_counters(&self) -> impl Iterator<Item = ServerCounters> {
+        self.rules.servers().iter().zip(&self.given).map(|(server, given)| ServerCounters {
+            connections: *given,
+            active: server.active,
+            inactive: server.inactive,
+        })
+    }
+
+    fn process_segment(
+        &mut self,
+        now: Instant,
+        side: Side,
+        packet: &Ipv4Packet<'_>,
+        segment: &Segment,
+        topology: &impl Topology,
+    ) -> Verdict {
+        match self.table.lookup(&segment.key) {
+            Some((id, direction)) if segment.goes(direction) && !self.reopens(id, segment) => {
+                self.process_hit(now, packet, segment, id, direction)
+            }
+            _ => self.process_miss(now, side, packet, segment, topology),
+        }
+    }
+
+    /// Whether a segment uses the endpoints of a connection that both ends are done with for a new
+    /// one (RFC 6191). The old one makes room when the new one is inserted.
+    fn reopens(&self, id: ConnectionId, segment: &Segment) -> bool {
+        matches!(segment.kind, SegmentKind::Tcp { flags, .. } if flags.opens())
+            && self.table.get(id).state().is_closing()
+    }
+
+    fn process_hit(
+        &mut self,
+        now: Instant,
+        packet: &Ipv4Packet<'_>,
+        segment: &Segment,
+        id: ConnectionId,
+        direction: Direction,
+    ) -> Verdict {
+        if packet.header.ttl() <= 1 {
+            return Verdict::Reply(Reply::TimeExceeded);
+        }
+        let record = self.table.get(id);
+        let (kind, before) = (record.kind(), record.state());
+        let translation = record.translation(direction);
+        let after = self.next_state(id, direction, segment);
+        let timeout = || timeouts_of(&self.config, &self.rules, kind).of(after);
+        let acknowledgment = match segment.kind {
+            SegmentKind::Tcp { flags, acknowledgment, .. } if flags.has(TcpFlags::ACK) => {
+                Some(acknowledgment)
+            }
+            _ => None,
+        };
+        self.table.note_packet(id, direction, acknowledgment, (after, timeout), now);
+        self.count(kind, direction, packet);
+        let ConnectionKind::Service(service, server) = kind else {
+            return Verdict::Translate(translation);
+        };
+        let is_active = after == ConnectionState::Established;
+        if is_active != (before == ConnectionState::Established) {
+            self.rules.move_connection(server, is_active);
+        }
+        Verdict::Translate(translation.with_mss_limit(self.rules.options(service).mss_limit))
+    }
+
+    fn next_state(
+        &mut self,
+        id: ConnectionId,
+        direction: Direction,
+        segment: &Segment,
+    ) -> ConnectionState {
+        let record = self.table.get(id);
+        match segment.kind {
+            SegmentKind::Tcp { flags, sequence, .. }
+                if flags.has(TcpFlags::RST) && !record.believes_reset(direction, sequence) =>
+            {
+                self.counters.disbelieved_resets += 1;
+                record.state()
+            }
+            // An opener alone gets nowhere, or a flood could fill the table with what must stay.
+            SegmentKind::Tcp { flags, .. }
+                if !flags.has(TcpFlags::RST)
+                    && direction == Direction::Inbound
+                    && record.is_unanswered() =>
+            {
+                record.state()
+            }
+            SegmentKind::Tcp { flags, .. } => record.state().after(direction, flags),
+            SegmentKind::Udp | SegmentKind::Echo { .. } => record.state().after_datagram(direction),
+        }
+    }
+
+    fn count(&mut self, kind: ConnectionKind, direction: Direction, packet: &Ipv4Packet<'_>) {
+        let ConnectionKind::Service(ServiceId(service), _) = kind else { return };
+        let counters = &mut self.services[service as usize];
+        let bytes = u64::from(packet.header.total_len());
+        match direction {
+            Direction::Inbound => {
+                counters.in_packets += 1;
+                counters.in_bytes += bytes;
+            }
+            Direction::Outbound => {
+                counters.out_packets += 1;
+                counters.out_bytes += bytes;
+            }
+        }
+    }
+
+    fn resets_on_expiry(&self, connection: &Connection) -> bool {
+        let is_wanted = match connection.kind() {
+            ConnectionKind::Service(service, _) => self.rules.options(service).reset_on_expiry,
+            ConnectionKind::Snat | ConnectionKind::Passthrough => self.config.reset_on_expiry,
+        };
+        is_wanted && connection.state() == ConnectionState::Established
+    }
+
+    /// Settles the accounts of a connection that has left the table.
+    fn forget(&mut self, now: Instant, connection: &Connection) {
+        match connection.kind() {
+            ConnectionKind::Service(service, server) => {
+                let is_active = connection.state() == ConnectionState::Established;
+                self.rules.remove_connection(server, is_active);
+                let client = connection.key(Direction::Inbound).src();
+                let counts = connection.state() != ConnectionState::SynRecv;
+                self.rules.release_client(service, server, *client.ip(), counts, now);
+                if connection.is_full_nat()
+                    && let Some(pool) = self.rules.local_pool(service, true)
+                {
+                    pool.release();
+                }
+            }
+            ConnectionKind::Snat => {
+                let host = *connection.key(Direction::Inbound).src().ip();
+                if let Some(pool) = self.rules.snat_pool(host) {
+                    pool.release();
+                }
+            }
+            ConnectionKind::Passthrough => {}
+        }
+    }
+}
+
+/// The timeouts of a connection.
+fn timeouts_of<'a>(
+    config: &'a EngineConfig,
+    rules: &'a Ruleset,
+    kind: ConnectionKind,
+) -> &'a Timeouts {
+    match kind {
+        ConnectionKind::Service(service, _) => &rules.options(service).timeouts,
+        ConnectionKind::Snat | ConnectionKind::Passthrough => &config.timeouts,
+    }
+}
+
+/// The resets that end a connection at both ends, each as if the other end had sent it; an end
+/// whose sequence numbers were never seen can't be told.
+fn resets(connection: &Connection) -> [Option<[u8; tcp::RESET_LEN]>; 2] {
+    [Direction::Inbound, Direction::Outbound].map(|direction| {
+        let sequence = connection.expected(direction)?;
+        let sent: FlowKey = connection.key(direction.opposite()).reverse();
+        Some(tcp::reset(sent.src(), sent.dst(), sequence))
+    })
+}

@@ -1,0 +1,297 @@
+//! Packets without a connection: opening one, or saying why not.
+
+use std::net::SocketAddrV4;
+
+use shunt_packet::{
+    ipv4::{Ipv4Packet, protocol},
+    tcp::TcpFlags,
+};
+
+use super::{Engine, Side, Topology, timeouts_of};
+use crate::{
+    connection::ConnectionKind,
+    flow::{Direction, FlowKey, Segment, SegmentKind},
+    ruleset::{ServerId, ServiceId},
+    service::OnUnknown,
+    source_pool::SourcePool,
+    state::ConnectionState,
+    table::{ConnectionId, ConnectionTable, InsertError},
+    time::Instant,
+    translation::Translation,
+    verdict::{DropReason, Reply, Verdict},
+};
+
+impl Engine {
+    pub(super) fn process_miss(
+        &mut self,
+        now: Instant,
+        side: Side,
+        packet: &Ipv4Packet<'_>,
+        segment: &Segment,
+        topology: &impl Topology,
+    ) -> Verdict {
+        if let Some(service) = self.rules.service(&segment.key)
+            && (side == Side::Outside || self.rules.serves_inside(service))
+        {
+            let on_unknown = self.rules.options(service).on_unknown;
+            return match refuse(packet, segment, on_unknown) {
+                Some(refusal) => refusal,
+                None => self.open_service(now, side, packet, segment, service),
+            };
+        }
+        let (src, dst) = (*segment.key.src().ip(), *segment.key.dst().ip());
+        if topology.is_local(dst) {
+            return Verdict::Punt;
+        }
+        match (side, topology.side_of(dst)) {
+            (Side::Inside, Some(Side::Outside)) => {
+                if let Some(translation) = self.one_packet_reply(packet, segment) {
+                    return translation;
+                }
+                if self.rules.snat_covers(src) {
+                    self.snat(now, packet, segment)
+                } else {
+                    Verdict::Punt
+                }
+            }
+            // Replies to what the outside opened must not be taken for connections to be SNATed.
+            (Side::Outside, Some(Side::Inside))
+                if self.rules.snat_covers(dst) && is_admitted(packet, segment) =>
+            {
+                let key = segment.key;
+                self.open(now, packet, key, key.reverse(), ConnectionKind::Passthrough)
+                    .unwrap_or_else(Verdict::Drop)
+            }
+            _ => Verdict::Punt,
+        }
+    }
+
+    fn open_service(
+        &mut self,
+        now: Instant,
+        side: Side,
+        packet: &Ipv4Packet<'_>,
+        segment: &Segment,
+        service: ServiceId,
+    ) -> Verdict {
+        let Some(chosen) = self.rules.choose(service, &segment.key, now) else {
+            return self.refuse_service(segment, service);
+        };
+        let is_datagram = matches!(segment.kind, SegmentKind::Udp);
+        if is_datagram && self.rules.options(service).one_packet {
+            return self.forward_one_packet(packet, segment, service, chosen);
+        }
+        // A server may already serve this very client endpoint through another service: the others
+        // are tried in its place then.
+        let vport = segment.key.dst().port();
+        for server in self.rules.candidates(service, chosen) {
+            let Some(real) = self.rules.usable_endpoint(server, vport) else { continue };
+            match self.open_to_server(now, side, packet, segment, (service, server), real) {
+                Err(DropReason::TupleInUse) => {}
+                result => return result.unwrap_or_else(Verdict::Drop),
+            }
+        }
+        Verdict::Drop(DropReason::TupleInUse)
+    }
+
+    fn refuse_service(&mut self, segment: &Segment, service: ServiceId) -> Verdict {
+        self.services[service.0 as usize].refused += 1;
+        Verdict::Reply(match segment.kind {
+            SegmentKind::Tcp { .. } => Reply::Reset,
+            SegmentKind::Udp | SegmentKind::Echo { .. } => Reply::PortUnreachable,
+        })
+    }
+
+    fn open_to_server(
+        &mut self,
+        now: Instant,
+        side: Side,
+        packet: &Ipv4Packet<'_>,
+        segment: &Segment,
+        (service, server): (ServiceId, ServerId),
+        real: SocketAddrV4,
+    ) -> Result<Verdict, DropReason> {
+        let key = segment.key;
+        let client = key.src();
+        let kind = ConnectionKind::Service(service, server);
+        let table = &self.table;
+        let seen_as = match self.rules.local_pool(service, side == Side::Inside) {
+            None => client,
+            Some(pool) => allocate(table, pool, client, real, key.protocol())
+                .ok_or(DropReason::LocalPortsExhausted)?,
+        };
+        let outbound = FlowKey::new(key.protocol(), real, seen_as);
+        let opened = self.open(now, packet, key, outbound, kind);
+        if opened.is_err()
+            && let Some(pool) = self.rules.local_pool(service, side == Side::Inside)
+        {
+            pool.release();
+        }
+        let opened = opened?;
+        self.rules.note_client(service, server, *client.ip(), now);
+        Ok(opened)
+    }
+
+    fn snat(&mut self, now: Instant, packet: &Ipv4Packet<'_>, segment: &Segment) -> Verdict {
+        if let Some(refusal) = refuse(packet, segment, self.config.on_unknown) {
+            return refusal;
+        }
+        let key = segment.key;
+        let host = key.src();
+        let Some(pool) = self.rules.snat_pool(*host.ip()) else { return Verdict::Punt };
+        let Some(seen_as) = allocate(&self.table, pool, host, key.dst(), key.protocol()) else {
+            return Verdict::Drop(DropReason::SnatPortsExhausted);
+        };
+        let replies = FlowKey::new(key.protocol(), key.dst(), seen_as);
+        let opened = self.open(now, packet, key, replies, ConnectionKind::Snat);
+        if opened.is_err()
+            && let Some(pool) = self.rules.snat_pool(*host.ip())
+        {
+            pool.release();
+        }
+        opened.unwrap_or_else(Verdict::Drop)
+    }
+
+    /// Sends a datagram to a server, and keeps no connection.
+    fn forward_one_packet(
+        &mut self,
+        packet: &Ipv4Packet<'_>,
+        segment: &Segment,
+        service: ServiceId,
+        server: ServerId,
+    ) -> Verdict {
+        let key = segment.key;
+        let Some(real) = self.rules.usable_endpoint(server, key.dst().port()) else {
+            return self.refuse_service(segment, service);
+        };
+        self.services[service.0 as usize].connections += 1;
+        self.given[server.0 as usize] += 1;
+        self.count(ConnectionKind::Service(service, server), Direction::Inbound, packet);
+        let leaves_as = FlowKey::new(key.protocol(), key.src(), real);
+        Verdict::Translate(Translation::between(&key, leaves_as))
+    }
+
+    /// What becomes of a datagram from a server of a one-packet service, if it is one.
+    fn one_packet_reply(&mut self, packet: &Ipv4Packet<'_>, segment: &Segment) -> Option<Verdict> {
+        if !matches!(segment.kind, SegmentKind::Udp) {
+            return None;
+        }
+        let key = segment.key;
+        let (service, virtual_endpoint) = self.rules.one_packet_source(key.src())?;
+        if packet.header.ttl() <= 1 {
+            return Some(Verdict::Reply(Reply::TimeExceeded));
+        }
+        let counters = &mut self.services[service.0 as usize];
+        counters.out_packets += 1;
+        counters.out_bytes += u64::from(packet.header.total_len());
+        let leaves_as = FlowKey::new(key.protocol(), virtual_endpoint, key.dst());
+        Some(Verdict::Translate(Translation::between(&key, leaves_as)))
+    }
+
+    /// Adds a connection and translates the packet that opens it.
+    fn open(
+        &mut self,
+        now: Instant,
+        packet: &Ipv4Packet<'_>,
+        inbound: FlowKey,
+        outbound: FlowKey,
+        kind: ConnectionKind,
+    ) -> Result<Verdict, DropReason> {
+        let state = match (inbound.protocol(), kind) {
+            (protocol::UDP, _) => ConnectionState::UdpOneWay,
+            (protocol::ICMP, _) => ConnectionState::Icmp,
+            (_, ConnectionKind::Snat) => ConnectionState::SynSent,
+            _ => ConnectionState::SynRecv,
+        };
+        let id = self.insert(now, inbound, outbound, kind, state)?;
+        self.counters.opened += 1;
+        let mut mss_limit = None;
+        if let ConnectionKind::Service(service, server) = kind {
+            self.services[service.0 as usize].connections += 1;
+            self.given[server.0 as usize] += 1;
+            self.rules.add_connection(server, false);
+            mss_limit = self.rules.options(service).mss_limit;
+        }
+        self.count(kind, Direction::Inbound, packet);
+        let translation = self.table.get(id).translation(Direction::Inbound);
+        Ok(Verdict::Translate(translation.with_mss_limit(mss_limit)))
+    }
+
+    /// Inserts into the table, in the place of connections that both ends are done with, and if it
+    /// is full of one that is half open.
+    fn insert(
+        &mut self,
+        now: Instant,
+        inbound: FlowKey,
+        outbound: FlowKey,
+        kind: ConnectionKind,
+        state: ConnectionState,
+    ) -> Result<ConnectionId, DropReason> {
+        let timeout = timeouts_of(&self.config, &self.rules, kind).of(state);
+        let mut may_evict = true;
+        loop {
+            match self.table.insert(inbound, outbound, kind, (state, timeout), now) {
+                Ok(id) => return Ok(id),
+                Err(InsertError::InUse(id)) if self.table.get(id).state().is_closing() => {
+                    self.counters.replaced += 1;
+                    self.remove(now, id);
+                }
+                Err(InsertError::InUse(_)) => return Err(DropReason::TupleInUse),
+                Err(InsertError::Full) => {
+                    let victim = if may_evict { self.table.evictable() } else { None };
+                    let victim = victim.ok_or(DropReason::TableFull)?;
+                    self.counters.evicted += 1;
+                    self.remove(now, victim);
+                    may_evict = false;
+                }
+            }
+        }
+    }
+
+    fn remove(&mut self, now: Instant, id: ConnectionId) {
+        let removed = self.table.remove(id);
+        self.forget(now, &removed);
+    }
+}
+
+/// A source endpoint for a connection of `host` with `peer`: one on which no other connection
+/// expects packets from that peer. So one endpoint serves many peers (RFC 4787, "address and
+/// port-dependent mapping"). The host's own endpoint is none: who poses as one of the director's
+/// addresses gets another.
+fn allocate(
+    table: &ConnectionTable,
+    pool: &mut SourcePool,
+    host: SocketAddrV4,
+    peer: SocketAddrV4,
+    protocol: u8,
+) -> Option<SocketAddrV4> {
+    pool.allocate(*host.ip(), host.port(), |endpoint| {
+        let replies = FlowKey::new(protocol, peer, endpoint);
+        let is_closing = |(id, _)| table.get(id).state().is_closing();
+        endpoint != host && table.lookup(&replies).is_none_or(is_closing)
+    })
+}
+
+/// Why a packet without a connection may not open one, if so: it is no first packet, or would go no
+/// further.
+fn refuse(packet: &Ipv4Packet<'_>, segment: &Segment, on_unknown: OnUnknown) -> Option<Verdict> {
+    match segment.kind {
+        SegmentKind::Tcp { flags, .. } if flags.has(TcpFlags::RST) => {
+            Some(Verdict::Drop(DropReason::UnknownConnection))
+        }
+        SegmentKind::Tcp { flags, .. } if !flags.opens() => Some(match on_unknown {
+            OnUnknown::Reset => Verdict::Reply(Reply::Reset),
+            OnUnknown::Drop => Verdict::Drop(DropReason::UnknownConnection),
+        }),
+        SegmentKind::Echo { is_request: false } => {
+            Some(Verdict::Drop(DropReason::UnknownConnection))
+        }
+        _ if packet.header.ttl() <= 1 => Some(Verdict::Reply(Reply::TimeExceeded)),
+        _ => None,
+    }
+}
+
+/// Whether a packet may open a connection that translates nothing.
+fn is_admitted(packet: &Ipv4Packet<'_>, segment: &Segment) -> bool {
+    segment.opens() && packet.header.ttl() > 1
+}

@@ -1,0 +1,24 @@
+use super::usable;
+use crate::server::Server;
+
+/// Weighted failover: the usable server of highest weight takes all.
+pub(super) fn pick(servers: &[Server]) -> Option<usize> {
+    usable(servers).rev().max_by_key(|(_, server)| server.weight).map(|(index, _)| index)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::testing::*, pick};
+
+    #[test]
+    fn the_highest_weight_that_can() {
+        let mut servers = servers(&[1, 65535, 65534, 65535]);
+        assert_eq!(pick(&servers), Some(1));
+        servers[1].overloaded = true;
+        assert_eq!(pick(&servers), Some(3));
+        servers[3].weight = 0;
+        assert_eq!(pick(&servers), Some(2));
+        servers[1].overloaded = false;
+        assert_eq!(pick(&servers), Some(1), "back as soon as it can");
+    }
+}

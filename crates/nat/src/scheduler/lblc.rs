@@ -1,0 +1,102 @@
+use std::net::SocketAddrV4;
+
+use super::{
+    Request,
+    destinations::{Destinations, is_overloaded},
+    wlc,
+};
+use crate::server::Server;
+
+/// Locality-based least-connection: all connections to one virtual address go to one server. When
+/// that is gone, not usable, or [overloaded](is_overloaded) while another is not, the
+/// [weighted least-connection](wlc) server takes over, and keeps it.
+///
+/// After Zhang: Job Scheduling Algorithms in Linux Virtual Server.
+#[derive(Debug)]
+pub(crate) struct LocalityLeastConnection {
+    assigned: Destinations<SocketAddrV4>,
+}
+
+impl LocalityLeastConnection {
+    pub(crate) fn new() -> LocalityLeastConnection {
+        LocalityLeastConnection { assigned: Destinations::new() }
+    }
+
+    pub(crate) fn pick(&mut self, servers: &[Server], request: &Request) -> Option<usize> {
+        let destination = *request.virtual_endpoint.ip();
+        let assigned = self.assigned.ask(destination, request.now).and_then(|endpoint| {
+            servers
+                .iter()
+                .position(|server| server.endpoint == *endpoint && can_stay(server, servers))
+        });
+        if assigned.is_some() {
+            return assigned;
+        }
+        let picked = wlc::pick(servers)?;
+        self.assigned.remember(destination, servers[picked].endpoint, request.now);
+        Some(picked)
+    }
+}
+
+fn can_stay(server: &Server, servers: &[Server]) -> bool {
+    server.is_usable() && !is_overloaded(server, servers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{SchedulerKind::LocalityLeastConnection, testing::*};
+
+    #[test]
+    fn one_server_for_one_destination() {
+        let mut servers = servers(&[10, 10, 10]);
+        let mut scheduler = scheduler(LocalityLeastConnection, &servers);
+        for client in 0..10 {
+            let picked = scheduler.pick(&servers, &request_to(client, 1, 80));
+            assert_eq!(picked, Some(0), "at its weight, not above");
+            servers[0].active += 1;
+        }
+        assert_eq!(scheduler.pick(&servers, &request_to(1, 2, 80)), Some(1), "least connections");
+        assert_eq!(scheduler.pick(&servers, &request_to(1, 1, 443)), Some(0));
+    }
+
+    #[test]
+    fn an_overloaded_server_hands_over_for_good() {
+        let mut servers = [loaded(1, 10, 0, 0), loaded(2, 10, 5, 0), loaded(3, 10, 6, 0)];
+        let mut scheduler = scheduler(LocalityLeastConnection, &servers);
+        assert_eq!(scheduler.pick(&servers, &request(1)), Some(0));
+        servers[0].active = 11;
+        assert_eq!(scheduler.pick(&servers, &request(1)), Some(0), "nobody has half its load");
+        servers[1].active = 4;
+        assert_eq!(scheduler.pick(&servers, &request(1)), Some(1));
+        servers[0].active = 0;
+        assert_eq!(scheduler.pick(&servers, &request(1)), Some(1));
+    }
+
+    #[test]
+    fn what_is_not_usable_or_gone_is_replaced() {
+        let mut servers = servers(&[1, 1, 1]);
+        let mut scheduler = scheduler(LocalityLeastConnection, &servers);
+        assert_eq!(scheduler.pick(&servers, &request(1)), Some(0));
+        servers[0].overloaded = true;
+        assert_eq!(scheduler.pick(&servers, &request(1)), Some(1));
+        servers[0].overloaded = false;
+        servers[1].weight = 0;
+        assert_eq!(scheduler.pick(&servers, &request(1)), Some(0));
+        let rest = &servers[1..];
+        scheduler.servers_changed(rest);
+        assert_eq!(scheduler.pick(rest, &request(1)), Some(1));
+        servers.reverse();
+        scheduler.servers_changed(&servers);
+        assert_eq!(scheduler.pick(&servers, &request(1)), Some(0), "by who it is, not where");
+    }
+
+    #[test]
+    fn forgets_after_a_day() {
+        let mut servers = servers(&[9, 9]);
+        let mut scheduler = scheduler(LocalityLeastConnection, &servers);
+        assert_eq!(scheduler.pick(&servers, &request(1)), Some(0));
+        servers[0].active = 1;
+        assert_eq!(scheduler.pick(&servers, &later(request(1), 86_400)), Some(0));
+        assert_eq!(scheduler.pick(&servers, &later(request(1), 2 * 86_400 + 1)), Some(1));
+    }
+}

@@ -1,0 +1,187 @@
+use std::{cmp::Reverse, net::SocketAddrV4};
+
+use super::{
+    Request,
+    destinations::{Destinations, EXPIRY, is_overloaded},
+    load::PerWeight,
+    positions::Positions,
+    usable, wlc,
+};
+use crate::{server::Server, time::Instant};
+
+/// Locality-based least-connection with replication: connections to one virtual address go to the
+/// [weighted least-connection](wlc) server of a set. When that is [overloaded](is_overloaded)
+/// while one of all the servers is not, or the set has no usable server, the least loaded of all
+/// joins the set. When the set did not change for a day, the most loaded leaves it.
+///
+/// After Zhang: Job Scheduling Algorithms in Linux Virtual Server.
+#[derive(Debug)]
+pub(crate) struct LocalityLeastConnectionReplicated {
+    assigned: Destinations<ServerSet>,
+}
+
+#[derive(Debug)]
+struct ServerSet {
+    /// Never empty, but while a change of the servers left none.
+    members: Vec<SocketAddrV4>,
+    last_changed: Instant,
+}
+
+impl LocalityLeastConnectionReplicated {
+    pub(crate) fn new() -> LocalityLeastConnectionReplicated {
+        LocalityLeastConnectionReplicated { assigned: Destinations::new() }
+    }
+
+    /// Steps over the servers times the size of the set, which is small unless nearly all servers
+    /// are overloaded.
+    pub(crate) fn pick(&mut self, servers: &[Server], request: &Request) -> Option<usize> {
+        let destination = *request.virtual_endpoint.ip();
+        if let Some(set) = self.assigned.ask(destination, request.now) {
+            return set.pick(servers, request.now);
+        }
+        let picked = wlc::pick(servers)?;
+        let set = ServerSet { members: vec![servers[picked].endpoint], last_changed: request.now };
+        self.assigned.remember(destination, set, request.now);
+        Some(picked)
+    }
+
+    pub(crate) fn servers_changed(&mut self, servers: &[Server]) {
+        let positions = Positions::of(servers);
+        for set in self.assigned.values_mut() {
+            set.members.retain(|endpoint| positions.get(endpoint).is_some());
+        }
+    }
+}
+
+impl ServerSet {
+    fn pick(&mut self, servers: &[Server], now: Instant) -> Option<usize> {
+        let picked = match self.least_loaded(servers) {
+            Some(member) if !is_overloaded(&servers[member], servers) => member,
+            _ => {
+                let picked = wlc::pick(servers)?;
+                self.add(servers[picked].endpoint, now);
+                picked
+            }
+        };
+        if self.members.len() > 1 && now.since(self.last_changed) > EXPIRY {
+            self.remove_most_loaded(servers, now);
+        }
+        Some(picked)
+    }
+
+    fn least_loaded(&self, servers: &[Server]) -> Option<usize> {
+        usable(servers)
+            .filter(|(_, server)| self.members.contains(&server.endpoint))
+            .min_by_key(|(_, server)| PerWeight::of(server))
+            .map(|(index, _)| index)
+    }
+
+    fn add(&mut self, endpoint: SocketAddrV4, now: Instant) {
+        if !self.members.contains(&endpoint) {
+            self.members.push(endpoint);
+            self.last_changed = now;
+        }
+    }
+
+    /// One that is not usable counts as more loaded than any that is.
+    fn remove_most_loaded(&mut self, servers: &[Server], now: Instant) {
+        let most_loaded = servers
+            .iter()
+            .filter(|server| self.members.contains(&server.endpoint))
+            .min_by_key(|server| Reverse((!server.is_usable(), PerWeight::of(server))));
+        if let Some(most_loaded) = most_loaded {
+            self.members.retain(|endpoint| *endpoint != most_loaded.endpoint);
+            self.last_changed = now;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{SchedulerKind::LocalityLeastConnectionReplicated, testing::*};
+
+    const DAY: u64 = 86_400;
+
+    #[test]
+    fn the_set_grows_under_load_and_is_shared() {
+        let mut servers = servers(&[10, 10, 10]);
+        let mut scheduler = scheduler(LocalityLeastConnectionReplicated, &servers);
+        assert_eq!(scheduler.pick(&servers, &request(1)), Some(0));
+        servers[0].active = 10;
+        assert_eq!(scheduler.pick(&servers, &request(1)), Some(0), "at its weight, not above");
+        servers[0].active = 11;
+        assert_eq!(scheduler.pick(&servers, &request(1)), Some(1), "a second one");
+        servers[1].active = 8;
+        assert_eq!(scheduler.pick(&servers, &request(1)), Some(1), "not the third one");
+        servers[0].active = 7;
+        assert_eq!(scheduler.pick(&servers, &request(1)), Some(0), "the first is still in");
+    }
+
+    #[test]
+    fn the_set_shrinks_with_time() {
+        let mut servers = servers(&[10, 10, 10]);
+        let mut scheduler = scheduler(LocalityLeastConnectionReplicated, &servers);
+        scheduler.pick(&servers, &request(1));
+        servers[0].active = 11;
+        assert_eq!(scheduler.pick(&servers, &request(1)), Some(1));
+        servers[1].active = 3;
+        assert_eq!(scheduler.pick(&servers, &later(request(1), DAY)), Some(1));
+        servers[0].active = 2;
+        assert_eq!(scheduler.pick(&servers, &later(request(1), DAY)), Some(0), "still in");
+        servers[0].active = 4;
+        assert_eq!(scheduler.pick(&servers, &later(request(1), DAY + 1)), Some(1));
+        servers[0].active = 0;
+        assert_eq!(scheduler.pick(&servers, &later(request(1), DAY + 3)), Some(1), "it is out");
+        servers[1].active = 10;
+        let much_later = later(request(1), 2 * DAY + 2);
+        for _ in 0..2 {
+            assert_eq!(scheduler.pick(&servers, &much_later), Some(1), "the last one stays");
+        }
+    }
+
+    #[test]
+    fn what_is_not_usable_is_stepped_over_and_leaves_first() {
+        let mut servers = servers(&[10, 10, 10]);
+        let mut scheduler = scheduler(LocalityLeastConnectionReplicated, &servers);
+        scheduler.pick(&servers, &request(1));
+        servers[0].overloaded = true;
+        assert_eq!(scheduler.pick(&servers, &request(1)), Some(1));
+        servers[1].active = 9;
+        assert_eq!(scheduler.pick(&servers, &later(request(1), DAY)), Some(1));
+        assert_eq!(scheduler.pick(&servers, &later(request(1), DAY + 1)), Some(1));
+        servers[0].overloaded = false;
+        assert_eq!(scheduler.pick(&servers, &later(request(1), DAY + 2)), Some(1), "0 is out");
+    }
+
+    #[test]
+    fn one_that_left_and_came_back_is_not_in_the_set() {
+        let mut servers = servers(&[10, 10]);
+        let mut scheduler = scheduler(LocalityLeastConnectionReplicated, &servers);
+        scheduler.pick(&servers, &request(1));
+        servers[0].active = 11;
+        assert_eq!(scheduler.pick(&servers, &request(1)), Some(1));
+        scheduler.servers_changed(&servers[1..]);
+        scheduler.servers_changed(&servers);
+        servers[0].active = 0;
+        servers[1].active = 10;
+        assert_eq!(scheduler.pick(&servers, &request(1)), Some(1));
+    }
+
+    #[test]
+    fn the_set_follows_its_servers_and_outlives_their_leaving() {
+        let mut servers = servers(&[10, 10, 10]);
+        let mut scheduler = scheduler(LocalityLeastConnectionReplicated, &servers);
+        assert_eq!(scheduler.pick(&servers, &request(1)), Some(0));
+        servers[0].active = 5;
+        servers.reverse();
+        scheduler.servers_changed(&servers);
+        assert_eq!(scheduler.pick(&servers, &request(1)), Some(2));
+        let rest = &servers[..2];
+        scheduler.servers_changed(rest);
+        assert_eq!(scheduler.pick(rest, &request(1)), Some(0));
+        scheduler.servers_changed(&[]);
+        assert_eq!(scheduler.pick(&[], &request(1)), None);
+        scheduler.servers_changed(rest);
+        assert_eq!(scheduler.pick(rest, &request(1)), Some(0));
+    }
+}

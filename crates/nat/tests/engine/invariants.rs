@@ -1,0 +1,220 @@
+//! What holds whatever happens, checked after every step of every test.
+
+use std::{fmt::Debug, ops::Range};
+
+use shunt_nat::{
+    Connection, ConnectionKind, ConnectionState,
+    Direction::{self, Inbound, Outbound},
+    Engine, EngineCounters, FlowKey, ForwardingMode, Rules, ServerId, ServiceId,
+};
+use shunt_packet::ipv4::{Ipv4Packet, protocol};
+
+/// Says which invariant does not hold, if one doesn't. Takes time in proportion to the table.
+pub(crate) fn check(engine: &Engine, rules: &Rules) -> Result<(), String> {
+    counters_balance(engine)?;
+    servers_are_accounted_for(engine, rules)?;
+    pools_are_accounted_for(engine, rules)?;
+    clients_keep_servers_of_their_service(engine, rules)?;
+    for connection in engine.table().iter() {
+        let found = keys_are_its_own(engine, connection)
+            .and_then(|()| server_is_its_services(connection, rules))
+            .and_then(|()| translations_are_inverses(connection));
+        found.map_err(|error| format!("{error}: {:?}", connection.key(Inbound)))?;
+    }
+    Ok(())
+}
+
+fn equal<T>(what: &str, counted: &T, there: &T) -> Result<(), String>
+where
+    T: PartialEq + Debug,
+{
+    if counted == there { Ok(()) } else { Err(format!("{what}: {counted:?}, not {there:?}")) }
+}
+
+fn counters_balance(engine: &Engine) -> Result<(), String> {
+    let table = engine.table();
+    let EngineCounters { opened, expired, replaced, evicted, .. } = *engine.counters();
+    equal("records", &table.len(), &table.iter().count())?;
+    let not_ended = opened - expired - replaced - evicted;
+    equal("opened and not ended", &not_ended, &(table.len() as u64))?;
+    let by_service: u64 = engine.service_counters().iter().map(|service| service.connections).sum();
+    let by_server: u64 = engine.server_counters().map(|server| server.connections).sum();
+    equal("connections by service and by server", &by_service, &by_server)
+}
+
+/// Active and inactive connections are those in the table, and the thresholds follow.
+fn servers_are_accounted_for(engine: &Engine, rules: &Rules) -> Result<(), String> {
+    let mut in_table = vec![(0, 0); engine.rules().servers().len()];
+    for connection in engine.table().iter() {
+        if let ConnectionKind::Service(_, ServerId(server)) = connection.kind() {
+            let (active, inactive) = &mut in_table[server as usize];
+            let is_active = connection.state() == ConnectionState::Established;
+            *(if is_active { active } else { inactive }) += 1;
+        }
+    }
+    let counted: Vec<_> =
+        engine.server_counters().map(|server| (server.active, server.inactive)).collect();
+    equal("active and inactive", &counted, &in_table)?;
+
+    let configured =
+        rules.services.iter().flat_map(|service| service.servers.iter().chain(&service.fallback));
+    for (server, real) in engine.rules().servers().iter().zip(configured) {
+        let limit = match real.upper_threshold {
+            0 => u32::MAX,
+            limit => limit,
+        };
+        if server.connections() >= limit && !server.overloaded {
+            return Err(format!("{} is not overloaded", server.endpoint));
+        }
+    }
+    Ok(())
+}
+
+/// Endpoints in use are those of the connections in the table.
+fn pools_are_accounted_for(engine: &Engine, rules: &Rules) -> Result<(), String> {
+    let mut snat = vec![0; rules.snat.len()];
+    let (mut local, mut hairpin) = (0, 0);
+    for connection in engine.table().iter() {
+        let seen_as = *connection.key(Outbound).dst().ip();
+        let host = *connection.key(Inbound).src().ip();
+        match connection.kind() {
+            ConnectionKind::Snat => {
+                let rule = rules.snat.iter().position(|rule| rule.from.contains(&host));
+                let rule = rule.ok_or("no rule covers an outbound connection")?;
+                snat[rule] += 1;
+                if !rules.snat[rule].to.contains(&seen_as) {
+                    return Err(format!("{seen_as} is not the rule's"));
+                }
+            }
+            ConnectionKind::Service(ServiceId(service), _) if connection.is_full_nat() => {
+                let (sources, count) = match rules.services[service as usize].mode {
+                    ForwardingMode::FullNat => (&rules.local_addresses[..], &mut local),
+                    ForwardingMode::Nat => (rules.hairpin.as_slice(), &mut hairpin),
+                };
+                *count += 1;
+                if !sources.iter().any(|source| source.address == seen_as) {
+                    return Err(format!("{seen_as} is not the pool's"));
+                }
+            }
+            ConnectionKind::Service(..) | ConnectionKind::Passthrough => {}
+        }
+    }
+    let rules = engine.rules();
+    let in_use: Vec<_> = rules.snat_usage().map(|usage| usage.in_use).collect();
+    equal("SNAT endpoints", &in_use, &snat)?;
+    equal("local endpoints", &rules.local_usage().in_use, &local)?;
+    equal("hairpin endpoints", &rules.hairpin_usage().in_use, &hairpin)
+}
+
+/// The places of each service's servers, the fallback not counted.
+fn servers_of(rules: &Rules) -> Vec<Range<u32>> {
+    let mut next = 0;
+    rules
+        .services
+        .iter()
+        .map(|service| {
+            let servers = next..next + service.servers.len() as u32;
+            next = servers.end + u32::from(service.fallback.is_some());
+            servers
+        })
+        .collect()
+}
+
+fn clients_keep_servers_of_their_service(engine: &Engine, rules: &Rules) -> Result<(), String> {
+    let servers = servers_of(rules);
+    for (ServiceId(service), client, ServerId(server)) in engine.rules().kept_servers() {
+        if !servers[service as usize].contains(&server) {
+            return Err(format!("{client} keeps a server of another service"));
+        }
+    }
+    Ok(())
+}
+
+/// Both keys lead to this connection: no other has one of them, and the index is whole.
+fn keys_are_its_own(engine: &Engine, connection: &Connection) -> Result<(), String> {
+    for direction in [Inbound, Outbound] {
+        let key = connection.key(direction);
+        let (id, found) = engine.table().lookup(&key).ok_or_else(|| format!("{key:?} is lost"))?;
+        let is_ambiguous = connection.key(Inbound) == connection.key(Outbound);
+        if !std::ptr::eq(engine.table().get(id), connection)
+            || (found != direction && !is_ambiguous)
+        {
+            return Err(format!("{key:?} is another's"));
+        }
+    }
+    Ok(())
+}
+
+fn server_is_its_services(connection: &Connection, rules: &Rules) -> Result<(), String> {
+    let ConnectionKind::Service(ServiceId(service), ServerId(server)) = connection.kind() else {
+        return Ok(());
+    };
+    let its = servers_of(rules)[service as usize].clone();
+    let has_fallback = rules.services[service as usize].fallback.is_some();
+    let is_its = its.contains(&server) || (has_fallback && server == its.end);
+    if is_its { Ok(()) } else { Err(format!("server {server} is not one of {its:?}")) }
+}
+
+/// What comes in, is answered, and has its answer go out, is the answer that its sender expects; the
+/// same the other way round; and not a bit of a checksum is lost.
+fn translations_are_inverses(connection: &Connection) -> Result<(), String> {
+    for direction in [Inbound, Outbound] {
+        let there = packet(&connection.key(direction), direction);
+        let answer = turned_round(&translated(&there, connection, direction));
+        let expected = packet(&connection.key(direction.opposite()), direction.opposite());
+        equal("endpoints", &endpoints(&answer), &endpoints(&expected))?;
+        let back = turned_round(&translated(&answer, connection, direction.opposite()));
+        equal("there and back", &back, &there)?;
+    }
+    Ok(())
+}
+
+fn translated(packet: &[u8], connection: &Connection, direction: Direction) -> Vec<u8> {
+    let mut bytes = packet.to_vec();
+    let mut view = Ipv4Packet::parse(&mut bytes).expect("a sound IPv4 header");
+    connection.translation(direction).apply(&mut view);
+    bytes
+}
+
+/// A bare packet with this key. Its checksums stand for any.
+fn packet(key: &FlowKey, direction: Direction) -> Vec<u8> {
+    const CHECKSUM: [u8; 2] = [0x12, 0x34];
+    let (src, dst) = (key.src(), key.dst());
+    let ports = [src.port().to_be_bytes(), dst.port().to_be_bytes()].concat();
+    let transport = match (key.protocol(), direction) {
+        (protocol::TCP, _) => {
+            [&ports[..], &[0; 8], &[5 << 4, 0, 0, 0], &CHECKSUM, &[0; 2]].concat()
+        }
+        (protocol::UDP, _) => [&ports[..], &[0, 8], &CHECKSUM].concat(),
+        (_, Inbound) => [&[8, 0], &CHECKSUM[..], &ports[..2], &[0; 2]].concat(),
+        (_, Outbound) => [&[0, 0], &CHECKSUM[..], &ports[2..], &[0; 2]].concat(),
+    };
+    let length = 20 + transport.len() as u8;
+    let header = [0x45, 0, 0, length, 0, 0, 0, 0, 64, key.protocol(), CHECKSUM[0], CHECKSUM[1]];
+    [&header, &src.ip().octets()[..], &dst.ip().octets(), &transport].concat()
+}
+
+/// What the receiver of a packet answers: source and destination are exchanged, and an echo request
+/// becomes a reply. Checksums cover the same words still, but for ICMP's, which is of no matter here.
+fn turned_round(packet: &[u8]) -> Vec<u8> {
+    let mut bytes = packet.to_vec();
+    bytes[12..16].copy_from_slice(&packet[16..20]);
+    bytes[16..20].copy_from_slice(&packet[12..16]);
+    if packet[9] == protocol::ICMP {
+        bytes[20] = 8 - packet[20];
+    } else {
+        bytes[20..22].copy_from_slice(&packet[22..24]);
+        bytes[22..24].copy_from_slice(&packet[20..22]);
+    }
+    bytes
+}
+
+/// Addresses, and ports or an echo's type and identifier.
+fn endpoints(packet: &[u8]) -> Vec<u8> {
+    let transport = if packet[9] == protocol::ICMP {
+        [&packet[20..21], &packet[24..26]].concat()
+    } else {
+        packet[20..24].to_vec()
+    };
+    [&packet[12..20], &transport].concat()
+}
