@@ -1,0 +1,106 @@
+use shunt_nat::{
+    ConnectionState::{self, SynRecv, SynSent},
+    Direction,
+};
+
+use crate::{
+    flow::Flow,
+    state::{after_datagram, after_tcp, is_half_open},
+    wire::{ACK, Kind, RST},
+};
+
+/// How far beyond what is expected next a reset's sequence number may lie.
+pub(crate) const RESET_WINDOW: u32 = 1 << 20;
+
+/// A connection: what its packets look like as they arrive, by direction. A packet of either
+/// direction leaves as the reverse of the other.
+#[derive(Clone, Debug)]
+pub(crate) struct Connection {
+    pub(crate) flows: [Flow; 2],
+    pub(crate) owner: Owner,
+    /// Where its source endpoint is from, if that is translated.
+    pub(crate) pool: Option<PoolName>,
+    pub(crate) state: ConnectionState,
+    /// When the last packet came, in milliseconds.
+    pub(crate) last_seen: u64,
+    /// By direction, the sequence number that the receiver expects next, if it ever said.
+    pub(crate) expected: [Option<u32>; 2],
+}
+
+/// What a connection was opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// Places of the service and, among all servers of all services, of the server.
+    Service(usize, usize),
+    Snat,
+    Passthrough,
+}
+
+/// A pool of source endpoints; SNAT has one for each rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PoolName {
+    Snat(usize),
+    Local,
+    Hairpin,
+}
+
+impl Connection {
+    pub(crate) fn flow(&self, direction: Direction) -> Flow {
+        self.flows[direction as usize]
+    }
+
+    /// What packets of this direction leave as.
+    pub(crate) fn leaves_as(&self, direction: Direction) -> Flow {
+        self.flow(direction.opposite()).reverse()
+    }
+
+    pub(crate) fn server(&self) -> Option<usize> {
+        match self.owner {
+            Owner::Service(_, server) => Some(server),
+            Owner::Snat | Owner::Passthrough => None,
+        }
+    }
+
+    /// A packet came. Returns false when it is a reset that is not believed.
+    pub(crate) fn see(&mut self, direction: Direction, kind: Kind, now: u64) -> bool {
+        self.last_seen = now;
+        let Kind::Tcp { flags, sequence, acknowledgment } = kind else {
+            self.state = after_datagram(self.state, direction);
+            return true;
+        };
+        let before = self.state;
+        let is_reset = flags & RST != 0;
+        let is_believed = !is_reset || self.believes_reset(direction, sequence);
+        if is_believed && (is_reset || direction == Direction::Outbound || self.is_answered()) {
+            self.state = after_tcp(before, direction, flags);
+        }
+        if flags & ACK != 0 {
+            self.acknowledge(direction.opposite(), acknowledgment, before);
+        }
+        is_believed
+    }
+
+    /// RFC 5961, section 3.2: a reset counts if its sequence number is in the window. That of a
+    /// handshake always does; so does one whose receiver never said what it expects.
+    fn believes_reset(&self, direction: Direction, sequence: u32) -> bool {
+        let expected = self.expected[direction as usize];
+        is_half_open(self.state)
+            || expected.is_none_or(|expected| sequence.wrapping_sub(expected) < RESET_WINDOW)
+    }
+
+    /// Until the other end has answered a SYN, its sender alone gets nowhere.
+    fn is_answered(&self) -> bool {
+        let is_handshake = matches!(self.state, SynSent | SynRecv);
+        !is_handshake || self.expected[Direction::Inbound as usize].is_some()
+    }
+
+    /// Of segments in `direction`, all below `next` have come. What is acknowledged never goes
+    /// back, except in a handshake, which may begin anew.
+    fn acknowledge(&mut self, direction: Direction, next: u32, state: ConnectionState) {
+        let expected = &mut self.expected[direction as usize];
+        let is_older = expected.is_some_and(|known| next.wrapping_sub(known) > i32::MAX as u32);
+        if is_half_open(state) || !is_older {
+            *expected = Some(next);
+        }
+    }
+}

@@ -1,0 +1,51 @@
+use std::net::SocketAddrV4;
+
+use shunt_nat::{Direction, Engine, PoolUsage};
+
+use crate::{
+    connection::{Connection, PoolName},
+    flow::Flow,
+    outcome::Outcome,
+};
+
+/// What the engine did in this step: where several things are right, the model does the same.
+#[derive(Clone, Copy)]
+pub(crate) struct Witness<'a> {
+    pub(crate) engine: &'a Engine,
+    /// What became of the packet, if the step was one.
+    pub(crate) outcome: &'a Outcome,
+}
+
+impl Witness<'_> {
+    /// Whether the engine has this connection still.
+    pub(crate) fn has(&self, connection: &Connection) -> bool {
+        let [inbound, outbound] = connection.flows;
+        let table = self.engine.table();
+        table.lookup(&inbound.key()).is_some_and(|(id, _)| {
+            let record = table.get(id);
+            record.key(Direction::Inbound) == inbound.key()
+                && record.key(Direction::Outbound) == outbound.key()
+        })
+    }
+
+    /// The endpoint as which the opener of a connection is seen.
+    pub(crate) fn seen_as(&self, inbound: Flow) -> Option<SocketAddrV4> {
+        let table = self.engine.table();
+        let (id, _) = table.lookup(&inbound.key())?;
+        Some(table.get(id).key(Direction::Outbound).dst())
+    }
+
+    /// Connections that each server was given.
+    pub(crate) fn given(&self) -> impl Iterator<Item = u64> {
+        self.engine.server_counters().map(|server| server.connections)
+    }
+
+    pub(crate) fn usage(&self, pool: PoolName) -> PoolUsage {
+        let rules = self.engine.rules();
+        match pool {
+            PoolName::Snat(rule) => rules.snat_usage().nth(rule).expect("a pool for each rule"),
+            PoolName::Local => rules.local_usage(),
+            PoolName::Hairpin => rules.hairpin_usage(),
+        }
+    }
+}
