@@ -127,6 +127,17 @@ cargo_do() {
     fi
 }
 
+# ignored_tests PACKAGE TEST [ARGUMENT]...: the tests that need root, one after the other, as root,
+# whoever built them.
+ignored_tests() {
+    local package=$1 test=$2 binary
+    shift 2
+    binary=$(cargo_do test --manifest-path "$ROOT/Cargo.toml" --no-run --package "$package" \
+        --test "$test" --message-format json |
+        grep -o '"executable":"[^"]*/'"$test"'-[^"]*"' | cut -d '"' -f 4) || return
+    "$binary" --ignored --test-threads 1 "$@"
+}
+
 # What building takes: libdpdk and its headers, clang for bindgen, a linker for cargo.
 # shellcheck disable=SC2034  # read by those who source this file
 BUILD_PACKAGES=(libdpdk-dev dpdk clang libclang-dev gcc libc6-dev pkg-config)

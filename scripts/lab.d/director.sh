@@ -4,6 +4,8 @@
 #     router   no services: it forwards between its ports
 #     example  examples/lvs-nat.toml as it stands
 #     full     the example and the further services that the experiments need
+# or those of traffic.sh. A configuration NAME is a function shunt_NAME that prints a service file,
+# and a function kernel_NAME that prints rules of nftables.
 
 EXAMPLE=$ROOT/examples/lvs-nat.toml
 declare -A OUTSIDE_VDEV=(
@@ -16,6 +18,10 @@ declare -A INSIDE_VDEV=(
     [af_xdp]=net_af_xdp1,iface=inside0
     [tap]=net_tap1,iface=tap-inside
 )
+
+# shellcheck disable=SC2034  # read by the files beside this one
+NO_FRAGMENTS="the kernel puts fragments together before net_af_packet sees them"
+no_fragments_arrive() { [[ $DIRECTOR == shunt && $DEVICE == af_packet ]]; }
 
 RUNNING=''      # the configuration that runs
 DIRECTOR_PID='' # of Shunt
@@ -74,32 +80,29 @@ stop_shunt() {
 # A zombie is gone, too: `kill -0` would still find it.
 director_is_gone() { [[ $(ps -o state= -p "$DIRECTOR_PID") != [^Z]* ]]; }
 
+# write_configs: the example file, with other devices, memory and services in it.
 write_configs() {
-    local name
-    for name in router example full; do write_config "$name" >"$LAB/shunt-$name.toml"; done
-}
-
-# write_config CONFIGURATION: the example file, with other devices, memory and services in it.
-write_config() {
-    local vdev
+    local vdev name
     for vdev in "${OUTSIDE_VDEV[af_packet]}" "${INSIDE_VDEV[af_packet]}"; do
         grep -q "device = \"$vdev\"" "$EXAMPLE" || die "$EXAMPLE has no device \"$vdev\" to replace"
     done
-    case $1 in
-    router) without_services ;;
-    example) cat "$EXAMPLE" ;;
-    full) cat "$EXAMPLE" - <<<"$FURTHER_SERVICES" ;;
-    esac | sed -e "s/${OUTSIDE_VDEV[af_packet]}/${OUTSIDE_VDEV[$DEVICE]}/" \
-        -e "s/${INSIDE_VDEV[af_packet]}/${INSIDE_VDEV[$DEVICE]}/" \
-        -e "$([[ $HUGE_PAGES == yes ]] || echo 's/^\[dpdk\].*/&\nno-huge = true/')"
+    for name in router example full services narrow; do
+        "shunt_$name" | sed -e "s/${OUTSIDE_VDEV[af_packet]}/${OUTSIDE_VDEV[$DEVICE]}/" \
+            -e "s/${INSIDE_VDEV[af_packet]}/${INSIDE_VDEV[$DEVICE]}/" \
+            -e "$([[ $HUGE_PAGES == yes ]] || echo 's/^\[dpdk\].*/&\nno-huge = true/')" \
+            >"$LAB/shunt-$name.toml"
+    done
 }
 
-without_services() {
-    awk '/^\[/ { skip = /^\[\[(service|snat)/ } !skip' "$EXAMPLE"
-}
+shunt_router() { awk '/^\[/ { skip = /^\[\[(service|snat)/ } !skip' "$EXAMPLE"; }
+shunt_example() { cat "$EXAMPLE"; }
+shunt_full() { cat "$EXAMPLE" - <<<"$FURTHER_SERVICES"; }
 
 # 81 leads to a port where nobody listens.
 FURTHER_SERVICES='
+[[nat.local-address]]
+address = "192.168.2.201"
+
 [[service]]
 protocol = "tcp"
 vip = "192.168.1.100:8080"
@@ -116,7 +119,31 @@ server = [{ address = "192.168.2.210:9" }]
 protocol = "udp"
 vip = "192.168.1.100:53"
 scheduler = "rr"
-server = [{ address = "192.168.2.210:53" }, { address = "192.168.2.220:53" }]'
+server = [{ address = "192.168.2.210:53" }, { address = "192.168.2.220:53" }]
+
+[[service]]
+protocol = "udp"
+vip = "192.168.1.100:7"
+scheduler = "rr"
+server = [{ address = "192.168.2.210:7" }, { address = "192.168.2.220:7" }]
+
+[[service]]
+vip = "192.168.1.100:8081"
+scheduler = "rr"
+mode = "full-nat"
+server = [{ address = "192.168.2.220:80" }]
+
+[[service]]
+vip = "192.168.1.100:8082"
+scheduler = "rr"
+persistence = true
+server = [{ address = "192.168.2.210:80" }, { address = "192.168.2.220:80" }]
+
+[[service]]
+vip = "192.168.1.100:8083"
+scheduler = "rr"
+server = [{ address = "192.168.2.210:80", weight = 0 }]
+fallback = "192.168.2.220:80"'
 
 # ---------------------------------------------------------------------------------------------
 # The kernel as the director: shows that the experiments themselves are right.
@@ -125,38 +152,60 @@ start_kernel() {
     dim "    director\$ the kernel: ip_forward, nftables ($1)"
     ip -n shunt-director address add "$VIP/24" dev outside0
     ip -n shunt-director address add "$DIP/24" dev inside0
-    on director sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.all.arp_ignore=0
-    case $1 in
-    router) ;;
-    example) kernel_rules "80 : 80" | on director nft -f - ;;
-    full) kernel_rules "80 : 80" "8080 : 80" | on director nft -f - ;;
-    esac
+    ip -n shunt-director address add "$LIP/24" dev inside0
+    on director sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.all.arp_ignore=0 \
+        net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.inside0.send_redirects=0
+    "kernel_$1" | on director nft -f -
 }
 
 stop_kernel() {
     on director nft flush ruleset
     ip -n shunt-director address flush dev outside0
     ip -n shunt-director address flush dev inside0
+    ip -n shunt-director link set inside0 mtu 1500
     mute_director
 }
 
-# kernel_rules 'VPORT : RPORT'...
+kernel_router() { :; }
+
+kernel_example() {
+    kernel_rules <<EOF
+tcp dport 80 $(kernel_rr 80)
+EOF
+}
+
+kernel_full() {
+    kernel_rules <<EOF
+tcp dport { 80, 8080 } $(kernel_rr 80)
+tcp dport 81 dnat to ${RIP[rs1]}:9
+udp dport 53 $(kernel_rr 53)
+udp dport 7 $(kernel_rr 7)
+tcp dport 8081 ct mark set $FULL_NAT dnat to ${RIP[rs2]}:80
+tcp dport 8082 dnat ip addr . port to ip saddr map { $CLIENT : ${RIP[rs1]} . 80, $CLIENT2 : ${RIP[rs2]} . 80 }
+tcp dport 8083 dnat to ${RIP[rs2]}:80
+EOF
+}
+
+# kernel_rules: reads a rule for each service, as it matches packets to the VIP.
+FULL_NAT=1
 kernel_rules() {
-    local pair
-    echo 'table ip lab {'
-    echo '  chain inbound { type nat hook prerouting priority dstnat;'
-    for pair; do
-        echo "    ip daddr $VIP tcp dport ${pair% :*} $(kernel_rr "${pair#*: }")"
-    done
-    if (($# > 1)); then
-        echo "    ip daddr $VIP tcp dport 81 dnat to ${RIP[rs1]}:9"
-        echo "    ip daddr $VIP udp dport 53 $(kernel_rr 53)"
-    fi
-    echo '  }'
-    echo '  chain outbound { type nat hook postrouting priority srcnat;'
-    echo "    ip saddr 192.168.2.0/24 oifname outside0 snat to $VIP"
-    echo '  }'
-    echo '}'
+    cat <<EOF
+table ip lab {
+    chain inbound {
+        type nat hook prerouting priority dstnat
+        ip daddr $VIP jump services
+    }
+    chain services {
+$(sed 's/^/        /')
+    }
+    chain outbound {
+        type nat hook postrouting priority srcnat
+        ip saddr 192.168.2.0/24 oifname outside0 snat to $VIP
+        ip saddr 192.168.2.0/24 oifname inside0 ct status dnat snat to $DIP
+        ct mark $FULL_NAT snat to $LIP
+    }
+}
+EOF
 }
 
 kernel_rr() {

@@ -1,6 +1,8 @@
 # shellcheck shell=bash
 # The experiments. Each prints what it does and what came back, and says what should have.
 
+BIG_DATAGRAM=5000
+
 TITLES=(
     [1]="no services yet: the director as a plain router"
     [2]="VIP $VIP:80, scheduler rr, both servers: four fetches"
@@ -13,10 +15,17 @@ TITLES=(
     [9]="outbound SNAT: rs1 fetches from a server on the outside"
     [10]="load: wrk, 50 connections for 10 s against the VIP"
     [11]="what cannot be reached is refused, not swallowed"
+    [12]="fragments: a datagram of $BIG_DATAGRAM bytes and its echo by UDP"
+    [13]="full-nat: a server whose gateway is not the director"
+    [14]="hairpin: the servers dial the VIP"
+    [15]="persistence: a client keeps its server"
+    [16]="outbound SNAT: rs1 pings a host on the outside"
+    [17]="fallback: a service whose only server has weight 0"
 )
 # shellcheck disable=SC2034  # read by the lab, as is TITLES
 CONFIGURATIONS=([1]=router [2]=example
-    [3]=full [4]=full [5]=full [6]=full [7]=full [8]=full [9]=full [10]=full [11]=full)
+    [3]=full [4]=full [5]=full [6]=full [7]=full [8]=full [9]=full [10]=full [11]=full
+    [12]=full [13]=full [14]=full [15]=full [16]=full [17]=full)
 
 experiment_1() {
     local server
@@ -149,6 +158,73 @@ experiment_11() {
         "IP $VIP > $CLIENT: ICMP host 192.168.2.99 unreachable" "$(captured client)"
 }
 
+experiment_12() {
+    local server
+    if no_fragments_arrive; then
+        skip "$NO_FRAGMENTS"
+        return
+    fi
+    head -c "$BIG_DATAGRAM" "$LAB/big" >"$LAB/datagram"
+    capture_start client client0 "$FRAGMENTS"
+    for server in rs1 rs2; do capture_start "$server" server0 "$FRAGMENTS"; done
+    note "client\$ socat -t 1 - UDP4:$VIP:7 <datagram >echo"
+    on client socat -b 65536 -t 1 - "UDP4:$VIP:7" <"$LAB/datagram" >"$LAB/echo" || true
+    capture_stop
+    expect "the echo's sha256" "$(sha256 "$LAB/datagram")" "$(sha256 "$LAB/echo")"
+    expect "who sends fragments, at the client" "$VIP $CLIENT" "$(addresses client)"
+    expect_match "who sends fragments, at the servers" "^$CLIENT 192.168.2.2[12]0$" \
+        "$({ captured rs1; captured rs2; } | addresses_in)"
+}
+
+# Fragments, first or later.
+readonly FRAGMENTS='ip[6:2] & 0x3fff != 0'
+
+experiment_13() {
+    capture_start rs2 server0 tcp and dst port 80
+    note "rs2\$ ip route delete default"
+    ip -n shunt-rs2 route delete default
+    show_on client curl -sS --max-time 5 "http://$VIP:8081/"
+    ip -n shunt-rs2 route add default via "$DIP"
+    capture_stop
+    expect "the answer" rs2 "$OUTPUT"
+    expect "whom rs2 sees" "$LIP" "$(sources rs2 | strip_ports)"
+}
+
+experiment_14() {
+    local answers=()
+    capture_start rs2 server0 tcp and dst port 80
+    for _ in 1 2; do
+        show_on rs1 curl -sS --max-time 5 "http://$VIP:8080/"
+        answers+=("$OUTPUT")
+    done
+    capture_stop
+    expect "who answers rs1" "rs1 rs2" "$(printf '%s\n' "${answers[@]}" | unique)"
+    expect "whom rs2 sees" "$DIP" "$(sources rs2 | strip_ports)"
+}
+
+experiment_15() {
+    local client answers=()
+    ip -n shunt-client address add "$CLIENT2/24" dev client0
+    for client in "$CLIENT" "$CLIENT2" "$CLIENT" "$CLIENT2"; do
+        show_on client curl -sS --max-time 5 --interface "$client" "http://$VIP:8082/"
+        answers+=("$OUTPUT")
+    done
+    ip -n shunt-client address delete "$CLIENT2/24" dev client0
+    expect "the order" "rs1 rs2 rs1 rs2" "${answers[*]}"
+}
+
+experiment_16() {
+    capture_start client client0 icmp
+    expect_ping rs1 "$CLIENT" 63
+    capture_stop
+    expect "the addresses at the client" "$VIP $CLIENT" "$(addresses client)"
+}
+
+experiment_17() {
+    show_on client curl -sS --max-time 5 "http://$VIP:8083/"
+    expect "the answer" rs2 "$OUTPUT"
+}
+
 # expect_dial WHAT PROTOCOL ADDRESS PORT SECONDS ERROR
 expect_dial() {
     local script="exec 3<>/dev/$2/$3/$4"
@@ -179,6 +255,12 @@ as_typed() {
         line+=" $word"
     done
     printf '%s' "${line# }"
+}
+
+# skip WHY: the experiment can't be made.
+skip() {
+    SKIPPED=yes
+    note "$1"
 }
 
 # expect WHAT WANTED GOT
@@ -219,7 +301,8 @@ captured() { grep '^IP ' "$LAB/capture-$1" || true; }
 
 # Of a capture's lines, `IP 192.168.1.200.4242 > 192.168.1.100.80: tcp 0`:
 sources() { captured "$1" | awk '{ print $2 }' | unique; }
-addresses() { captured "$1" | awk '{ sub(":", "", $4); print $2; print $4 }' | strip_ports; }
+addresses() { captured "$1" | addresses_in; }
+addresses_in() { awk '{ sub(":", "", $4); print $2; print $4 }' | strip_ports; }
 strip_ports() { tr ' ' '\n' | sed -E 's/^([0-9]+(\.[0-9]+){3})\.[0-9]+$/\1/' | unique; }
 
 unique() { sort -u | words; }

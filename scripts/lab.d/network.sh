@@ -9,11 +9,14 @@
 # shellcheck disable=SC2034  # read by the files beside this one
 {
     CLIENT=192.168.1.200
+    CLIENT2=192.168.1.201 # the client's second address, where an experiment needs two clients
     VIP=192.168.1.100
     DIP=192.168.2.200
+    LIP=192.168.2.201 # what the servers of full-nat services see
     declare -A RIP=([rs1]=192.168.2.210 [rs2]=192.168.2.220)
 }
 HOSTS=(client director switch rs1 rs2)
+FURTHER_HOSTS=(far deep) # see traffic.sh
 
 # Where the lab keeps its files: a link to a directory in /var/tmp, for some of them are large.
 LAB=/run/shunt-lab
@@ -30,7 +33,9 @@ on() {
 daemon() {
     local host=$1 log=$2
     shift 2
-    setsid ip netns exec "shunt-$host" "$@" </dev/null >"$log" 2>&1 9>&- &
+    # Here, not in the child: who waits for a word in the log must not find that of an earlier one.
+    : >"$log"
+    setsid ip netns exec "shunt-$host" "$@" </dev/null >>"$log" 2>&1 9>&- &
     DAEMON=$!
 }
 
@@ -110,7 +115,7 @@ wire() {
 # network_down: ends what runs in our namespaces, and them.
 network_down() {
     local host pids
-    for host in "${HOSTS[@]}"; do
+    for host in "${HOSTS[@]}" "${FURTHER_HOSTS[@]}"; do
         [[ -e /run/netns/shunt-$host ]] || continue
         mapfile -t pids < <(ip netns pids "shunt-$host")
         if ((${#pids[@]})); then

@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# What runs on the lab's hosts: an nginx on each, a DNS server on the real servers.
+# What runs on the lab's hosts: an nginx on each, a DNS and an echo server on the real
+# servers.
 
 BIG_MB=100
 
@@ -10,10 +11,12 @@ servers_up() {
     nginx_up client "$LAB/client/access.log"
     dnsmasq_up rs1
     dnsmasq_up rs2
+    echo_up rs1
+    echo_up rs2
 }
 
-# nginx_up HOST ACCESS_LOG: it answers its host's name at /, serves /big, and stores what is PUT
-# below /upload/.
+# nginx_up HOST ACCESS_LOG: it answers its host's name at /, serves /big and /page, stores what is
+# PUT below /upload/, and resets the connection at /reset.
 nginx_up() {
     local host=$1 dir=$LAB/$1
     mkdir -p "$dir/upload"
@@ -31,7 +34,10 @@ http {
         listen 80;
         default_type text/plain;
         location = / { return 200 "$host\n"; }
+        reset_timedout_connection on;
         location = /big { alias $LAB/big; }
+        location = /page { alias $LAB/page; }
+        location = /reset { return 444; }
         location /upload/ { root $dir; dav_methods PUT; }
     }
 }
@@ -51,3 +57,10 @@ dnsmasq_up() {
     until_true 5 on "$host" dig +short +tries=1 +time=1 "@${RIP[$host]}" whoami.lab ||
         die "dnsmasq does not start on $host: $(cat "$dir/dnsmasq.log")"
 }
+
+# echo_up HOST: sends every datagram to UDP port 7 back (RFC 862).
+echo_up() {
+    daemon "$1" "$LAB/$1/echo.log" socat -b 65536 UDP4-RECVFROM:7,fork PIPE
+    until_true 5 udp_port_7_is_open "$1" || die "socat does not start on $1: $(cat "$LAB/$1/echo.log")"
+}
+udp_port_7_is_open() { [[ -n $(on "$1" ss -Hlnu 'sport = :7') ]]; }
