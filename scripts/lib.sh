@@ -118,12 +118,14 @@ need_cargo() {
 }
 
 # cargo_do ARGUMENT...: cargo, as the user that `need_cargo` chose.
-cargo_do() {
+cargo_do() { as_builder cargo "$@"; }
+
+# as_builder COMMAND...: as the one who builds, with that one's home.
+as_builder() {
     if [[ -n $BUILDER ]]; then
-        runuser -u "$BUILDER" -- env HOME="$(getent passwd "$BUILDER" | cut -d: -f6)" PATH="$PATH" \
-            cargo "$@"
+        runuser -u "$BUILDER" -- env HOME="$(getent passwd "$BUILDER" | cut -d: -f6)" PATH="$PATH" "$@"
     else
-        cargo "$@"
+        "$@"
     fi
 }
 

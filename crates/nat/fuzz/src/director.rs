@@ -1,0 +1,297 @@
+use std::{collections::VecDeque, net::Ipv4Addr, time::Duration};
+
+use shunt_nat::{
+    Direction::{Inbound, Outbound},
+    Engine, EngineConfig, Instant, OnUnknown, Rules, Ruleset, ServerId, Side, Timeouts, Topology,
+    Verdict,
+};
+use shunt_packet::{
+    ethernet::{EtherType, EthernetHeader},
+    ipv4::Ipv4Packet,
+};
+use shunt_testkit::{describe, ethernet, mac, verify_checksums};
+
+use crate::{
+    checks,
+    endpoints::{Surroundings, rules},
+    invariants, scenes,
+    steps::{SetWeight, Step, Steps, Wait},
+};
+
+/// How late the table may notice that a connection's time is up: two ticks of its wheel.
+const SLACK: Duration = Duration::from_millis(2048);
+
+/// Packets that can be answered, reported or replayed.
+const REMEMBERED: usize = 8;
+
+/// An engine that does everything, with little room, under constant supervision.
+pub struct Director {
+    engine: Engine,
+    rules: Rules,
+    now: Instant,
+    /// The newest first, as they arrived and as they left; IPv4.
+    arrived: VecDeque<Vec<u8>>,
+    left: VecDeque<Vec<u8>>,
+    last_side: Side,
+    /// Whether packets are checked, and after each the invariants: that takes most of the time.
+    is_supervised: bool,
+}
+
+impl Default for Director {
+    fn default() -> Director {
+        Director::new()
+    }
+}
+
+impl Director {
+    /// A director that has seen nothing.
+    #[must_use]
+    pub fn new() -> Director {
+        let rules = rules();
+        let config = EngineConfig {
+            capacity: 12,
+            secret: [11, 22, 33, 44],
+            timeouts: Timeouts::default(),
+            on_unknown: OnUnknown::Reset,
+            reset_on_expiry: true,
+        };
+        Director {
+            engine: Engine::new(&config, Ruleset::new(&rules, 7)),
+            rules,
+            now: Instant::from_millis(987_654_321),
+            arrived: VecDeque::new(),
+            left: VecDeque::new(),
+            last_side: Side::Outside,
+            is_supervised: true,
+        }
+    }
+
+    /// A director that has seen all sorts of traffic, and in whose table it still is.
+    #[must_use]
+    pub fn experienced() -> Director {
+        let mut director = Director { is_supervised: false, ..Director::new() };
+        for (_, Steps(steps)) in scenes().iter().take_while(|(name, _)| *name != "silence") {
+            steps.iter().for_each(|step| director.step(step));
+        }
+        director.is_supervised = true;
+        director
+    }
+
+    /// Does one step.
+    ///
+    /// # Panics
+    /// When something does not hold that must.
+    pub fn step(&mut self, step: &Step) {
+        match step {
+            Step::Built(built) => {
+                let (packet, on_wrong_side) = built.packet();
+                self.arrive(&packet, on_wrong_side);
+            }
+            Step::Answer(answer) => {
+                if let Some(left) = remembered(&self.left, answer.to) {
+                    let packet = answer.packet(left);
+                    self.arrive(&packet, false);
+                }
+            }
+            Step::Error(error) => {
+                let left = remembered(&self.left, error.about);
+                if let Some(packet) = left.and_then(|left| error.packet(left)) {
+                    let dst = address(left.map_or(&[], Vec::as_slice), 16);
+                    self.receive(side_of(dst), &framed(&packet));
+                }
+            }
+            Step::Replay(replay) => {
+                if let Some(arrived) = remembered(&self.arrived, replay.which) {
+                    let packet = replay.packet(arrived);
+                    self.arrive(&packet, replay.how & 2 != 0);
+                }
+            }
+            Step::Raw(raw) => {
+                let side = if raw.how & 2 == 0 { Side::Outside } else { Side::Inside };
+                self.receive(side, &framed(&raw.packet()));
+            }
+            Step::Wait(wait) => self.wait(wait),
+            Step::SetWeight(change) => self.set_weight(*change),
+        }
+    }
+
+    /// A packet arrives on the side on which its source lives, or on the other one.
+    fn arrive(&mut self, packet: &[u8], on_wrong_side: bool) {
+        let home = side_of(address(packet, 12));
+        let side = match (home, on_wrong_side) {
+            (Side::Outside, false) | (Side::Inside, true) => Side::Outside,
+            _ => Side::Inside,
+        };
+        self.receive(side, &framed(packet));
+    }
+
+    /// A frame arrives, and is handled as a worker does: what has no sound IPv4 header goes no
+    /// further. `None` then.
+    ///
+    /// # Panics
+    /// When something does not hold that must.
+    pub fn receive(&mut self, side: Side, frame: &[u8]) -> Option<Verdict> {
+        let mut frame = frame.to_vec();
+        let (header, payload) = EthernetHeader::split(&mut frame).ok()?;
+        if header.ethertype != EtherType::IPV4 {
+            return None;
+        }
+        let arrived = payload.to_vec();
+        let opened = self.engine.counters().opened;
+        let mut packet = Ipv4Packet::parse(payload).ok()?;
+        if !packet.checksum_is_sound() {
+            return None;
+        }
+        let verdict = self.engine.process(self.now, side, &mut packet, &Surroundings);
+        if let Verdict::Translate(translation) = verdict {
+            translation.apply(&mut packet);
+            assert_eq!(packet.header.dst(), translation.destination());
+        }
+        let left = payload.to_vec();
+
+        let is_opened = self.engine.counters().opened != opened;
+        if self.is_supervised
+            && let Err(error) = self.check_packet(&arrived, &left, &verdict, is_opened)
+        {
+            panic!(
+                "{error}\n{side:?}: {verdict:?}\n{}\n{}\n{arrived:02x?}\n{left:02x?}\n{}",
+                describe(&framed(&arrived)),
+                describe(&framed(&left)),
+                self.dump(),
+            );
+        }
+        if matches!(verdict, Verdict::Translate(_) | Verdict::Forward) {
+            remember(&mut self.left, left);
+        }
+        remember(&mut self.arrived, arrived);
+        self.last_side = side;
+        Some(verdict)
+    }
+
+    fn check_packet(
+        &self,
+        arrived: &[u8],
+        left: &[u8],
+        verdict: &Verdict,
+        is_opened: bool,
+    ) -> Result<(), String> {
+        checks::check(arrived, left, verdict)?;
+        match verdict {
+            Verdict::Translate(_) => self.answer_belongs_to_it(arrived, left)?,
+            _ if is_opened => return Err("a connection was opened".to_owned()),
+            _ => {}
+        }
+        self.check()
+    }
+
+    /// If the packet belongs to a connection, an answer to it does, too.
+    fn answer_belongs_to_it(&self, arrived: &[u8], left: &[u8]) -> Result<(), String> {
+        let (Some((key, _)), Some((_, answer))) = (checks::keys(arrived), checks::keys(left))
+        else {
+            return Ok(());
+        };
+        let table = self.engine.table();
+        match (table.lookup(&key), table.lookup(&answer)) {
+            (Some((id, _)), Some((found, _))) if id == found => Ok(()),
+            (None, _) => Ok(()),
+            _ => Err(format!("{answer:?} is not of the connection of {key:?}")),
+        }
+    }
+
+    /// The last frame that arrived, and where.
+    #[must_use]
+    pub fn last_frame(&self) -> Option<(Side, Vec<u8>)> {
+        self.arrived.front().map(|packet| (self.last_side, framed(packet)))
+    }
+
+    fn wait(&mut self, wait: &Wait) {
+        const UNITS: [u64; 4] = [10, 1000, 10_000, 60_000];
+        let millis = u64::from(wait.count) * UNITS[usize::from(wait.unit) % UNITS.len()];
+        let budget = match wait.budget {
+            u8::MAX => usize::MAX,
+            budget => usize::from(budget),
+        };
+        self.pass(Duration::from_millis(millis), budget);
+    }
+
+    /// Connections whose time is up end, and no others, unless that is more than the budget allows.
+    fn pass(&mut self, time: Duration, budget: usize) {
+        let before = self.now;
+        self.now = before + time;
+        let deadlines: Vec<_> = (self.engine.table().iter())
+            .map(|connection| (connection.key(Inbound), before + connection.remaining(before)))
+            .collect();
+        self.engine.expire(self.now, budget, |reset| {
+            verify_checksums(&framed(reset)).expect("a sound reset");
+        });
+        for (key, deadline) in deadlines {
+            let is_there = self.engine.table().lookup(&key).is_some();
+            let is_overdue = deadline + SLACK <= self.now && budget == usize::MAX;
+            if (is_there && is_overdue) || (!is_there && deadline > self.now) {
+                panic!("{key:?} until {deadline:?}, now {:?}\n{}", self.now, self.dump());
+            }
+        }
+        if let Err(error) = self.check() {
+            panic!("{error}\nafter {time:?}\n{}", self.dump());
+        }
+    }
+
+    fn set_weight(&mut self, change: SetWeight) {
+        let servers = self.engine.rules().servers().len() as u32;
+        let weight = match change.weight % 8 {
+            weight @ 0..4 => u16::from(weight),
+            _ => u16::MAX,
+        };
+        self.engine.set_weight(ServerId(u32::from(change.server) % servers), weight);
+        if let Err(error) = self.check() {
+            panic!("{error}\nafter {change:?}\n{}", self.dump());
+        }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        invariants::check(&self.engine, &self.rules)
+    }
+
+    /// Waits until every connection has been silent for too long.
+    ///
+    /// # Panics
+    /// When one remains, or anything that it used.
+    pub fn end(mut self) {
+        self.pass(Duration::from_secs(3600), usize::MAX);
+        assert!(self.engine.table().is_empty(), "connections remain\n{}", self.dump());
+        assert_eq!(self.engine.incomplete_packets(), 0, "fragments remain");
+    }
+
+    fn dump(&self) -> String {
+        let connections = self.engine.table().iter().map(|connection| {
+            let (kind, state) = (connection.kind(), connection.state());
+            let (inbound, outbound) = (connection.key(Inbound), connection.key(Outbound));
+            format!("  {kind:?} {state:?}: {inbound:?} | {outbound:?}\n")
+        });
+        let servers: Vec<_> = self.engine.server_counters().collect();
+        format!("{}{:?}\n{servers:?}", connections.collect::<String>(), self.engine.counters())
+    }
+}
+
+fn remember(packets: &mut VecDeque<Vec<u8>>, packet: Vec<u8>) {
+    packets.truncate(REMEMBERED - 1);
+    packets.push_front(packet);
+}
+
+fn remembered(packets: &VecDeque<Vec<u8>>, place: u8) -> Option<&Vec<u8>> {
+    packets.get(usize::from(place) % REMEMBERED)
+}
+
+/// The address at an offset; a packet too short for one is refused anyway.
+fn address(packet: &[u8], at: usize) -> Ipv4Addr {
+    let octets = packet.get(at..at + 4).and_then(|octets| <[u8; 4]>::try_from(octets).ok());
+    Ipv4Addr::from(octets.unwrap_or_default())
+}
+
+fn side_of(address: Ipv4Addr) -> Side {
+    Surroundings.side_of(address).unwrap_or(Side::Outside)
+}
+
+fn framed(packet: &[u8]) -> Vec<u8> {
+    ethernet(mac(1), mac(2), 0x0800, packet)
+}

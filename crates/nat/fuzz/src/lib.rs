@@ -1,0 +1,26 @@
+//! What the fuzz targets share.
+//!
+//! | target | its input | what must hold |
+//! | --- | --- | --- |
+//! | `frame` | one Ethernet frame, into a director that has seen all sorts of traffic | as below |
+//! | `sequence` | [`Step`]s: packets, answers to what left, errors about it, time, weights | no panic; the [checks of a packet](checks); after every step the invariants of the engine's own tests; and in the end nothing is left |
+//! | `service_file` | the bytes of a service file | no panic; complaints point into the text; what is accepted can be run |
+//!
+//! `scripts/fuzz` runs them. `seeds/` is what they start from: `cargo run --example seeds`, here,
+//! writes it anew.
+#![forbid(unsafe_code)]
+
+pub mod checks;
+mod director;
+mod endpoints;
+// One definition of what always holds, for the engine's tests and for these.
+#[path = "../../tests/engine/invariants.rs"]
+mod invariants;
+mod packet;
+mod scenes;
+mod steps;
+
+pub use director::Director;
+pub use packet::mend;
+pub use scenes::scenes;
+pub use steps::{Answer, Built, Error, Raw, Replay, SetWeight, Step, Steps, Wait};
