@@ -15,7 +15,7 @@ pub struct EngineCounters {
     pub disbelieved_resets: u64,
 }
 
-/// Counters of one virtual service.
+/// Counters of one virtual service. Of a packet in fragments, the first one counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ServiceCounters {
     /// Connections opened; of a one-packet service, datagrams scheduled.

@@ -87,24 +87,29 @@ impl PersistenceTable {
         }
     }
 
-    /// Notes that a client's connection to a server ended. The client keeps the server `until` then,
-    /// if that is said: a handshake that was never finished binds nobody, or a flood could fill the
-    /// table.
+    /// Notes that a client's connection to a server ended. From now on counts how long the client
+    /// keeps the server, provided that the connection `counts`: a handshake that was never finished
+    /// binds nobody, or a flood could fill the table.
     pub(crate) fn remove_connection(
         &mut self,
         service: ServiceId,
         persistence: Persistence,
         client: Ipv4Addr,
         server: ServerId,
-        until: Option<Instant>,
+        counts: bool,
+        now: Instant,
     ) {
-        let Some(known) = self.templates.get_mut(&key(service, persistence, client)) else {
-            return;
-        };
-        if known.server == server {
+        let known = self.templates.get_mut(&key(service, persistence, client));
+        // What has run out may be forgotten at any time, so it must not come back to life.
+        if let Some(known) = known
+            && known.server == server
+            && known.is_alive(now)
+        {
             // Connections from before the client was given another server in between are not counted.
             known.connections = known.connections.saturating_sub(1);
-            known.expires = until.unwrap_or(known.expires);
+            if counts {
+                known.expires = now + persistence.timeout;
+            }
         }
     }
 
@@ -160,8 +165,7 @@ mod tests {
     /// A client's connection, over at once.
     fn connect(table: &mut PersistenceTable, persistence: Persistence, client: Ipv4Addr, now: u64) {
         table.add_connection(SERVICE, persistence, client, SERVER, at(now));
-        let until = Some(at(now) + persistence.timeout);
-        table.remove_connection(SERVICE, persistence, client, SERVER, until);
+        table.remove_connection(SERVICE, persistence, client, SERVER, true, at(now));
     }
 
     #[test]
@@ -192,7 +196,7 @@ mod tests {
         table.add_connection(SERVICE, PER_NETWORK, client(1), SERVER, at(0));
         connect(&mut table, PER_NETWORK, client(2), 1);
         assert_eq!(server(&table, 5000), Some(SERVER), "one is still open");
-        table.remove_connection(SERVICE, PER_NETWORK, client(1), SERVER, Some(at(5300)));
+        table.remove_connection(SERVICE, PER_NETWORK, client(1), SERVER, true, at(5000));
         assert_eq!(server(&table, 5299), Some(SERVER));
         assert_eq!(server(&table, 5300), None);
     }
@@ -202,7 +206,7 @@ mod tests {
         let mut table = PersistenceTable::new(true);
         let flood = |table: &mut PersistenceTable| {
             table.add_connection(SERVICE, PER_NETWORK, client(1), SERVER, at(0));
-            table.remove_connection(SERVICE, PER_NETWORK, client(1), SERVER, None);
+            table.remove_connection(SERVICE, PER_NETWORK, client(1), SERVER, false, at(0));
         };
         flood(&mut table);
         assert_eq!(table.lookup(SERVICE, PER_NETWORK, client(1), at(0)), None);
@@ -217,10 +221,23 @@ mod tests {
         let other = ServerId(8);
         table.add_connection(SERVICE, PER_NETWORK, client(1), SERVER, at(0));
         table.add_connection(SERVICE, PER_NETWORK, client(1), other, at(1));
-        table.remove_connection(SERVICE, PER_NETWORK, client(1), SERVER, Some(at(9000)));
+        table.remove_connection(SERVICE, PER_NETWORK, client(1), SERVER, true, at(8700));
         assert_eq!(table.lookup(SERVICE, PER_NETWORK, client(1), at(2)), Some(other));
-        table.remove_connection(SERVICE, PER_NETWORK, client(1), other, Some(at(300)));
+        table.remove_connection(SERVICE, PER_NETWORK, client(1), other, true, at(0));
         assert_eq!(table.lookup(SERVICE, PER_NETWORK, client(1), at(300)), None);
+    }
+
+    #[test]
+    fn what_has_run_out_stays_so() {
+        let mut table = PersistenceTable::new(true);
+        let other = ServerId(8);
+        table.add_connection(SERVICE, PER_NETWORK, client(1), SERVER, at(0));
+        table.add_connection(SERVICE, PER_NETWORK, client(1), other, at(1));
+        table.remove_connection(SERVICE, PER_NETWORK, client(1), other, true, at(2));
+        table.add_connection(SERVICE, PER_NETWORK, client(1), SERVER, at(1000));
+        table.remove_connection(SERVICE, PER_NETWORK, client(1), SERVER, true, at(1000));
+        table.remove_connection(SERVICE, PER_NETWORK, client(1), SERVER, true, at(1300));
+        assert_eq!(table.lookup(SERVICE, PER_NETWORK, client(1), at(1300)), None);
     }
 
     #[test]

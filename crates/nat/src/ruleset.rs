@@ -274,8 +274,7 @@ impl Ruleset {
         now: Instant,
     ) {
         if let Some(persistence) = self.services[service.0 as usize].options.persistence {
-            let until = counts.then(|| now + persistence.timeout);
-            self.persistence.remove_connection(service, persistence, client, server, until);
+            self.persistence.remove_connection(service, persistence, client, server, counts, now);
         }
     }
 

@@ -23,7 +23,7 @@ pub struct PoolUsage {
     pub endpoints: u64,
     /// Connections that have an endpoint now.
     pub in_use: u64,
-    /// Connections for which more than 8 taken ports had to be passed over: towards their
+    /// Connections for which 8 taken ports or more had to be passed over: towards their
     /// destination, most are taken.
     pub scarce: u64,
     /// Connections refused because no port was free for their destination.

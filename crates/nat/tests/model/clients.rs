@@ -60,21 +60,24 @@ impl Clients {
         kept.connections += 1;
     }
 
-    /// A client's connection to a server ended; if the client keeps that server, it does so until
-    /// the timeout after its last connection. A handshake that was never finished binds nobody, so
-    /// it leaves that as it was.
+    /// A client's connection to a server ended; if the client keeps that server still, it does so
+    /// until the timeout after its last connection. A handshake that was never finished binds nobody:
+    /// it does not `count`.
     pub(crate) fn disconnect(
         &mut self,
         service: usize,
         persistence: Persistence,
         client: Ipv4Addr,
         server: usize,
-        until: Option<u64>,
+        counts: bool,
+        now: u64,
     ) {
         let kept = self.0.get_mut(&(service, masked(persistence, client)));
-        if let Some(kept) = kept.filter(|kept| kept.server == server) {
+        if let Some(kept) = kept.filter(|kept| kept.server == server && kept.is_alive(now)) {
             kept.connections = kept.connections.saturating_sub(1);
-            kept.expires = until.unwrap_or(kept.expires);
+            if counts {
+                kept.expires = now + persistence.timeout.as_millis() as u64;
+            }
         }
     }
 }

@@ -52,7 +52,7 @@ mod witness;
 use proptest::{prelude::*, test_runner::FileFailurePersistence};
 
 /// Cases that a plain `cargo test` tries.
-const FEW: u32 = 64;
+const FEW: u32 = 32;
 
 const REGRESSIONS: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/tests/model/proptest-regressions.txt");
@@ -62,7 +62,8 @@ fn config() -> ProptestConfig {
     let says_how_many = std::env::var_os("PROPTEST_CASES").is_some();
     ProptestConfig {
         cases: if says_how_many { default.cases } else { FEW },
-        max_shrink_iters: 20_000,
+        max_shrink_iters: 1_000_000,
+        max_shrink_time: 180_000,
         failure_persistence: Some(Box::new(FileFailurePersistence::Direct(REGRESSIONS))),
         ..default
     }

@@ -5,7 +5,8 @@ use std::{net::SocketAddrV4, rc::Rc};
 use shunt_nat::{
     ConnectionKind,
     Direction::{self, Inbound, Outbound},
-    DropReason, Engine, Instant, Ruleset, ServerId, ServiceId, Side, Translation, Verdict,
+    DropReason, Engine, Instant, Ruleset, ServerId, ServiceId, Side, Topology, Translation,
+    Verdict,
     fragments::{FragmentError, FragmentKey, HoldLimits, HoldQueue},
 };
 use shunt_packet::ipv4::Ipv4Packet;
@@ -325,7 +326,6 @@ fn sample(flow: Flow, direction: Direction) -> Vec<u8> {
 
 /// On which side a packet of this direction arrives.
 fn side_of(connection: &Connection, direction: Direction) -> Side {
-    use shunt_nat::Topology;
     Lab.side_of(*connection.flow(direction).src.ip()).unwrap_or(Side::Outside)
 }
 

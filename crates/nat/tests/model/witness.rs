@@ -17,6 +17,14 @@ pub(crate) struct Witness<'a> {
 }
 
 impl Witness<'_> {
+    /// Whether the packet came to this; the fragments that waited for it are none of its concern.
+    pub(crate) fn saw(&self, outcome: &Outcome) -> bool {
+        match (self.outcome, outcome) {
+            (Outcome::Sent(left, _), Outcome::Sent(expected, _)) => left == expected,
+            (outcome, expected) => outcome == expected,
+        }
+    }
+
     /// Whether the engine has this connection still.
     pub(crate) fn has(&self, connection: &Connection) -> bool {
         let [inbound, outbound] = connection.flows;

@@ -1,0 +1,155 @@
+//! Packets of connections that are known, errors about them, and fragments.
+
+use std::net::SocketAddrV4;
+
+use shunt_nat::{
+    Direction::{self, Inbound},
+    DropReason, Reply, Side,
+};
+
+use super::Model;
+use crate::{
+    flow::Flow,
+    fragments::Fate,
+    outcome::Outcome::{self, *},
+    rewrite::{translated, translated_error},
+    state::is_over,
+    wire::{self, Content, ICMP, Ip, Kind, Segment, TCP, UDP},
+    witness::Witness,
+};
+
+impl Model {
+    /// A packet with its transport header.
+    pub(super) fn receive_whole(
+        &mut self,
+        now: u64,
+        side: Side,
+        packet: Ip<'_>,
+        witness: Witness<'_>,
+    ) -> Outcome {
+        let segment = match wire::read(packet) {
+            Ok(Content::Segment(segment)) => segment,
+            Ok(Content::IcmpError) => return self.receive_icmp_error(packet),
+            Ok(Content::Redirect) => return Dropped(DropReason::IcmpRedirect),
+            Ok(Content::Other) => return Punted,
+            Err(malformed) => return Dropped(DropReason::Malformed(malformed)),
+        };
+        if let Some((at, direction)) = self.find(&segment.flow) {
+            let goes_there = match segment.kind {
+                Kind::EchoRequest => direction == Inbound,
+                Kind::EchoReply => direction == Direction::Outbound,
+                Kind::Tcp { .. } | Kind::Udp => true,
+            };
+            // RFC 6191: the endpoints of a connection that is over may be used again.
+            let begins_anew = segment.flow.protocol == TCP
+                && segment.opens()
+                && is_over(self.connections[at].state);
+            if goes_there && !begins_anew {
+                return self.receive_known(now, packet, &segment, at, direction);
+            }
+        }
+        self.receive_unknown(now, side, packet, &segment, witness)
+    }
+
+    fn receive_known(
+        &mut self,
+        now: u64,
+        packet: Ip<'_>,
+        segment: &Segment,
+        at: usize,
+        direction: Direction,
+    ) -> Outcome {
+        if packet.ttl() <= 1 {
+            return Answered(Reply::TimeExceeded);
+        }
+        let connection = &mut self.connections[at];
+        let is_believed = connection.see(direction, segment.kind, now);
+        let (owner, leaves_as) = (connection.owner, connection.leaves_as(direction));
+        self.counters.disbelieved_resets += u64::from(!is_believed);
+        self.count(owner, direction, packet);
+        self.recount();
+        Sent(translated(packet.0, &leaves_as, self.mss_limit(owner)), Vec::new())
+    }
+
+    fn receive_icmp_error(&mut self, packet: Ip<'_>) -> Outcome {
+        // What is quoted left here, so its answers would arrive the other way round.
+        let Some(quoted) = wire::quoted_flow(packet) else { return Punted };
+        let Some((at, direction)) = self.find(&quoted.reverse()) else { return Punted };
+        if packet.ttl() <= 1 {
+            return Answered(Reply::TimeExceeded);
+        }
+        self.counters.icmp_errors += 1;
+        let original = self.connections[at].flow(direction.opposite());
+        Forwarded(translated_error(packet.0, &quoted, &original))
+    }
+
+    pub(super) fn receive_fragment(
+        &mut self,
+        now: u64,
+        side: Side,
+        packet: Ip<'_>,
+        witness: Witness<'_>,
+    ) -> Outcome {
+        if !self.may_translate(packet) {
+            return Punted;
+        }
+        match self.fragments.admit(packet, now) {
+            Err(error) => Dropped(DropReason::Fragment(error)),
+            Ok(Fate::Unknown) if packet.fragment_offset() == 0 => {
+                self.receive_first_fragment(now, side, packet, witness)
+            }
+            Ok(Fate::Unknown) => Held,
+            Ok(Fate::Translated(_)) if packet.ttl() <= 1 => Answered(Reply::TimeExceeded),
+            Ok(Fate::Translated(to)) => Sent(translated(packet.0, &to, None), Vec::new()),
+            Ok(Fate::Punted) => Punted,
+            Ok(Fate::Refused | Fate::Overlapped) => Dropped(DropReason::FragmentRefused),
+        }
+    }
+
+    fn receive_first_fragment(
+        &mut self,
+        now: u64,
+        side: Side,
+        packet: Ip<'_>,
+        witness: Witness<'_>,
+    ) -> Outcome {
+        let outcome = self.receive_whole(now, side, packet, witness);
+        match outcome {
+            Sent(left, _) => {
+                let to = endpoints(&left);
+                let waiting = self.fragments.decide(packet, Fate::Translated(to), now);
+                let followers = waiting.iter().map(|packet| translated(packet, &to, None));
+                Sent(left, followers.collect())
+            }
+            Punted => {
+                self.fragments.decide(packet, Fate::Punted, now);
+                Punted
+            }
+            other => {
+                self.fragments.decide(packet, Fate::Refused, now);
+                other
+            }
+        }
+    }
+
+    /// Whether fragments of such a packet have to be looked at: it comes from or goes to somebody
+    /// whose packets are translated, or has to be known for its answers' sake.
+    fn may_translate(&self, packet: Ip<'_>) -> bool {
+        let (src, dst) = (packet.src(), packet.dst());
+        let rules = &self.setup.rules;
+        let is_virtual =
+            rules.services.iter().any(|s| s.endpoints.iter().any(|e| e.address == dst));
+        [TCP, UDP, ICMP].contains(&packet.protocol())
+            && (is_virtual
+                || rules.snat.iter().any(|rule| rule.to.contains(&dst))
+                || rules.snat.iter().any(|r| r.from.contains(&src) || r.from.contains(&dst))
+                || self.servers.iter().any(|server| server.real.address == src))
+    }
+}
+
+/// The addresses of a packet, as far as later fragments need them.
+fn endpoints(packet: &[u8]) -> Flow {
+    let ip = Ip(packet);
+    let endpoint = |address| SocketAddrV4::new(address, 0);
+    Flow { protocol: ip.protocol(), src: endpoint(ip.src()), dst: endpoint(ip.dst()) }
+}

@@ -1,0 +1,371 @@
+//! Packets that belong to no connection: they open one, or it is said why not.
+
+use std::{net::SocketAddrV4, rc::Rc};
+
+use shunt_nat::{
+    ConnectionState, Direction::Inbound, DropReason, ForwardingMode, OnUnknown, Reply, Side,
+    Topology,
+};
+
+use super::Model;
+use crate::{
+    connection::{Connection, Owner, PoolName},
+    flow::Flow,
+    outcome::Outcome::{self, *},
+    rewrite::translated,
+    setup::Lab,
+    state::{is_half_open, is_over},
+    wire::{ICMP, Ip, Kind, RST, Segment, UDP},
+    witness::Witness,
+};
+
+impl Model {
+    pub(super) fn receive_unknown(
+        &mut self,
+        now: u64,
+        side: Side,
+        packet: Ip<'_>,
+        segment: &Segment,
+        witness: Witness<'_>,
+    ) -> Outcome {
+        if let Some(service) = self.dialled(&segment.flow)
+            && (side == Side::Outside || self.serves_inside(service))
+        {
+            let on_unknown = self.setup.rules.services[service].on_unknown;
+            return refusal(packet, segment, on_unknown).unwrap_or_else(|| {
+                self.open_service(now, side, packet, segment, service, witness)
+            });
+        }
+        let (src, dst) = (*segment.flow.src.ip(), *segment.flow.dst.ip());
+        if Lab.is_local(dst) {
+            return Punted;
+        }
+        let rules = &self.setup.rules;
+        let snat = |host| rules.snat.iter().position(|rule| rule.from.contains(&host));
+        match (side, Lab.side_of(dst)) {
+            (Side::Inside, Some(Side::Outside)) => {
+                if let Some((service, leaves_as)) = self.one_packet_reply(&segment.flow) {
+                    if packet.ttl() <= 1 {
+                        return Answered(Reply::TimeExceeded);
+                    }
+                    self.services[service].out_packets += 1;
+                    self.services[service].out_bytes += packet.total_len() as u64;
+                    return Sent(translated(packet.0, &leaves_as, None), Vec::new());
+                }
+                match snat(src) {
+                    Some(rule) => self.open_snat(now, packet, segment, rule, witness),
+                    None => Punted,
+                }
+            }
+            // The answers must not be taken for something that the inside begins.
+            (Side::Outside, Some(Side::Inside))
+                if snat(dst).is_some() && segment.opens() && packet.ttl() > 1 =>
+            {
+                let flows = [segment.flow, segment.flow.reverse()];
+                let opened = self.open(now, packet, flows, Owner::Passthrough, None, witness);
+                opened.unwrap_or_else(Dropped)
+            }
+            _ => Punted,
+        }
+    }
+
+    /// The service that a packet dials: the one with the narrowest range of ports that fits, and of
+    /// several with the same range the last.
+    fn dialled(&self, flow: &Flow) -> Option<usize> {
+        let services = self.setup.rules.services.iter().enumerate().rev();
+        let fitting = services.filter(|(_, service)| service.protocols.contains(&flow.protocol));
+        let endpoints = fitting
+            .flat_map(|(at, service)| service.endpoints.iter().map(move |endpoint| (at, endpoint)));
+        endpoints
+            .filter(|(_, endpoint)| endpoint.address == *flow.dst.ip())
+            .filter(|(_, endpoint)| endpoint.ports.contains(&flow.dst.port()))
+            .min_by_key(|(_, endpoint)| endpoint.ports.len())
+            .map(|(at, _)| at)
+    }
+
+    /// An inside client's server must not see its address, or it would answer directly.
+    fn serves_inside(&self, service: usize) -> bool {
+        let service = &self.setup.rules.services[service];
+        let is_hidden =
+            service.mode == ForwardingMode::FullNat || self.setup.rules.hairpin.is_some();
+        is_hidden && !service.one_packet
+    }
+
+    fn open_service(
+        &mut self,
+        now: u64,
+        side: Side,
+        packet: Ip<'_>,
+        segment: &Segment,
+        service: usize,
+        witness: Witness<'_>,
+    ) -> Outcome {
+        let mut choices = self.choices(now, &segment.flow, service);
+        let last = choices.pop().expect("one choice at least");
+        for choice in choices {
+            let mut attempt = self.clone();
+            let outcome = attempt.open_to(now, side, packet, segment, service, choice, witness);
+            let given = attempt.servers.iter().map(|server| server.given);
+            if witness.saw(&outcome) && given.eq(witness.given()) {
+                *self = attempt;
+                return outcome;
+            }
+        }
+        self.open_to(now, side, packet, segment, service, last, witness)
+    }
+
+    /// The servers to which a new connection may be given, or none: the one that the client keeps,
+    /// else one that the scheduler may pick, else the fallback.
+    fn choices(&mut self, now: u64, flow: &Flow, service: usize) -> Vec<Option<usize>> {
+        let first = self.first_server(service);
+        let options = &self.setup.rules.services[service];
+        let kept = options
+            .persistence
+            .and_then(|persistence| self.clients.server(service, persistence, *flow.src.ip(), now));
+        if let Some(kept) = kept
+            && self.servers[kept].is_usable()
+        {
+            return vec![Some(kept)];
+        }
+        let fallback = first + options.servers.len();
+        let servers = &self.servers[first..fallback];
+        let picks = self.schedulers[service].pick(servers);
+        let mut choices: Vec<_> =
+            picks.servers.into_iter().map(|server| Some(first + server)).collect();
+        if picks.nobody {
+            let is_usable = options.fallback.is_some() && self.servers[fallback].is_usable();
+            choices.push(is_usable.then_some(fallback));
+        }
+        choices
+    }
+
+    fn first_server(&self, service: usize) -> usize {
+        let before = &self.setup.rules.services[..service];
+        before.iter().map(|s| s.servers.len() + usize::from(s.fallback.is_some())).sum()
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "it is what there is to know")]
+    fn open_to(
+        &mut self,
+        now: u64,
+        side: Side,
+        packet: Ip<'_>,
+        segment: &Segment,
+        service: usize,
+        chosen: Option<usize>,
+        witness: Witness<'_>,
+    ) -> Outcome {
+        let setup = Rc::clone(&self.setup);
+        let options = &setup.rules.services[service];
+        let Some(chosen) = chosen else {
+            self.services[service].refused += 1;
+            return Answered(match segment.kind {
+                Kind::Tcp { .. } => Reply::Reset,
+                _ => Reply::PortUnreachable,
+            });
+        };
+        let flow = segment.flow;
+        if options.one_packet && flow.protocol == UDP {
+            let owner = Owner::Service(service, chosen);
+            self.note_given(service, chosen);
+            self.count(owner, Inbound, packet);
+            let leaves_as = Flow { dst: self.endpoint(chosen, flow.dst.port()), ..flow };
+            return Sent(translated(packet.0, &leaves_as, None), Vec::new());
+        }
+        let pool = match options.mode {
+            ForwardingMode::FullNat => Some(PoolName::Local),
+            ForwardingMode::Nat if side == Side::Inside => Some(PoolName::Hairpin),
+            ForwardingMode::Nat => None,
+        };
+        // A server may know this client's endpoint from another service: the others are tried then.
+        let first = self.first_server(service);
+        let fallback = first + options.servers.len();
+        let others = if chosen == fallback { first..first } else { first..fallback };
+        for server in [chosen].into_iter().chain(others.filter(|server| *server != chosen)) {
+            if !self.servers[server].is_usable() {
+                continue;
+            }
+            let real = self.endpoint(server, flow.dst.port());
+            let seen_as = match pool {
+                None => flow.src,
+                Some(pool) => match self.allocate(pool, flow, real, witness) {
+                    Some(seen_as) => seen_as,
+                    None => return Dropped(DropReason::LocalPortsExhausted),
+                },
+            };
+            let flows = [flow, Flow { src: real, dst: seen_as, ..flow }];
+            let owner = Owner::Service(service, server);
+            match self.open(now, packet, flows, owner, pool, witness) {
+                Ok(outcome) => {
+                    if let Some(persistence) = options.persistence
+                        && server != fallback
+                    {
+                        self.clients.connect(service, persistence, *flow.src.ip(), server);
+                    }
+                    return outcome;
+                }
+                Err(DropReason::TupleInUse) => {}
+                Err(reason) => return Dropped(reason),
+            }
+        }
+        Dropped(DropReason::TupleInUse)
+    }
+
+    fn open_snat(
+        &mut self,
+        now: u64,
+        packet: Ip<'_>,
+        segment: &Segment,
+        rule: usize,
+        witness: Witness<'_>,
+    ) -> Outcome {
+        if let Some(refusal) = refusal(packet, segment, self.setup.on_unknown) {
+            return refusal;
+        }
+        let (flow, pool) = (segment.flow, PoolName::Snat(rule));
+        let Some(seen_as) = self.allocate(pool, flow, flow.dst, witness) else {
+            return Dropped(DropReason::SnatPortsExhausted);
+        };
+        let flows = [flow, Flow { src: flow.dst, dst: seen_as, ..flow }];
+        self.open(now, packet, flows, Owner::Snat, Some(pool), witness).unwrap_or_else(Dropped)
+    }
+
+    /// RIP:rport of a server for who dialled `vport`.
+    fn endpoint(&self, server: usize, vport: u16) -> SocketAddrV4 {
+        let real = &self.servers[server].real;
+        SocketAddrV4::new(real.address, real.port.unwrap_or(vport))
+    }
+
+    /// The service that a datagram from one of its servers answers for, and how it leaves.
+    fn one_packet_reply(&self, flow: &Flow) -> Option<(usize, Flow)> {
+        if flow.protocol != UDP {
+            return None;
+        }
+        let services = self.setup.rules.services.iter().enumerate().rev();
+        services.filter(|(_, service)| service.one_packet).find_map(|(service, options)| {
+            let vip = &options.endpoints[0];
+            let from = SocketAddrV4::new(vip.address, *vip.ports.start());
+            let first = self.first_server(service);
+            let count = options.servers.len() + usize::from(options.fallback.is_some());
+            let is_its = |server| self.endpoint(server, from.port()) == flow.src;
+            (first..first + count).any(is_its).then_some((service, Flow { src: from, ..*flow }))
+        })
+    }
+
+    /// A source endpoint for a connection with `peer`: one on which no living connection expects
+    /// packets from there, and not the opener's own.
+    fn allocate(
+        &mut self,
+        name: PoolName,
+        flow: Flow,
+        peer: SocketAddrV4,
+        witness: Witness<'_>,
+    ) -> Option<SocketAddrV4> {
+        let is_free = |endpoint: &SocketAddrV4| {
+            let answers = Flow { src: peer, dst: *endpoint, ..flow };
+            let user = self.find(&answers).map(|(at, _)| &self.connections[at]);
+            *endpoint != flow.src && user.is_none_or(|user| is_over(user.state))
+        };
+        let free: Vec<_> = self.pool(name).endpoints().filter(is_free).collect();
+        let pool = self.pool_mut(name);
+        let allocated = pool.allocate(flow.src, &free, witness.seen_as(flow))?;
+        let was_long = witness.usage(name).scarce > pool.usage.scarce;
+        pool.usage.scarce += u64::from(was_long && pool.is_scarce(free.len()));
+        Some(allocated)
+    }
+
+    /// Opens a connection between two flows and translates the packet that does so.
+    fn open(
+        &mut self,
+        now: u64,
+        packet: Ip<'_>,
+        flows: [Flow; 2],
+        owner: Owner,
+        pool: Option<PoolName>,
+        witness: Witness<'_>,
+    ) -> Result<Outcome, DropReason> {
+        if let Err(reason) = self.make_room(now, &flows, witness) {
+            if let Some(pool) = pool {
+                self.pool_mut(pool).usage.in_use -= 1;
+            }
+            return Err(reason);
+        }
+        let state = match (flows[0].protocol, owner) {
+            (UDP, _) => ConnectionState::UdpOneWay,
+            (ICMP, _) => ConnectionState::Icmp,
+            (_, Owner::Snat) => ConnectionState::SynSent,
+            _ => ConnectionState::SynRecv,
+        };
+        let connection =
+            Connection { flows, owner, pool, state, last_seen: now, expected: [None; 2] };
+        let leaves_as = connection.leaves_as(Inbound);
+        self.connections.push(connection);
+        self.recount();
+        self.counters.opened += 1;
+        if let Owner::Service(service, server) = owner {
+            self.note_given(service, server);
+        }
+        self.count(owner, Inbound, packet);
+        Ok(Sent(translated(packet.0, &leaves_as, self.mss_limit(owner)), Vec::new()))
+    }
+
+    fn note_given(&mut self, service: usize, server: usize) {
+        self.services[service].connections += 1;
+        self.servers[server].given += 1;
+    }
+
+    /// Removes what is in the way of a new connection, if it may be.
+    fn make_room(
+        &mut self,
+        now: u64,
+        flows: &[Flow; 2],
+        witness: Witness<'_>,
+    ) -> Result<(), DropReason> {
+        for flow in flows {
+            let Some((at, _)) = self.find(flow) else { continue };
+            let user = self.connections[at].clone();
+            if !is_over(user.state) {
+                return Err(DropReason::TupleInUse);
+            }
+            self.counters.replaced += 1;
+            self.remove(now, &user);
+        }
+        if self.connections.len() == self.setup.capacity as usize {
+            let victim = self.victim(witness).ok_or(DropReason::TableFull)?;
+            self.counters.evicted += 1;
+            self.remove(now, &victim);
+        }
+        Ok(())
+    }
+
+    /// Who has to leave a full table: a connection that is half open, else one that is over. The
+    /// engine looks at 64 records at random; where these are more than a third it does not miss
+    /// them.
+    fn victim(&self, witness: Witness<'_>) -> Option<Connection> {
+        let half_open = self.connections.iter().filter(|c| is_half_open(c.state));
+        let over = self.connections.iter().filter(|c| is_over(c.state));
+        let is_missed = |count: usize| 3 * count <= self.connections.len();
+        let victim = self.connections.iter().find(|connection| !witness.has(connection));
+        let is_right = match victim {
+            None => is_missed(half_open.clone().count() + over.clone().count()),
+            Some(victim) if is_over(victim.state) => is_missed(half_open.clone().count()),
+            Some(victim) => is_half_open(victim.state),
+        };
+        let expected = || half_open.chain(over).next();
+        if is_right { victim.cloned() } else { expected().cloned() }
+    }
+}
+
+/// Why a packet without a connection opens none, if so.
+fn refusal(packet: Ip<'_>, segment: &Segment, on_unknown: OnUnknown) -> Option<Outcome> {
+    match segment.kind {
+        Kind::EchoReply => Some(Dropped(DropReason::UnknownConnection)),
+        Kind::Tcp { flags, .. } if flags & RST != 0 => Some(Dropped(DropReason::UnknownConnection)),
+        Kind::Tcp { .. } if !segment.opens() => Some(match on_unknown {
+            OnUnknown::Reset => Answered(Reply::Reset),
+            OnUnknown::Drop => Dropped(DropReason::UnknownConnection),
+        }),
+        _ if packet.ttl() <= 1 => Some(Answered(Reply::TimeExceeded)),
+        _ => None,
+    }
+}
