@@ -84,7 +84,7 @@ fn the_steps_come_everywhere() {
         let (setup, steps) = case.current();
         let mut run = Run::new(setup.clone());
         for step in &steps {
-            run.step(step).unwrap_or_else(|error| panic!("{error}"));
+            run.act(step).unwrap_or_else(|error| panic!("{error}"));
             seen(&run, &setup, |what| {
                 missing.remove(what);
             });

@@ -61,12 +61,13 @@ impl Run {
 
     /// Does a step, and says what is different then.
     pub(crate) fn step(&mut self, step: &Step) -> Result<(), String> {
-        (self.outcome, self.resets) = (None, 0);
         let result = self.act(step).and_then(|()| self.compare());
         result.map_err(|error| format!("{error}\n{step:?}\n{}", self.dump()))
     }
 
-    fn act(&mut self, step: &Step) -> Result<(), String> {
+    /// Does a step, and compares no more than what became of it.
+    pub(crate) fn act(&mut self, step: &Step) -> Result<(), String> {
+        (self.outcome, self.resets) = (None, 0);
         match step {
             Step::Packet { side, flow, is_request, shape } => {
                 self.receive(*side, &build(*flow, *is_request, shape))
