@@ -9,17 +9,17 @@ use std::sync::{
 
 use shunt_config::{Config, Role};
 use shunt_dpdk::{Eal, Error, LcoreHandle, LcoreId, Mempool, MempoolConfig, Port, launch};
-use shunt_nat::{Engine, EngineConfig, Instant, Ruleset, Side, Topology, table::ConnectionTable};
+use shunt_nat::{Engine, EngineConfig, Instant, Ruleset, Topology, table::ConnectionTable};
 use tracing::info;
 
 pub use crate::preflight::PreflightError;
 use crate::{
     interface::Interface,
     pipeline::Pipeline,
-    ports::{self, OpenPort, PortError},
+    ports::{self, PortError},
     preflight,
     ruleset::{on_unknown, rules, timeouts},
-    surroundings::{SIDES, Surroundings},
+    surroundings::Surroundings,
     worker::Worker,
 };
 pub use report::{MbufReport, PortReport, Report, ServiceReport};
@@ -139,19 +139,18 @@ impl Assembly {
         let inside = ports::open(eal, config.ports.get(Role::Inside), &pool)?;
         let in_use_at_start = pool.in_use();
 
-        let OpenPort { port, driver, rx, parts } = outside;
-        let (outside, outside_rx, outside_parts) = ((port, driver), rx, parts);
-        let OpenPort { port, driver, rx, parts } = inside;
-        let (inside, inside_rx, inside_parts) = ((port, driver), rx, parts);
-
-        let mut interfaces = [Interface::new(outside_parts), Interface::new(inside_parts)];
+        let mut interfaces = [Interface::new(outside.parts), Interface::new(inside.parts)];
         let surroundings = Surroundings::new(config);
         pin_neighbours(&mut interfaces, &surroundings, config);
         let pipeline =
             Pipeline::new(engine(config)?, surroundings, interfaces, pool.clone(), secrets()?);
         Ok(Assembly {
-            worker: Worker::new([outside_rx, inside_rx], pipeline),
-            ports: Ports { ports: [outside, inside], pool, in_use_at_start },
+            worker: Worker::new([outside.rx, inside.rx], pipeline),
+            ports: Ports {
+                ports: [(outside.port, outside.driver), (inside.port, inside.driver)],
+                pool,
+                in_use_at_start,
+            },
         })
     }
 
@@ -243,8 +242,4 @@ fn pin_neighbours(interfaces: &mut [Interface; 2], surroundings: &Surroundings, 
             interfaces[hop.side as usize].neighbours.pin(hop.address, Instant::default());
         }
     }
-    debug_assert_eq!(
-        SIDES.map(|side| interfaces[side as usize].side),
-        [Side::Outside, Side::Inside]
-    );
 }

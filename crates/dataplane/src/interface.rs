@@ -1,6 +1,5 @@
 use shunt_config::Vlan;
 use shunt_dpdk::{Burst, Mbuf, TxQueue};
-use shunt_nat::Side;
 use shunt_packet::ethernet::{HEADER_LEN, MacAddr};
 
 use crate::{
@@ -16,7 +15,6 @@ const VLAN_TAG: usize = 4;
 
 /// A port as its worker sees it, but for its receive queue.
 pub(crate) struct Interface {
-    pub(crate) side: Side,
     pub(crate) mac: MacAddr,
     /// Bytes of the largest IPv4 packet.
     pub(crate) mtu: u16,
@@ -31,7 +29,6 @@ pub(crate) struct Interface {
 
 /// What an [`Interface`] is made of.
 pub(crate) struct InterfaceParts {
-    pub(crate) side: Side,
     pub(crate) mac: MacAddr,
     pub(crate) mtu: u16,
     pub(crate) vlan: Vlan,
@@ -41,9 +38,8 @@ pub(crate) struct InterfaceParts {
 
 impl Interface {
     pub(crate) fn new(parts: InterfaceParts) -> Interface {
-        let InterfaceParts { side, mac, mtu, vlan, offloads, tx } = parts;
+        let InterfaceParts { mac, mtu, vlan, offloads, tx } = parts;
         Interface {
-            side,
             mac,
             mtu,
             vlan,

@@ -5,7 +5,7 @@ use shunt_dpdk::{Eal, Error, Mempool, Port, PortConfig, PortId, PortInfo, RxQueu
 use shunt_packet::ethernet::MacAddr;
 use tracing::{info, warn};
 
-use crate::{interface::InterfaceParts, offload::Offloads, surroundings::side_of_role};
+use crate::{interface::InterfaceParts, offload::Offloads};
 
 /// Why a port can't be used as the service file wants it.
 #[derive(Debug, thiserror::Error)]
@@ -118,14 +118,7 @@ pub(crate) fn open(
         port,
         driver: info.driver,
         rx,
-        parts: InterfaceParts {
-            side: side_of_role(wanted.role),
-            mac,
-            mtu: wanted.mtu,
-            vlan: wanted.vlan,
-            offloads,
-            tx,
-        },
+        parts: InterfaceParts { mac, mtu: wanted.mtu, vlan: wanted.vlan, offloads, tx },
     })
 }
 

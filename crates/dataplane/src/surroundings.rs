@@ -10,14 +10,6 @@ use crate::routes::{NextHop, Routes};
 /// Both sides, in the order in which their ports are polled.
 pub(crate) const SIDES: [Side; 2] = [Side::Outside, Side::Inside];
 
-/// The side that a port's role puts it on.
-pub(crate) fn side_of_role(role: Role) -> Side {
-    match role {
-        Role::Outside => Side::Outside,
-        Role::Inside => Side::Inside,
-    }
-}
-
 /// What is around the director: its own addresses, and the way to all others.
 #[derive(Debug)]
 pub(crate) struct Surroundings {

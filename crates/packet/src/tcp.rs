@@ -188,8 +188,7 @@ fn build_reset(
         flags,
         ..TcpHeader::new_zeroed()
     };
-    let sum = ip.pseudo_header(HEADER_LEN as u16).bytes(reset.as_bytes());
-    reset.checksum = sum.checksum().into();
+    reset.checksum = segment_sum(&ip, reset.as_bytes()).checksum().into();
     joined(&ip, &reset)
 }
 
@@ -245,8 +244,7 @@ fn joined(ip: &Ipv4Header, tcp: &TcpHeader) -> [u8; RESET_LEN] {
 }
 
 /// The checksum sum of a whole segment with its pseudo-header; sound when it folds to all ones.
-#[must_use]
-pub fn segment_sum(header: &Ipv4Header, segment: &[u8]) -> Sum {
+fn segment_sum(header: &Ipv4Header, segment: &[u8]) -> Sum {
     header.pseudo_header(segment.len() as u16).bytes(segment)
 }
 
