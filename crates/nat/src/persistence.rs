@@ -114,10 +114,13 @@ impl PersistenceTable {
     }
 
     /// Services, masked clients, and the servers that they keep.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (ServiceId, Ipv4Addr, ServerId)> {
-        self.templates.iter().map(|((service, client), template)| {
-            (*service, Ipv4Addr::from(*client), template.server)
-        })
+    pub(crate) fn iter(
+        &self,
+        now: Instant,
+    ) -> impl Iterator<Item = (ServiceId, Ipv4Addr, ServerId)> {
+        self.templates.iter().filter(move |(_, template)| template.is_alive(now)).map(
+            |((service, client), template)| (*service, Ipv4Addr::from(*client), template.server),
+        )
     }
 
     /// Clients that are remembered, some of which may have run out.
@@ -177,7 +180,7 @@ mod tests {
         assert_eq!(server(client(200), 300), None);
         assert_eq!(server(Ipv4Addr::new(192, 0, 3, 1), 0), None);
         assert_eq!(table.lookup(ServiceId(1), PER_NETWORK, client(1), at(0)), None);
-        assert_eq!(table.iter().next(), Some((SERVICE, client(0), SERVER)));
+        assert_eq!(table.iter(at(299)).next(), Some((SERVICE, client(0), SERVER)));
     }
 
     #[test]

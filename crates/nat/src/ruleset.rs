@@ -167,10 +167,13 @@ impl Ruleset {
         self.persistence.len()
     }
 
-    /// The server that each client of a persistent service keeps; a client is known by its address
-    /// under the service's mask.
-    pub fn kept_servers(&self) -> impl Iterator<Item = (ServiceId, Ipv4Addr, ServerId)> {
-        self.persistence.iter()
+    /// The server that each client of a persistent service keeps now; a client is known by its
+    /// address under the service's mask.
+    pub fn kept_servers(
+        &self,
+        now: Instant,
+    ) -> impl Iterator<Item = (ServiceId, Ipv4Addr, ServerId)> {
+        self.persistence.iter(now)
     }
 
     /// The service that these packets dial.

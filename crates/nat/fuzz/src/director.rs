@@ -249,7 +249,7 @@ impl Director {
     }
 
     fn check(&self) -> Result<(), String> {
-        invariants::check(&self.engine, &self.rules)
+        invariants::check(&self.engine, &self.rules, self.now)
     }
 
     /// Waits until every connection has been silent for too long.

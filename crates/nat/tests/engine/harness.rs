@@ -243,6 +243,10 @@ impl Director {
         self.engine.server_counters().nth(server).unwrap()
     }
 
+    pub(crate) fn now(&self) -> Instant {
+        self.now
+    }
+
     pub(crate) fn engine(&self) -> &Engine {
         &self.engine
     }
@@ -260,7 +264,7 @@ impl Director {
         const QUICK: usize = 32;
         self.steps += 1;
         if self.steps.is_multiple_of(1 + self.engine.table().len() / QUICK) {
-            let result = invariants::check(&self.engine, &self.rules);
+            let result = invariants::check(&self.engine, &self.rules, self.now);
             result.unwrap_or_else(|error| panic!("{error}\n{}", self.dump()));
         }
     }

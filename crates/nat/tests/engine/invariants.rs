@@ -5,16 +5,16 @@ use std::{fmt::Debug, ops::Range};
 use shunt_nat::{
     Connection, ConnectionKind, ConnectionState,
     Direction::{self, Inbound, Outbound},
-    Engine, EngineCounters, FlowKey, ForwardingMode, Rules, ServerId, ServiceId,
+    Engine, EngineCounters, FlowKey, ForwardingMode, Instant, Rules, ServerId, ServiceId,
 };
 use shunt_packet::ipv4::{Ipv4Packet, protocol};
 
 /// Says which invariant does not hold, if one doesn't. Takes time in proportion to the table.
-pub(crate) fn check(engine: &Engine, rules: &Rules) -> Result<(), String> {
+pub(crate) fn check(engine: &Engine, rules: &Rules, now: Instant) -> Result<(), String> {
     counters_balance(engine)?;
     servers_are_accounted_for(engine, rules)?;
     pools_are_accounted_for(engine, rules)?;
-    clients_keep_servers_of_their_service(engine, rules)?;
+    clients_keep_servers_of_their_service(engine, rules, now)?;
     for connection in engine.table().iter() {
         let found = keys_are_its_own(engine, connection)
             .and_then(|()| server_is_its_services(connection, rules))
@@ -120,9 +120,13 @@ fn servers_of(rules: &Rules) -> Vec<Range<u32>> {
         .collect()
 }
 
-fn clients_keep_servers_of_their_service(engine: &Engine, rules: &Rules) -> Result<(), String> {
+fn clients_keep_servers_of_their_service(
+    engine: &Engine,
+    rules: &Rules,
+    now: Instant,
+) -> Result<(), String> {
     let servers = servers_of(rules);
-    for (ServiceId(service), client, ServerId(server)) in engine.rules().kept_servers() {
+    for (ServiceId(service), client, ServerId(server)) in engine.rules().kept_servers(now) {
         if !servers[service as usize].contains(&server) {
             return Err(format!("{client} keeps a server of another service"));
         }

@@ -9,8 +9,8 @@ use shunt_nat::Persistence;
 pub(crate) struct Clients(BTreeMap<(usize, Ipv4Addr), Kept>);
 
 #[derive(Clone, Debug)]
-pub(crate) struct Kept {
-    pub(crate) server: usize,
+struct Kept {
+    server: usize,
     /// Connections since the client was given this server.
     connections: u32,
     /// When it runs out, once there are none.
@@ -18,19 +18,22 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
-    pub(crate) fn is_alive(&self, now: u64) -> bool {
+    fn is_alive(&self, now: u64) -> bool {
         self.connections > 0 || now < self.expires
     }
 }
 
-fn masked(persistence: Persistence, client: Ipv4Addr) -> Ipv4Addr {
+/// The address that a client is known by.
+pub(crate) fn masked(persistence: Persistence, client: Ipv4Addr) -> Ipv4Addr {
     let mask = u64::from(u32::MAX) << (32 - u32::from(persistence.prefix_len));
     Ipv4Addr::from(client.to_bits() & mask as u32)
 }
 
 impl Clients {
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&(usize, Ipv4Addr), &Kept)> {
-        self.0.iter()
+    /// Services, clients, and the servers that they keep now.
+    pub(crate) fn iter(&self, now: u64) -> impl Iterator<Item = (usize, Ipv4Addr, usize)> {
+        let alive = self.0.iter().filter(move |(_, kept)| kept.is_alive(now));
+        alive.map(|((service, client), kept)| (*service, *client, kept.server))
     }
 
     pub(crate) fn server(

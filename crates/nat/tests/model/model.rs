@@ -12,7 +12,7 @@ use shunt_nat::{
 };
 
 use crate::{
-    clients::Clients,
+    clients::{Clients, masked},
     connection::{Connection, Owner, PoolName},
     flow::Flow,
     fragments::Fragments,
@@ -86,18 +86,29 @@ impl Model {
     }
 
     /// Ends connections that were silent for as long as they may be. When it comes to each is up to
-    /// the engine, but it looks at no more than `budget`. Returns the resets that go out.
+    /// the engine, and in which order, but it looks at no more than `budget`. Returns the resets that
+    /// go out.
     pub(crate) fn expire(&mut self, now: u64, budget: usize, witness: Witness<'_>) -> Vec<Vec<u8>> {
         self.fragments.forget_old(now);
         let is_ended =
             |connection: &&Connection| self.deadline(connection) <= now && !witness.has(connection);
-        let ended: Vec<_> =
+        let mut ended: Vec<_> =
             self.connections.iter().filter(is_ended).take(budget).cloned().collect();
+        ended.sort_by_key(|connection| !self.goes_first(now, connection, witness));
         for connection in &ended {
             self.counters.expired += 1;
             self.remove(now, connection);
         }
         ended.iter().flat_map(|connection| self.resets(connection)).collect()
+    }
+
+    /// Of several connections of one client that end at once, one that binds the client to its server
+    /// may do so only before one that does not has released it.
+    fn goes_first(&self, now: u64, connection: &Connection, witness: Witness<'_>) -> bool {
+        let Owner::Service(service, _) = connection.owner else { return true };
+        let Some(persistence) = self.setup.rules.services[service].persistence else { return true };
+        let client = masked(persistence, *connection.flow(Inbound).src.ip());
+        binds(connection) == witness.keeps(now, service, client)
     }
 
     pub(crate) fn set_weight(&mut self, server: usize, weight: u16) {
@@ -193,7 +204,7 @@ impl Model {
         if let Owner::Service(service, server) = connection.owner
             && let Some(persistence) = setup.rules.services[service].persistence
         {
-            let counts = connection.state != ConnectionState::SynRecv;
+            let counts = binds(connection);
             let client = *connection.flow(Inbound).src.ip();
             self.clients.disconnect(service, persistence, client, server, counts, now);
         }
@@ -207,4 +218,10 @@ impl Model {
             server.set_connections(active as u32, (its().count() - active) as u32);
         }
     }
+}
+
+/// Whether a connection that ends binds its client to its server for some time: it was more than an
+/// attempt.
+fn binds(connection: &Connection) -> bool {
+    connection.state != ConnectionState::SynRecv
 }

@@ -215,23 +215,14 @@ impl Run {
         self.compare_connections()
     }
 
-    /// The engine may have forgotten what has run out, and nothing else.
     fn compare_clients(&self) -> Result<(), String> {
-        let kept: Vec<_> = self.engine.rules().kept_servers().collect();
-        let expected = self.model.clients.iter().map(|((service, client), kept)| {
-            let key = (ServiceId(*service as u32), *client, ServerId(kept.server as u32));
-            (key, kept.is_alive(self.now))
+        let now = Instant::from_millis(self.now);
+        let mut kept: Vec<_> = self.engine.rules().kept_servers(now).collect();
+        kept.sort_by_key(|(service, client, _)| (service.0, *client));
+        let expected = self.model.clients.iter(self.now).map(|(service, client, server)| {
+            (ServiceId(service as u32), client, ServerId(server as u32))
         });
-        let expected: Vec<_> = expected.collect();
-        for (client, is_alive) in &expected {
-            if *is_alive && !kept.contains(client) {
-                return Err(format!("{client:?} is forgotten"));
-            }
-        }
-        match kept.iter().find(|client| !expected.iter().any(|(known, _)| known == *client)) {
-            Some(client) => Err(format!("{client:?} is made up")),
-            None => Ok(()),
-        }
+        equal("kept servers", kept, expected.collect())
     }
 
     fn compare_connections(&self) -> Result<(), String> {

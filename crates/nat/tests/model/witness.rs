@@ -1,6 +1,6 @@
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
-use shunt_nat::{Direction, Engine, PoolUsage};
+use shunt_nat::{Direction, Engine, Instant, PoolUsage};
 
 use crate::{
     connection::{Connection, PoolName},
@@ -23,6 +23,12 @@ impl Witness<'_> {
             (Outcome::Sent(left, _), Outcome::Sent(expected, _)) => left == expected,
             (outcome, expected) => outcome == expected,
         }
+    }
+
+    /// Whether a client of a persistent service keeps a server, which one does not matter.
+    pub(crate) fn keeps(&self, now: u64, service: usize, client: Ipv4Addr) -> bool {
+        let mut kept = self.engine.rules().kept_servers(Instant::from_millis(now));
+        kept.any(|(id, known, _)| (id.0 as usize, known) == (service, client))
     }
 
     /// Whether the engine has this connection still.
