@@ -23,7 +23,7 @@
 //! [`Engine::process`] looks the packet up, or opens a connection, and says in a [`Verdict`] what
 //! to do. It does not touch TCP and UDP packets: the caller applies the [`Translation`] once it
 //! knows that the packet can leave, so that an ICMP error can still quote what really came.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod connection;
 mod counters;

@@ -12,6 +12,8 @@
 //! direction costs six bytes more a connection and has no such weakness.
 
 mod index;
+mod memory;
+mod tags;
 mod wheel;
 
 use std::time::Duration;
@@ -26,7 +28,10 @@ use crate::{
     time::Instant,
 };
 use index::{Entry, Index, MAX_RECORDS};
+use memory::Slab;
 use wheel::{NIL, Wheel};
+
+pub use memory::Pages;
 
 /// One for the key of either direction.
 const ENTRIES_PER_RECORD: usize = 2;
@@ -34,6 +39,13 @@ const ENTRIES_PER_RECORD: usize = 2;
 /// A record's place in its table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConnectionId(u32);
+
+/// A lookup that is under way: see [`ConnectionTable::begin_lookup`].
+#[derive(Clone, Copy, Debug)]
+pub struct Lookup {
+    hash: u64,
+    candidate: Option<Entry>,
+}
 
 /// Why a connection could not be added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +58,7 @@ pub enum InsertError {
 
 /// All connections of one worker.
 pub struct ConnectionTable {
-    records: Box<[Connection]>,
+    records: Slab<Connection>,
     /// The first free record; the others follow through their links.
     free: u32,
     /// Records from here on were never used: no list has to be built through all of them at the start.
@@ -71,11 +83,9 @@ impl ConnectionTable {
     #[must_use]
     pub fn new(capacity: u32, secret: [u64; 4]) -> ConnectionTable {
         let capacity = capacity.clamp(1, MAX_RECORDS) as usize;
-        let records =
-            <[Connection]>::new_box_zeroed_with_elems(capacity).expect("memory for records");
         let [a, b, c, d] = secret;
         ConnectionTable {
-            records,
+            records: Slab::zeroed(capacity),
             free: NIL,
             untouched: 0,
             len: 0,
@@ -117,14 +127,55 @@ impl ConnectionTable {
         capacity * size_of::<Connection>() + Index::memory_of(ENTRIES_PER_RECORD * capacity)
     }
 
+    /// What kind of pages the table is in: the worse of records and index.
+    #[must_use]
+    pub fn pages(&self) -> Pages {
+        self.records.pages().max(self.index.pages())
+    }
+
     /// The connection that a packet with this key belongs to, and the packet's direction.
     #[inline]
     #[must_use]
     pub fn lookup(&self, key: &FlowKey) -> Option<(ConnectionId, Direction)> {
-        let is_match =
-            |entry: Entry| self.records[entry.record as usize].key(entry.direction) == *key;
-        let entry = self.index.find(self.hash(key), is_match)?;
-        Some((ConnectionId(entry.record), entry.direction))
+        self.find(self.hash(key), key)
+    }
+
+    /// The first of three steps of a lookup: hashes the key, and has the processor fetch the part of
+    /// the index that it leads to. Taken for a whole burst one after the other, the steps let its
+    /// packets wait for memory together.
+    #[inline]
+    #[must_use]
+    pub fn begin_lookup(&self, key: &FlowKey) -> Lookup {
+        let hash = self.hash(key);
+        self.index.prefetch(hash);
+        Lookup { hash, candidate: None }
+    }
+
+    /// The second step: looks into the index, and has the processor fetch the record that it most
+    /// probably leads to.
+    #[inline]
+    pub fn continue_lookup(&self, lookup: &mut Lookup) {
+        lookup.candidate = self.index.candidate(lookup.hash);
+        if let Some(candidate) = lookup.candidate {
+            self.records.prefetch(candidate.record as usize);
+        }
+    }
+
+    /// The third step: the answer. The table may have changed since the other steps, and these may
+    /// have been left out.
+    #[inline]
+    #[must_use]
+    pub fn finish_lookup(
+        &self,
+        lookup: Lookup,
+        key: &FlowKey,
+    ) -> Option<(ConnectionId, Direction)> {
+        match lookup.candidate {
+            Some(candidate) if self.is_key_of(candidate, key) => {
+                Some((ConnectionId(candidate.record), candidate.direction))
+            }
+            _ => self.find(lookup.hash, key),
+        }
     }
 
     /// The record of a connection.
@@ -237,8 +288,21 @@ impl ConnectionTable {
         None
     }
 
+    #[inline]
     fn hash(&self, key: &FlowKey) -> u64 {
         self.hasher.hash_one(key.to_bits())
+    }
+
+    #[inline]
+    fn find(&self, hash: u64, key: &FlowKey) -> Option<(ConnectionId, Direction)> {
+        let entry = self.index.find(hash, |entry| self.is_key_of(entry, key))?;
+        Some((ConnectionId(entry.record), entry.direction))
+    }
+
+    /// Whether packets of this direction of the record have this key; those of a free one have none.
+    #[inline]
+    fn is_key_of(&self, entry: Entry, key: &FlowKey) -> bool {
+        self.records[entry.record as usize].key(entry.direction) == *key
     }
 
     fn take_record(&mut self) -> Option<u32> {
@@ -388,6 +452,30 @@ mod tests {
             assert_eq!(expire_all(&mut table, hours(hour)), 0, "hour {hour}");
         }
         assert_eq!(expire_all(&mut table, hours(49)), 1);
+    }
+
+    #[test]
+    fn a_lookup_in_steps_sees_what_changed_in_between() {
+        let mut table = ConnectionTable::new(64, SECRET);
+        let ids: Vec<_> =
+            (0..40).map(|n| insert(&mut table, n, 60, Instant::default()).unwrap()).collect();
+        let begun: Vec<_> = (0..50)
+            .map(|client| {
+                let mut lookup = table.begin_lookup(&keys(client).0);
+                table.continue_lookup(&mut lookup);
+                lookup
+            })
+            .collect();
+        // Another connection takes the first one's record.
+        table.remove(ids[0]);
+        let id = insert(&mut table, 45, 60, Instant::default()).unwrap();
+        assert_eq!(id, ids[0]);
+        for (client, lookup) in (0..).zip(begun) {
+            let key = keys(client).0;
+            let found = table.finish_lookup(lookup, &key);
+            assert_eq!(found, table.lookup(&key), "{client}");
+            assert_eq!(found.is_some(), (1..40).contains(&client) || client == 45, "{client}");
+        }
     }
 
     #[test]
