@@ -1,15 +1,21 @@
-use std::time::Duration;
+use std::{num::NonZeroU16, time::Duration};
 
 use shunt_packet::checksum::Delta;
 use zerocopy::{FromZeros, Immutable, KnownLayout};
 
 use crate::{
+    engine::Side,
     flow::{Direction, FlowKey, Tuple},
     ruleset::{ServerId, ServiceId},
     state::ConnectionState,
     time::Instant,
     translation::Translation,
 };
+
+/// The caller's number for a way out of the director: a port and the neighbour behind it. Connections
+/// remember one for each direction, so that no packet but the first has to be routed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct EgressId(pub NonZeroU16);
 
 /// What opened a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +42,10 @@ pub struct Connection {
     timeout: u32,
     /// Links of the timing wheel, or of the free list.
     pub(crate) links: Links,
-    service: u32,
-    server: u32,
+    service: u16,
+    server: u16,
+    /// By direction, the way out that packets take; 0 while it is not known.
+    egress: [u16; 2],
     /// Inbound deltas; outbound ones are their inverses.
     address_delta: u16,
     transport_delta: u16,
@@ -70,9 +78,18 @@ const FULL_NAT: u8 = 4;
 /// part of the sequence space; a sender may have this much in flight when it gives up.
 const RESET_WINDOW: u32 = 1 << 20;
 
+/// In [`Connection`]'s `flags`: that packets come from inside, by direction.
+const FROM_INSIDE: [u8; 2] = [8, 16];
+
 /// [`Connection`]'s `service` when there is none: SNAT, or passed through.
-const SNAT: u32 = u32::MAX;
-const PASSTHROUGH: u32 = u32::MAX - 1;
+const SNAT: u16 = u16::MAX;
+const PASSTHROUGH: u16 = u16::MAX - 1;
+
+/// Services that there may be.
+pub const MAX_SERVICES: usize = PASSTHROUGH as usize;
+
+/// Servers that there may be in all services.
+pub const MAX_SERVERS: usize = u16::MAX as usize + 1;
 
 impl Connection {
     /// A connection between two keys of the same protocol, just opened.
@@ -85,7 +102,7 @@ impl Connection {
         now: Instant,
     ) -> Connection {
         let (service, server) = match kind {
-            ConnectionKind::Service(service, server) => (service.0, server.0),
+            ConnectionKind::Service(service, server) => (service.0 as u16, server.0 as u16),
             ConnectionKind::Snat => (SNAT, 0),
             ConnectionKind::Passthrough => (PASSTHROUGH, 0),
         };
@@ -94,14 +111,14 @@ impl Connection {
         let address_delta = Delta::between(inbound.address_sum(), outbound.address_sum());
         let transport_delta = Delta::between(inbound.transport_sum(), outbound.transport_sum());
         Connection {
-            keys: [inbound.tuple, outbound.tuple],
+            keys: [inbound.tuple(), outbound.tuple()],
             last_seen: now.low_bits(),
             timeout: timeout.as_millis() as u32,
             service,
             server,
             address_delta: address_delta.to_bits(),
             transport_delta: transport_delta.to_bits(),
-            protocol: inbound.protocol,
+            protocol: inbound.protocol(),
             state,
             flags: if is_service && hides_client { FULL_NAT } else { 0 },
             ..Connection::new_zeroed()
@@ -109,9 +126,10 @@ impl Connection {
     }
 
     /// What packets of this direction look like when they arrive.
+    #[inline]
     #[must_use]
     pub fn key(&self, direction: Direction) -> FlowKey {
-        FlowKey { tuple: self.keys[direction as usize], protocol: self.protocol }
+        FlowKey::of_tuple(self.protocol, self.keys[direction as usize])
     }
 
     /// What opened it.
@@ -120,7 +138,9 @@ impl Connection {
         match self.service {
             SNAT => ConnectionKind::Snat,
             PASSTHROUGH => ConnectionKind::Passthrough,
-            service => ConnectionKind::Service(ServiceId(service), ServerId(self.server)),
+            service => {
+                ConnectionKind::Service(ServiceId(service.into()), ServerId(self.server.into()))
+            }
         }
     }
 
@@ -177,6 +197,43 @@ impl Connection {
         self.timeout = timeout.as_millis() as u32;
     }
 
+    /// The way out that packets of this direction take when they arrive on `side`, if they did so
+    /// before.
+    #[inline]
+    pub(crate) fn egress(&self, direction: Direction, side: Side) -> Option<EgressId> {
+        let from_inside = self.flags & FROM_INSIDE[direction as usize] != 0;
+        let egress = NonZeroU16::new(self.egress[direction as usize])?;
+        (from_inside == (side == Side::Inside)).then_some(EgressId(egress))
+    }
+
+    /// Notes on which side packets of this direction arrive, and which way out they take.
+    pub(crate) fn set_egress(&mut self, direction: Direction, side: Side, egress: EgressId) {
+        let from_inside = FROM_INSIDE[direction as usize];
+        match side {
+            Side::Outside => self.flags &= !from_inside,
+            Side::Inside => self.flags |= from_inside,
+        }
+        self.egress[direction as usize] = egress.0.get();
+    }
+
+    /// Forgets the ways out of both directions.
+    pub(crate) fn forget_egress(&mut self) {
+        self.egress = [0; 2];
+    }
+
+    /// What packets of this direction leave as, and what that does to the checksums of addresses and
+    /// of the transport.
+    #[inline]
+    pub(crate) fn leaves_as(&self, direction: Direction) -> (FlowKey, Delta, Delta) {
+        let key = self.key(direction.opposite()).reverse();
+        let address = Delta::from_bits(self.address_delta);
+        let transport = Delta::from_bits(self.transport_delta);
+        match direction {
+            Direction::Inbound => (key, address, transport),
+            Direction::Outbound => (key, address.inverse(), transport.inverse()),
+        }
+    }
+
     /// Notes that a packet came.
     pub(crate) fn touch(&mut self, now: Instant) {
         self.last_seen = now.low_bits();
@@ -192,14 +249,7 @@ impl Connection {
     /// What to do to a packet of this direction: it leaves as the reverse of the opposite key.
     #[must_use]
     pub fn translation(&self, direction: Direction) -> Translation {
-        let leaves_as = self.key(direction.opposite()).reverse();
-        let address = Delta::from_bits(self.address_delta);
-        let transport = Delta::from_bits(self.transport_delta);
-        match direction {
-            Direction::Inbound => Translation::new(leaves_as, address, transport),
-            Direction::Outbound => {
-                Translation::new(leaves_as, address.inverse(), transport.inverse())
-            }
-        }
+        let (leaves_as, address, transport) = self.leaves_as(direction);
+        Translation::new(leaves_as, address, transport)
     }
 }

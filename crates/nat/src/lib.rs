@@ -43,9 +43,9 @@ mod time;
 mod translation;
 mod verdict;
 
-pub use connection::{Connection, ConnectionKind};
+pub use connection::{Connection, ConnectionKind, EgressId, MAX_SERVERS, MAX_SERVICES};
 pub use counters::{EngineCounters, ServerCounters, ServiceCounters};
-pub use engine::{Engine, EngineConfig, Side, Topology};
+pub use engine::{Engine, EngineConfig, Prepared, Side, Topology};
 pub use flow::{Direction, FlowKey};
 pub use ruleset::{Ruleset, ServerId, ServiceId};
 pub use server::Server;

@@ -179,8 +179,8 @@ impl Ruleset {
     /// The service that these packets dial.
     pub(crate) fn service(&self, key: &FlowKey) -> Option<ServiceId> {
         let dialled = key.dst();
-        self.exact.get(&(key.protocol, dialled)).copied().or_else(|| {
-            let ranges = self.ranges.get(&(key.protocol, *dialled.ip()))?;
+        self.exact.get(&(key.protocol(), dialled)).copied().or_else(|| {
+            let ranges = self.ranges.get(&(key.protocol(), *dialled.ip()))?;
             let hit = ranges.iter().find(|(range, _)| range.ports.contains(&dialled.port()))?;
             Some(hit.1)
         })

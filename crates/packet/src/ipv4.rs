@@ -173,6 +173,16 @@ impl Ipv4Header {
         self.checksum = delta.apply(self.checksum.get()).into();
     }
 
+    /// [Rewrites](Ipv4Header::rewrite) the addresses, and takes one hop off the TTL, which must not be
+    /// 0.
+    #[inline]
+    pub fn forward(&mut self, src: Ipv4Addr, dst: Ipv4Addr, delta: Delta) {
+        // The TTL is the high byte of its word: ~m + m' is the same for every m.
+        const ONE_HOP: Delta = Delta::from_bits(!0x0100);
+        self.ttl = self.ttl.wrapping_sub(1);
+        self.rewrite(src, dst, delta.and(ONE_HOP));
+    }
+
     /// Sets both addresses and mends the header checksum.
     pub fn set_addresses(&mut self, src: Ipv4Addr, dst: Ipv4Addr) {
         let old = Sum::ZERO.address(self.src()).address(self.dst());

@@ -1,3 +1,4 @@
+mod forward;
 mod fragments;
 mod icmp;
 mod open;
@@ -17,7 +18,7 @@ use crate::{
     ruleset::{Ruleset, ServerId, ServiceId},
     service::OnUnknown,
     state::{ConnectionState, Timeouts},
-    table::{ConnectionId, ConnectionTable},
+    table::{ConnectionId, ConnectionTable, Lookup},
     time::Instant,
     verdict::{DropReason, Reply, Verdict},
 };
@@ -58,6 +59,11 @@ pub struct EngineConfig {
     pub reset_on_expiry: bool,
 }
 
+/// A packet between the steps of [`Engine::process`]: what it says of itself, if it is one that may
+/// belong to a connection by itself, and how far its connection was looked up.
+#[derive(Clone, Copy, Default)]
+pub struct Prepared(Option<(Segment, Lookup)>);
+
 /// The NAT engine of one worker.
 pub struct Engine {
     config: EngineConfig,
@@ -97,10 +103,51 @@ impl Engine {
         packet: &mut Ipv4Packet<'_>,
         topology: &impl Topology,
     ) -> Verdict {
+        let prepared = self.begin(packet);
+        self.finish(now, side, packet, &prepared, topology)
+    }
+
+    /// The first of three steps of [`process`](Engine::process): reads a packet's headers, and has
+    /// the processor fetch what leads to its connection. Taken for all packets of a burst one after
+    /// the other, the steps let these wait for memory together.
+    #[inline(always)]
+    #[must_use]
+    pub fn begin(&self, packet: &mut Ipv4Packet<'_>) -> Prepared {
         if packet.header.is_fragment() {
-            self.process_fragment(now, side, packet, topology)
-        } else {
-            self.process_whole(now, side, packet, topology)
+            return Prepared(None);
+        }
+        // What is no segment is looked at anew in the last step: it is rare.
+        let segment = Segment::parse(packet).ok().flatten();
+        Prepared(segment.map(|segment| (segment, self.table.begin_lookup(&segment.key))))
+    }
+
+    /// The second step: has the processor fetch the connection.
+    #[inline]
+    pub fn proceed(&self, prepared: &mut Prepared) {
+        if let Prepared(Some((_, lookup))) = prepared {
+            self.table.continue_lookup(lookup);
+        }
+    }
+
+    /// The third step: what to do with the packet that was prepared, and not changed since.
+    #[inline]
+    pub fn finish(
+        &mut self,
+        now: Instant,
+        side: Side,
+        packet: &mut Ipv4Packet<'_>,
+        prepared: &Prepared,
+        topology: &impl Topology,
+    ) -> Verdict {
+        match prepared {
+            Prepared(Some((segment, lookup))) => {
+                let found = self.table.finish_lookup(*lookup, &segment.key);
+                self.process_segment(now, side, packet, segment, found, topology)
+            }
+            Prepared(None) if packet.header.is_fragment() => {
+                self.process_fragment(now, side, packet, topology)
+            }
+            Prepared(None) => self.process_whole(now, side, packet, topology),
         }
     }
 
@@ -113,7 +160,10 @@ impl Engine {
         topology: &impl Topology,
     ) -> Verdict {
         match Segment::parse(packet) {
-            Ok(Some(segment)) => self.process_segment(now, side, packet, &segment, topology),
+            Ok(Some(segment)) => {
+                let found = self.table.lookup(&segment.key);
+                self.process_segment(now, side, packet, &segment, found, topology)
+            }
             Ok(None) if packet.header.protocol() == protocol::ICMP => self.process_icmp(packet),
             Ok(None) => Verdict::Punt,
             Err(reason) => Verdict::Drop(DropReason::Malformed(reason)),
@@ -130,6 +180,7 @@ impl Engine {
         mut send: impl FnMut(&[u8; tcp::RESET_LEN]),
     ) {
         self.fragments.expire(now);
+        self.table.sweep_egress(budget);
         while let Some(connection) = self.table.expire(now, &mut budget) {
             self.counters.expired += 1;
             if self.resets_on_expiry(&connection) {
@@ -193,9 +244,10 @@ impl Engine {
         side: Side,
         packet: &Ipv4Packet<'_>,
         segment: &Segment,
+        found: Option<(ConnectionId, Direction)>,
         topology: &impl Topology,
     ) -> Verdict {
-        match self.table.lookup(&segment.key) {
+        match found {
             Some((id, direction)) if segment.goes(direction) && !self.reopens(id, segment) => {
                 self.process_hit(now, packet, segment, id, direction)
             }

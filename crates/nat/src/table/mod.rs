@@ -22,7 +22,8 @@ use ahash::RandomState;
 use zerocopy::FromZeros;
 
 use crate::{
-    connection::{Connection, ConnectionKind, Links},
+    connection::{Connection, ConnectionKind, EgressId, Links},
+    engine::Side,
     flow::{Direction, FlowKey},
     state::ConnectionState,
     time::Instant,
@@ -69,6 +70,8 @@ pub struct ConnectionTable {
     hasher: RandomState,
     /// What is drawn from when a connection has to go.
     chance: u64,
+    /// Records before this one may remember ways out that are no longer right.
+    stale_egress: u32,
 }
 
 /// How many records are looked at for one that can go. With a tenth of the table half open, one in
@@ -93,6 +96,7 @@ impl ConnectionTable {
             wheel: Wheel::new(),
             hasher: RandomState::with_seeds(a, b, c, d),
             chance: a,
+            stale_egress: 0,
         }
     }
 
@@ -241,6 +245,59 @@ impl ConnectionTable {
             // Most changes bring the deadline nearer, and the wheel would come by too late.
             self.wheel.unlink(&mut self.records, id.0);
             self.wheel.link(&mut self.records, id.0, now + timeout);
+        }
+    }
+
+    /// Notes a packet that changes nothing.
+    #[inline]
+    pub(crate) fn touch(&mut self, id: ConnectionId, now: Instant) {
+        self.records[id.0 as usize].touch(now);
+    }
+
+    /// Notes what a segment of this direction acknowledges.
+    #[inline]
+    pub(crate) fn note_acknowledgment(
+        &mut self,
+        id: ConnectionId,
+        direction: Direction,
+        acknowledgment: u32,
+    ) {
+        self.records[id.0 as usize].note_acknowledgment(direction, acknowledgment);
+    }
+
+    /// Notes on which side packets of this direction arrive, and which way out they take.
+    pub(crate) fn set_egress(
+        &mut self,
+        id: ConnectionId,
+        direction: Direction,
+        side: Side,
+        egress: EgressId,
+    ) {
+        if !self.has_stale_egress() {
+            self.records[id.0 as usize].set_egress(direction, side, egress);
+        }
+    }
+
+    /// Has all connections forget their ways out, in [steps](ConnectionTable::sweep_egress). None is
+    /// noted until that is done.
+    pub(crate) fn forget_egress(&mut self) {
+        self.stale_egress = self.untouched;
+    }
+
+    /// Whether connections may remember ways out that are no longer right.
+    #[inline]
+    pub(crate) fn has_stale_egress(&self) -> bool {
+        self.stale_egress > 0
+    }
+
+    /// Forgets the ways out of no more than `budget` connections.
+    #[inline]
+    pub(crate) fn sweep_egress(&mut self, budget: usize) {
+        if self.has_stale_egress() {
+            let end = self.stale_egress as usize;
+            let start = end.saturating_sub(budget);
+            self.records[start..end].iter_mut().for_each(Connection::forget_egress);
+            self.stale_egress = start as u32;
         }
     }
 

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Outcomes, states, kinds, and events that counters tell of.
-const EVERYTHING: [&str; 55] = [
+const EVERYTHING: [&str; 56] = [
     "Sent",
     "Sent with followers",
     "Forwarded",
@@ -72,6 +72,7 @@ const EVERYTHING: [&str; 55] = [
     "resets on expiry",
     "scarce",
     "exhausted",
+    "short way",
 ];
 
 #[test]
@@ -138,6 +139,7 @@ fn seen(run: &Run, setup: &Setup, mut see: impl FnMut(&str)) {
         ("kept server", rules.persistent_clients() > 0),
         ("resets on expiry", run.resets > 0),
         ("scarce", pools().any(|usage| usage.scarce > 0)),
+        ("short way", run.forwarded > 0),
         ("exhausted", pools().any(|usage| usage.exhausted > 0)),
     ];
     facts.iter().filter(|(_, is_so)| *is_so).for_each(|(what, _)| see(what));

@@ -1,12 +1,12 @@
 //! Runs engine and model side by side, and compares all that can be seen of them.
 
-use std::{net::SocketAddrV4, rc::Rc};
+use std::{net::SocketAddrV4, num::NonZeroU16, rc::Rc};
 
 use shunt_nat::{
     ConnectionKind,
     Direction::{self, Inbound, Outbound},
-    DropReason, Engine, Instant, Ruleset, ServerId, ServiceId, Side, Topology, Translation,
-    Verdict,
+    DropReason, EgressId, Engine, Instant, Prepared, Ruleset, ServerId, ServiceId, Side, Topology,
+    Translation, Verdict,
     fragments::{FragmentError, FragmentKey, HoldLimits, HoldQueue},
 };
 use shunt_packet::ipv4::Ipv4Packet;
@@ -24,6 +24,9 @@ use crate::{
     wire::{ICMP, Ip},
     witness::Witness,
 };
+
+/// The way out of all packets.
+const EGRESS: EgressId = EgressId(NonZeroU16::MIN);
 
 /// How late the engine may notice that a connection's time is up, in milliseconds.
 const SLACK: u64 = 2048;
@@ -45,6 +48,8 @@ pub(crate) struct Run {
     held: HoldQueue<Vec<u8>>,
     /// What became of the packet of the last step, if that was one.
     pub(crate) outcome: Option<Outcome>,
+    /// Packets that took the short way.
+    pub(crate) forwarded: u64,
     /// Resets that the last step sent.
     pub(crate) resets: usize,
 }
@@ -56,7 +61,15 @@ impl Run {
         let mut engine = Engine::new(&setup.config(), Ruleset::new(&setup.rules, setup.seed));
         engine.expire(Instant::from_millis(now), 0, |_| {});
         let held = HoldQueue::new(HoldLimits::default(), setup.config().secret);
-        Run { engine, model: Model::new(Rc::new(setup)), now, held, outcome: None, resets: 0 }
+        Run {
+            engine,
+            model: Model::new(Rc::new(setup)),
+            now,
+            held,
+            outcome: None,
+            forwarded: 0,
+            resets: 0,
+        }
     }
 
     /// Does a step, and says what is different then.
@@ -142,7 +155,11 @@ impl Run {
         let key = FragmentKey::of(packet.header);
         let now = Instant::from_millis(self.now);
         let is_first = packet.header.is_fragment() && !packet.header.is_later_fragment();
-        let verdict = self.engine.process(now, side, &mut packet, &Lab);
+        let prepared = self.engine.begin(&mut packet);
+        if let Some(left) = self.forward(side, arrived, &prepared) {
+            return Ok(Outcome::Sent(left, Vec::new()));
+        }
+        let verdict = self.engine.finish(now, side, &mut packet, &prepared, &Lab);
         let ends_waiting = match verdict {
             Verdict::Drop(DropReason::Fragment(error)) => error == FragmentError::Overlap,
             _ => is_first,
@@ -152,6 +169,7 @@ impl Run {
             Verdict::Translate(translation) => {
                 let left = apply(translation, arrived);
                 equal("destination", translation.destination(), Ip(&left).dst())?;
+                self.engine.note_egress(&prepared, side, EGRESS);
                 let followers = waiting.iter().map(|held| apply(translation, held));
                 return Ok(Outcome::Sent(left, followers.collect()));
             }
@@ -167,6 +185,19 @@ impl Run {
         };
         equal("a packet that does not leave", &bytes[..], arrived)?;
         Ok(outcome)
+    }
+
+    /// Has a packet take the short way, if it can; the TTL is set back, as on the long way that is the
+    /// caller's to lower.
+    fn forward(&mut self, side: Side, arrived: &[u8], prepared: &Prepared) -> Option<Vec<u8>> {
+        let mut bytes = arrived.to_vec();
+        let mut packet = Ipv4Packet::parse(&mut bytes).ok()?;
+        let now = Instant::from_millis(self.now);
+        let egress = self.engine.forward(now, side, &mut packet, prepared, |_| true)?;
+        assert_eq!(egress, EGRESS);
+        packet.header.set_ttl(packet.header.ttl() + 1);
+        self.forwarded += 1;
+        Some(bytes)
     }
 
     fn take_held(&mut self, key: &FragmentKey) -> Vec<Vec<u8>> {
