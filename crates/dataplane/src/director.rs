@@ -219,9 +219,10 @@ fn engine(config: &Config) -> Result<Engine, StartError> {
     let engine = Engine::new(&engine_config, Ruleset::new(&rules(config), seed));
     let table = engine.table();
     info!(
-        "connection table: room for {}, {} MiB, {} bytes each",
+        "connection table: room for {}, {} MiB in {}, {} bytes each",
         table.capacity(),
         table.memory() >> 20,
+        table.pages(),
         table.memory() / table.capacity()
     );
     Ok(engine)

@@ -24,6 +24,7 @@
 mod counters;
 mod director;
 mod drop_reason;
+mod egress;
 mod interface;
 mod neighbours;
 mod offload;

@@ -35,9 +35,7 @@ impl Worker {
             self.rx[side as usize].receive(&mut self.burst);
             received += self.burst.len();
             self.burst.iter().for_each(shunt_dpdk::Mbuf::prefetch);
-            for mbuf in self.burst.drain() {
-                self.pipeline.receive(now, side, mbuf);
-            }
+            self.pipeline.receive(now, side, &mut self.burst);
         }
         self.pipeline.expire(now);
         if now.as_millis() >= self.next_tick {

@@ -7,11 +7,12 @@ mod arp;
 mod fragments;
 mod ipv4;
 mod local;
+mod short_way;
 
 use shunt_config::Vlan;
-use shunt_dpdk::{Mbuf, Mempool};
+use shunt_dpdk::{Burst, Mbuf, Mempool};
 use shunt_nat::{
-    Engine, Instant, Side, Translation,
+    Engine, Instant, Prepared, Side, Translation,
     fragments::{HoldLimits, HoldQueue},
 };
 use shunt_packet::{
@@ -22,6 +23,7 @@ use shunt_packet::{
 use crate::{
     counters::PipelineCounters,
     drop_reason::{DropCounters, DropReason},
+    egress::EgressTable,
     interface::Interface,
     rate_limit::RateLimit,
     surroundings::{SIDES, Surroundings},
@@ -61,6 +63,7 @@ pub(crate) struct Pipeline {
     pub(crate) counters: PipelineCounters,
     pub(crate) drops: DropCounters,
     pub(crate) interfaces: [Interface; 2],
+    egresses: EgressTable,
     surroundings: Surroundings,
     icmp_limit: RateLimit,
     announcer: Announcer,
@@ -85,6 +88,7 @@ impl Pipeline {
             counters: PipelineCounters::default(),
             drops: DropCounters::default(),
             interfaces,
+            egresses: EgressTable::default(),
             surroundings,
             icmp_limit: RateLimit::new(ICMP_ERRORS_PER_SECOND, ICMP_ERRORS_AT_ONCE),
             announcer: Announcer::default(),
@@ -94,14 +98,19 @@ impl Pipeline {
         }
     }
 
-    /// Takes in a frame that arrived on `side`.
+    /// Takes in frames that arrived on `side`.
     #[inline]
-    pub(crate) fn receive(&mut self, now: Instant, side: Side, mut mbuf: Mbuf) {
-        let interface = &mut self.interfaces[side as usize];
-        interface.counters.rx_packets += 1;
-        interface.counters.rx_bytes += mbuf.len() as u64;
-        match classify(interface, &mut mbuf) {
-            Ok(Class::Ipv4) => self.receive_ipv4(now, side, mbuf),
+    pub(crate) fn receive(&mut self, now: Instant, side: Side, burst: &mut Burst) {
+        let counters = &mut self.interfaces[side as usize].counters;
+        counters.rx_packets += burst.len() as u64;
+        counters.rx_bytes += burst.iter().map(|mbuf| mbuf.len() as u64).sum::<u64>();
+        self.receive_burst(now, side, burst);
+    }
+
+    /// Takes in a frame, the long way; the engine may have prepared its packet.
+    fn receive_one(&mut self, now: Instant, side: Side, mut mbuf: Mbuf, prepared: &Prepared) {
+        match classify(&self.interfaces[side as usize], &mut mbuf) {
+            Ok(Class::Ipv4) => self.receive_ipv4(now, side, mbuf, prepared),
             Ok(Class::Arp) => self.receive_arp(now, side, mbuf),
             Ok(Class::Vlan) => self.pass_vlan(side, mbuf),
             Err(reason) => self.drop(mbuf, reason),
@@ -121,6 +130,7 @@ impl Pipeline {
     /// Does what else time brings, a few times a second: ARP, and fragments that wait in vain.
     pub(crate) fn tick(&mut self, now: Instant) {
         self.tick_arp(now);
+        self.egresses.refresh(&mut self.interfaces, now);
         self.tick_fragments(now);
     }
 

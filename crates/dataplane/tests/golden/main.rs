@@ -29,5 +29,6 @@ mod mss;
 mod nat;
 mod path_mtu;
 mod schedulers;
+mod short_way;
 mod snat;
 mod vlan;
