@@ -5,6 +5,7 @@ use shunt_packet::{
     checksum::Sum,
     icmp::IcmpHeader,
     ipv4::{Ipv4Packet, protocol},
+    plain::{PlainPacket, PlainTransport},
     tcp::{TcpFlags, TcpHeader},
     udp::UdpHeader,
 };
@@ -155,8 +156,27 @@ pub(crate) enum SegmentKind {
 }
 
 impl Segment {
+    /// What a plain packet carries.
+    #[inline]
+    pub(crate) fn of(packet: &PlainPacket<'_>) -> Segment {
+        let (src_port, dst_port, kind) = match &packet.transport {
+            PlainTransport::Tcp(tcp) => {
+                let kind = SegmentKind::Tcp {
+                    flags: tcp.flags(),
+                    sequence: tcp.sequence(),
+                    acknowledgment: tcp.acknowledgment(),
+                };
+                (tcp.src_port(), tcp.dst_port(), kind)
+            }
+            PlainTransport::Udp(udp) => (udp.src_port(), udp.dst_port(), SegmentKind::Udp),
+        };
+        let src = SocketAddrV4::new(packet.header.src(), src_port);
+        let dst = SocketAddrV4::new(packet.header.dst(), dst_port);
+        Segment { key: FlowKey::new(packet.header.protocol(), src, dst), kind }
+    }
+
     /// Reads the transport header; `None` when it is of no kind that can be translated.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn parse(packet: &mut Ipv4Packet<'_>) -> Result<Option<Segment>, Malformed> {
         let (src_port, dst_port, kind) = match packet.header.protocol() {
             protocol::TCP => {

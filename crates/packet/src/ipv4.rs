@@ -116,6 +116,12 @@ impl Ipv4Header {
         self.flags_fragment.get() & MORE_FRAGMENTS != 0
     }
 
+    /// Whether it is a version 4 header without options, of a packet in one piece.
+    #[inline]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.version_ihl == 0x45 && !self.is_fragment()
+    }
+
     /// Makes it the header of a fragment, options included in `header_len`, all but its checksum.
     pub(crate) fn set_fragment(
         &mut self,

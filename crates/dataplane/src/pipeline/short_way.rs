@@ -1,28 +1,30 @@
 //! The way of a burst: in steps over all of its packets, so that these wait for memory together, and
 //! short for those whose connection is known and needs no decision.
 
+use arrayvec::ArrayVec;
 use shunt_dpdk::{BURST, Burst, ChecksumStatus, Mbuf};
 use shunt_nat::{EgressId, Instant, Prepared, Side};
 use shunt_packet::{
     ethernet::{EtherType, EthernetHeader, HEADER_LEN},
-    ipv4::Ipv4Packet,
+    plain::PlainPacket,
 };
 
-use super::{Pipeline, ipv4::packet_in};
+use super::Pipeline;
 use crate::interface::Interface;
 
 impl Pipeline {
     /// Takes in all frames of a burst that arrived on `side`.
     #[inline]
     pub(super) fn receive_burst(&mut self, now: Instant, side: Side, burst: &mut Burst) {
-        let mut prepared = [Prepared::default(); BURST];
         let interface = &self.interfaces[side as usize];
-        for (mbuf, prepared) in burst.iter_mut().zip(&mut prepared) {
-            if let Some(mut packet) = plain_packet(interface, mbuf) {
-                *prepared = self.engine.begin(&mut packet);
-            }
-        }
-        prepared[..burst.len()].iter_mut().for_each(|prepared| self.engine.proceed(prepared));
+        let mut prepared: ArrayVec<Prepared, BURST> = burst
+            .iter_mut()
+            .map(|mbuf| match plain_packet(interface, mbuf) {
+                Some(packet) => self.engine.begin(&packet),
+                None => Prepared::default(),
+            })
+            .collect();
+        prepared.iter_mut().for_each(|prepared| self.engine.proceed(prepared));
         for (mut mbuf, prepared) in burst.drain().zip(&prepared) {
             match self.forward(now, side, &mut mbuf, prepared) {
                 Some(egress) => self.leave(egress, mbuf),
@@ -40,10 +42,11 @@ impl Pipeline {
         mbuf: &mut Mbuf,
         prepared: &Prepared,
     ) -> Option<EgressId> {
-        let mut packet = packet_in(mbuf).ok()?;
+        let (_, payload) = EthernetHeader::split(mbuf.data_mut()).ok()?;
+        let packet = PlainPacket::parse(payload)?;
         let frame_len = HEADER_LEN + usize::from(packet.header.total_len());
         let may_leave = |egress| self.egresses.may_leave(egress, frame_len);
-        let egress = self.engine.forward(now, side, &mut packet, prepared, may_leave)?;
+        let egress = self.engine.forward(now, side, packet, prepared, may_leave)?;
         mbuf.truncate(frame_len);
         Some(egress)
     }
@@ -64,7 +67,7 @@ impl Pipeline {
 /// The packet in a frame in which nothing calls for a closer look: IPv4, for us, in one piece, its
 /// checksums sound as far as that is known.
 #[inline]
-fn plain_packet<'a>(interface: &Interface, mbuf: &'a mut Mbuf) -> Option<Ipv4Packet<'a>> {
+fn plain_packet<'a>(interface: &Interface, mbuf: &'a mut Mbuf) -> Option<PlainPacket<'a>> {
     let received = mbuf.rx_checksum();
     let is_plain = mbuf.segments() == 1
         && mbuf.len() <= interface.max_frame()
@@ -74,7 +77,7 @@ fn plain_packet<'a>(interface: &Interface, mbuf: &'a mut Mbuf) -> Option<Ipv4Pac
     if !is_plain || header.destination != interface.mac || header.ethertype != EtherType::IPV4 {
         return None;
     }
-    let packet = Ipv4Packet::parse(payload).ok()?;
+    let packet = PlainPacket::parse(payload)?;
     let is_sound = match received.ip {
         ChecksumStatus::Good | ChecksumStatus::None => true,
         ChecksumStatus::Bad => false,

@@ -1,9 +1,8 @@
 //! The short way: packets of connections that stand as they stood before.
 
 use shunt_packet::{
-    ipv4::Ipv4Packet,
-    tcp::{TcpFlags, TcpHeader},
-    udp::UdpHeader,
+    plain::{PlainPacket, PlainTransport},
+    tcp::TcpFlags,
 };
 
 use super::{Engine, Prepared, Side};
@@ -28,7 +27,7 @@ impl Engine {
         &mut self,
         now: Instant,
         side: Side,
-        packet: &mut Ipv4Packet<'_>,
+        packet: PlainPacket<'_>,
         prepared: &Prepared,
         may_leave: impl FnOnce(EgressId) -> bool,
     ) -> Option<EgressId> {
@@ -48,21 +47,16 @@ impl Engine {
             return None;
         }
         let (src, dst) = (leaves_as.src(), leaves_as.dst());
-        match segment.kind {
-            SegmentKind::Tcp { acknowledgment, .. } => {
-                let tcp = TcpHeader::parse(packet.payload).ok()?;
+        match packet.transport {
+            PlainTransport::Tcp(tcp) => {
                 tcp.rewrite(src.port(), dst.port(), transport_delta);
-                self.table.note_acknowledgment(id, direction, acknowledgment);
+                self.table.note_acknowledgment(id, direction, tcp.acknowledgment());
             }
-            SegmentKind::Udp => {
-                let udp = UdpHeader::parse_partial(packet.payload).ok()?;
-                udp.rewrite(src.port(), dst.port(), transport_delta);
-            }
-            SegmentKind::Echo { .. } => return None,
+            PlainTransport::Udp(udp) => udp.rewrite(src.port(), dst.port(), transport_delta),
         }
         packet.header.forward(*src.ip(), *dst.ip(), address_delta);
         self.table.touch(id, now);
-        self.count(kind, direction, packet);
+        self.count(kind, direction, packet.header);
         Some(egress)
     }
 

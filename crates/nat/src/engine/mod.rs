@@ -6,7 +6,8 @@ mod open;
 use std::net::Ipv4Addr;
 
 use shunt_packet::{
-    ipv4::{Ipv4Packet, protocol},
+    ipv4::{Ipv4Header, Ipv4Packet, protocol},
+    plain::PlainPacket,
     tcp::{self, TcpFlags},
 };
 
@@ -59,8 +60,8 @@ pub struct EngineConfig {
     pub reset_on_expiry: bool,
 }
 
-/// A packet between the steps of [`Engine::process`]: what it says of itself, if it is one that may
-/// belong to a connection by itself, and how far its connection was looked up.
+/// A packet between the steps of [`Engine::process`]: what it says of itself, and how far its
+/// connection was looked up. The default is a packet of which nothing is known.
 #[derive(Clone, Copy, Default)]
 pub struct Prepared(Option<(Segment, Lookup)>);
 
@@ -103,22 +104,17 @@ impl Engine {
         packet: &mut Ipv4Packet<'_>,
         topology: &impl Topology,
     ) -> Verdict {
-        let prepared = self.begin(packet);
-        self.finish(now, side, packet, &prepared, topology)
+        self.finish(now, side, packet, &Prepared::default(), topology)
     }
 
-    /// The first of three steps of [`process`](Engine::process): reads a packet's headers, and has
-    /// the processor fetch what leads to its connection. Taken for all packets of a burst one after
-    /// the other, the steps let these wait for memory together.
-    #[inline(always)]
+    /// The first of three steps of [`process`](Engine::process), for the bulk of all packets: reads a
+    /// packet's headers, and has the processor fetch what leads to its connection. Taken for all
+    /// packets of a burst one after the other, the steps let these wait for memory together.
+    #[inline]
     #[must_use]
-    pub fn begin(&self, packet: &mut Ipv4Packet<'_>) -> Prepared {
-        if packet.header.is_fragment() {
-            return Prepared(None);
-        }
-        // What is no segment is looked at anew in the last step: it is rare.
-        let segment = Segment::parse(packet).ok().flatten();
-        Prepared(segment.map(|segment| (segment, self.table.begin_lookup(&segment.key))))
+    pub fn begin(&self, packet: &PlainPacket<'_>) -> Prepared {
+        let segment = Segment::of(packet);
+        Prepared(Some((segment, self.table.begin_lookup(&segment.key))))
     }
 
     /// The second step: has the processor fetch the connection.
@@ -129,7 +125,8 @@ impl Engine {
         }
     }
 
-    /// The third step: what to do with the packet that was prepared, and not changed since.
+    /// The third step: what to do with a packet that was prepared, and not changed since. One that
+    /// was not comes with [`Prepared::default`].
     #[inline]
     pub fn finish(
         &mut self,
@@ -285,7 +282,7 @@ impl Engine {
             _ => None,
         };
         self.table.note_packet(id, direction, acknowledgment, (after, timeout), now);
-        self.count(kind, direction, packet);
+        self.count(kind, direction, packet.header);
         let ConnectionKind::Service(service, server) = kind else {
             return Verdict::Translate(translation);
         };
@@ -323,10 +320,10 @@ impl Engine {
         }
     }
 
-    fn count(&mut self, kind: ConnectionKind, direction: Direction, packet: &Ipv4Packet<'_>) {
+    fn count(&mut self, kind: ConnectionKind, direction: Direction, header: &Ipv4Header) {
         let ConnectionKind::Service(ServiceId(service), _) = kind else { return };
         let counters = &mut self.services[service as usize];
-        let bytes = u64::from(packet.header.total_len());
+        let bytes = u64::from(header.total_len());
         match direction {
             Direction::Inbound => {
                 counters.in_packets += 1;

@@ -166,7 +166,7 @@ impl Engine {
         };
         self.services[service.0 as usize].connections += 1;
         self.given[server.0 as usize] += 1;
-        self.count(ConnectionKind::Service(service, server), Direction::Inbound, packet);
+        self.count(ConnectionKind::Service(service, server), Direction::Inbound, packet.header);
         let leaves_as = FlowKey::new(key.protocol(), key.src(), real);
         Verdict::Translate(Translation::between(&key, leaves_as))
     }
@@ -212,7 +212,7 @@ impl Engine {
             self.rules.add_connection(server, false);
             mss_limit = self.rules.options(service).mss_limit;
         }
-        self.count(kind, Direction::Inbound, packet);
+        self.count(kind, Direction::Inbound, packet.header);
         let translation = self.table.get(id).translation(Direction::Inbound);
         Ok(Verdict::Translate(translation.with_mss_limit(mss_limit)))
     }

@@ -2,8 +2,8 @@
 
 use std::num::NonZeroU16;
 
-use shunt_nat::{EgressId, Engine, Instant, Rules, Ruleset, Side, Verdict};
-use shunt_packet::ipv4::Ipv4Packet;
+use shunt_nat::{EgressId, Engine, Instant, Prepared, Rules, Ruleset, Side, Verdict};
+use shunt_packet::{ipv4::Ipv4Packet, plain::PlainPacket};
 use shunt_testkit::Packet;
 
 use crate::harness::*;
@@ -30,9 +30,10 @@ impl Ways {
     /// Sends a packet the long way, and notes which way out it took.
     #[track_caller]
     fn long(&mut self, side: Side, packet: &Packet) -> Vec<u8> {
-        let mut bytes: Vec<u8> = packet.clone().into();
+        let arrived: Vec<u8> = packet.clone().into();
+        let mut bytes = arrived.clone();
         let mut packet = Ipv4Packet::parse(&mut bytes).unwrap();
-        let prepared = self.engine.begin(&mut packet);
+        let prepared = self.begin(&arrived);
         let verdict = self.engine.finish(self.now, side, &mut packet, &prepared, &Lab);
         let Verdict::Translate(translation) = verdict else { panic!("{verdict:?}") };
         translation.apply(&mut packet);
@@ -40,6 +41,12 @@ impl Ways {
         let egress = if side == Side::Outside { INSIDE } else { OUTSIDE };
         self.engine.note_egress(&prepared, side, egress);
         bytes
+    }
+
+    fn begin(&self, packet: &[u8]) -> Prepared {
+        let mut bytes = packet.to_vec();
+        PlainPacket::parse(&mut bytes)
+            .map_or_else(Prepared::default, |plain| self.engine.begin(&plain))
     }
 
     /// Sends a packet the short way, if it can take it.
@@ -50,10 +57,10 @@ impl Ways {
         may_leave: bool,
     ) -> Option<(EgressId, Vec<u8>)> {
         let mut bytes: Vec<u8> = packet.clone().into();
-        let mut view = Ipv4Packet::parse(&mut bytes).unwrap();
-        let mut prepared = self.engine.begin(&mut view);
+        let mut prepared = self.begin(&bytes);
         self.engine.proceed(&mut prepared);
-        let egress = self.engine.forward(self.now, side, &mut view, &prepared, |_| may_leave);
+        let view = PlainPacket::parse(&mut bytes)?;
+        let egress = self.engine.forward(self.now, side, view, &prepared, |_| may_leave);
         match egress {
             Some(egress) => Some((egress, bytes)),
             None => {

@@ -9,7 +9,7 @@ use shunt_nat::{
     Translation, Verdict,
     fragments::{FragmentError, FragmentKey, HoldLimits, HoldQueue},
 };
-use shunt_packet::ipv4::Ipv4Packet;
+use shunt_packet::{ipv4::Ipv4Packet, plain::PlainPacket};
 use shunt_testkit::{describe, ethernet, mac, verify_checksums};
 
 use crate::{
@@ -155,7 +155,8 @@ impl Run {
         let key = FragmentKey::of(packet.header);
         let now = Instant::from_millis(self.now);
         let is_first = packet.header.is_fragment() && !packet.header.is_later_fragment();
-        let prepared = self.engine.begin(&mut packet);
+        let prepared = PlainPacket::parse(&mut arrived.to_vec())
+            .map_or_else(Prepared::default, |plain| self.engine.begin(&plain));
         if let Some(left) = self.forward(side, arrived, &prepared) {
             return Ok(Outcome::Sent(left, Vec::new()));
         }
@@ -191,10 +192,11 @@ impl Run {
     /// caller's to lower.
     fn forward(&mut self, side: Side, arrived: &[u8], prepared: &Prepared) -> Option<Vec<u8>> {
         let mut bytes = arrived.to_vec();
-        let mut packet = Ipv4Packet::parse(&mut bytes).ok()?;
+        let packet = PlainPacket::parse(&mut bytes)?;
         let now = Instant::from_millis(self.now);
-        let egress = self.engine.forward(now, side, &mut packet, prepared, |_| true)?;
+        let egress = self.engine.forward(now, side, packet, prepared, |_| true)?;
         assert_eq!(egress, EGRESS);
+        let packet = Ipv4Packet::parse(&mut bytes).ok()?;
         packet.header.set_ttl(packet.header.ttl() + 1);
         self.forwarded += 1;
         Some(bytes)
