@@ -207,14 +207,16 @@ impl ConnectionTable {
         (state, timeout): (ConnectionState, Duration),
         now: Instant,
     ) -> Result<ConnectionId, InsertError> {
-        for key in [&inbound, &outbound] {
-            if let Some((id, _)) = self.lookup(key) {
+        let hashes = [self.hash(&inbound), self.hash(&outbound)];
+        hashes.iter().for_each(|hash| self.index.prefetch(*hash));
+        for (hash, key) in hashes.iter().zip([&inbound, &outbound]) {
+            if let Some((id, _)) = self.find(*hash, key) {
                 return Err(InsertError::InUse(id));
             }
         }
         let id = self.take_record().ok_or(InsertError::Full)?;
         self.records[id as usize] = Connection::new(inbound, outbound, kind, state, timeout, now);
-        if self.add_to_index(id).is_err() {
+        if self.add_to_index(id, hashes).is_err() {
             self.release_record(id);
             return Err(InsertError::Full);
         }
@@ -382,29 +384,28 @@ impl ConnectionTable {
         std::mem::replace(&mut self.records[id as usize], empty)
     }
 
-    fn add_to_index(&mut self, id: u32) -> Result<(), index::Full> {
-        let [inbound, outbound] = self.entries(id);
-        self.index.insert(inbound.0, inbound.1)?;
-        self.index.insert(outbound.0, outbound.1).inspect_err(|_| {
-            self.index.remove(inbound.0, inbound.1);
+    fn add_to_index(&mut self, record: u32, hashes: [u64; 2]) -> Result<(), index::Full> {
+        let [inbound, outbound] = entries(record);
+        self.index.insert(hashes[0], inbound)?;
+        self.index.insert(hashes[1], outbound).inspect_err(|_| {
+            self.index.remove(hashes[0], inbound);
         })
     }
 
     /// Takes an unlinked record out of the index and frees it.
     fn discard(&mut self, id: u32) -> Connection {
-        for (hash, entry) in self.entries(id) {
-            self.index.remove(hash, entry);
+        for entry in entries(id) {
+            let key = self.records[id as usize].key(entry.direction);
+            self.index.remove(self.hash(&key), entry);
         }
         self.len -= 1;
         self.release_record(id)
     }
+}
 
-    fn entries(&self, record: u32) -> [(u64, Entry); 2] {
-        [Direction::Inbound, Direction::Outbound].map(|direction| {
-            let key = self.records[record as usize].key(direction);
-            (self.hash(&key), Entry { record, direction })
-        })
-    }
+/// A record's entries in the index, by direction.
+fn entries(record: u32) -> [Entry; ENTRIES_PER_RECORD] {
+    [Direction::Inbound, Direction::Outbound].map(|direction| Entry { record, direction })
 }
 
 #[cfg(test)]
