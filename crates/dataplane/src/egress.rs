@@ -4,7 +4,7 @@
 //! packet has to be routed and its neighbour looked up. What the neighbour's MAC address is stands
 //! here, in one place for all connections that go there.
 
-use std::{net::Ipv4Addr, num::NonZeroU16};
+use std::net::Ipv4Addr;
 
 use hashbrown::HashMap;
 use shunt_nat::{EgressId, Instant, Side};
@@ -56,8 +56,7 @@ impl EgressTable {
             self.egress(id).open(mac);
             return Some(id);
         }
-        let number = u16::try_from(self.egresses.len() + 1).ok()?;
-        let id = EgressId(NonZeroU16::new(number)?);
+        let id = EgressId::new(u16::try_from(self.egresses.len() + 1).ok()?)?;
         self.egresses.push(Egress {
             side,
             ethernet: EthernetHeader {
@@ -130,5 +129,5 @@ impl Egress {
 
 #[inline]
 fn place(id: EgressId) -> usize {
-    usize::from(id.0.get()) - 1
+    usize::from(id.get()) - 1
 }

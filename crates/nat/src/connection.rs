@@ -15,7 +15,30 @@ use crate::{
 /// The caller's number for a way out of the director: a port and the neighbour behind it. Connections
 /// remember one for each direction, so that no packet but the first has to be routed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct EgressId(pub NonZeroU16);
+pub struct EgressId(NonZeroU16);
+
+impl EgressId {
+    /// The first number there is: 1.
+    pub const FIRST: EgressId = EgressId(NonZeroU16::MIN);
+
+    /// The last one: 4095.
+    pub const LAST: EgressId = EgressId(NonZeroU16::new(u16::MAX >> (ID_BITS - 16)).unwrap());
+
+    /// The way out with this number, if that is one.
+    #[inline]
+    #[must_use]
+    pub fn new(number: u16) -> Option<EgressId> {
+        let number = NonZeroU16::new(number)?;
+        (number <= EgressId::LAST.0).then_some(EgressId(number))
+    }
+
+    /// Its number.
+    #[inline]
+    #[must_use]
+    pub fn get(self) -> u16 {
+        self.0.get()
+    }
+}
 
 /// What opened a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,10 +65,10 @@ pub struct Connection {
     timeout: u32,
     /// Links of the timing wheel, or of the free list.
     pub(crate) links: Links,
-    service: u16,
-    server: u16,
-    /// By direction, the way out that packets take; 0 while it is not known.
-    egress: [u16; 2],
+    /// The service and the server. In the high 12 bits, by direction, the way out that packets take:
+    /// 0 while it is not known.
+    service_egress: u32,
+    server_egress: u32,
     /// Inbound deltas; outbound ones are their inverses.
     address_delta: u16,
     transport_delta: u16,
@@ -81,15 +104,16 @@ const RESET_WINDOW: u32 = 1 << 20;
 /// In [`Connection`]'s `flags`: that packets come from inside, by direction.
 const FROM_INSIDE: [u8; 2] = [8, 16];
 
-/// [`Connection`]'s `service` when there is none: SNAT, or passed through.
-const SNAT: u16 = u16::MAX;
-const PASSTHROUGH: u16 = u16::MAX - 1;
+/// How many bits the number of a service or a server has; those above are an [`EgressId`]'s.
+const ID_BITS: u32 = 20;
+const ID_MASK: u32 = (1 << ID_BITS) - 1;
 
-/// Services that there may be.
-pub const MAX_SERVICES: usize = PASSTHROUGH as usize;
+/// The number of the service when there is none: SNAT, or passed through.
+const SNAT: u32 = ID_MASK;
+const PASSTHROUGH: u32 = ID_MASK - 1;
 
-/// Servers that there may be in all services.
-pub const MAX_SERVERS: usize = u16::MAX as usize + 1;
+/// How many services, and servers in all of them, a connection can tell apart: 1,048,574.
+pub const MAX_IDS: usize = PASSTHROUGH as usize;
 
 impl Connection {
     /// A connection between two keys of the same protocol, just opened.
@@ -102,7 +126,7 @@ impl Connection {
         now: Instant,
     ) -> Connection {
         let (service, server) = match kind {
-            ConnectionKind::Service(service, server) => (service.0 as u16, server.0 as u16),
+            ConnectionKind::Service(service, server) => (service.0, server.0),
             ConnectionKind::Snat => (SNAT, 0),
             ConnectionKind::Passthrough => (PASSTHROUGH, 0),
         };
@@ -114,8 +138,8 @@ impl Connection {
             keys: [inbound.tuple(), outbound.tuple()],
             last_seen: now.low_bits(),
             timeout: timeout.as_millis() as u32,
-            service,
-            server,
+            service_egress: service,
+            server_egress: server,
             address_delta: address_delta.to_bits(),
             transport_delta: transport_delta.to_bits(),
             protocol: inbound.protocol(),
@@ -135,11 +159,12 @@ impl Connection {
     /// What opened it.
     #[must_use]
     pub fn kind(&self) -> ConnectionKind {
-        match self.service {
+        match self.service_egress & ID_MASK {
             SNAT => ConnectionKind::Snat,
             PASSTHROUGH => ConnectionKind::Passthrough,
             service => {
-                ConnectionKind::Service(ServiceId(service.into()), ServerId(self.server.into()))
+                let server = self.server_egress & ID_MASK;
+                ConnectionKind::Service(ServiceId(service), ServerId(server))
             }
         }
     }
@@ -202,8 +227,12 @@ impl Connection {
     #[inline]
     pub(crate) fn egress(&self, direction: Direction, side: Side) -> Option<EgressId> {
         let from_inside = self.flags & FROM_INSIDE[direction as usize] != 0;
-        let egress = NonZeroU16::new(self.egress[direction as usize])?;
-        (from_inside == (side == Side::Inside)).then_some(EgressId(egress))
+        let noted = match direction {
+            Direction::Inbound => self.service_egress,
+            Direction::Outbound => self.server_egress,
+        };
+        let egress = EgressId::new((noted >> ID_BITS) as u16)?;
+        (from_inside == (side == Side::Inside)).then_some(egress)
     }
 
     /// Notes on which side packets of this direction arrive, and which way out they take.
@@ -213,12 +242,17 @@ impl Connection {
             Side::Outside => self.flags &= !from_inside,
             Side::Inside => self.flags |= from_inside,
         }
-        self.egress[direction as usize] = egress.0.get();
+        let noted = match direction {
+            Direction::Inbound => &mut self.service_egress,
+            Direction::Outbound => &mut self.server_egress,
+        };
+        *noted = *noted & ID_MASK | u32::from(egress.get()) << ID_BITS;
     }
 
     /// Forgets the ways out of both directions.
     pub(crate) fn forget_egress(&mut self) {
-        self.egress = [0; 2];
+        self.service_egress &= ID_MASK;
+        self.server_egress &= ID_MASK;
     }
 
     /// What packets of this direction leave as, and what that does to the checksums of addresses and

@@ -43,15 +43,15 @@ mod time;
 mod translation;
 mod verdict;
 
-pub use connection::{Connection, ConnectionKind, EgressId, MAX_SERVERS, MAX_SERVICES};
+pub use connection::{Connection, ConnectionKind, EgressId, MAX_IDS};
 pub use counters::{EngineCounters, ServerCounters, ServiceCounters};
 pub use engine::{Engine, EngineConfig, Prepared, Side, Topology};
 pub use flow::{Direction, FlowKey};
-pub use ruleset::{Ruleset, ServerId, ServiceId};
+pub use ruleset::{Ruleset, RulesetBuilder, ServerId, ServiceId, Update};
 pub use server::Server;
 pub use service::{
-    ForwardingMode, LocalAddress, OnUnknown, Persistence, RealServer, Rules, SnatRule,
-    VirtualEndpoint, VirtualService,
+    ForwardingMode, LocalAddress, OnUnknown, OtherConnections, Persistence, RealServer, Rules,
+    SnatRule, VirtualEndpoint, VirtualService,
 };
 pub use source_pool::PoolUsage;
 pub use state::{ConnectionState, Timeouts};

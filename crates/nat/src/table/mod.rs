@@ -13,6 +13,7 @@
 
 mod index;
 mod memory;
+mod scan;
 mod tags;
 mod wheel;
 
@@ -30,6 +31,7 @@ use crate::{
 };
 use index::{Entry, Index, MAX_RECORDS};
 use memory::Slab;
+pub(crate) use scan::ScanPosition;
 use wheel::{NIL, Wheel};
 
 pub use memory::Pages;

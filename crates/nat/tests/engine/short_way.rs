@@ -1,15 +1,13 @@
 //! The short way of packets through the engine: what may take it, and that it does as the long way.
 
-use std::num::NonZeroU16;
-
 use shunt_nat::{EgressId, Engine, Instant, Prepared, Rules, Ruleset, Side, Verdict};
 use shunt_packet::{ipv4::Ipv4Packet, plain::PlainPacket};
 use shunt_testkit::Packet;
 
 use crate::harness::*;
 
-const INSIDE: EgressId = EgressId(NonZeroU16::MIN);
-const OUTSIDE: EgressId = EgressId(NonZeroU16::MAX);
+const INSIDE: EgressId = EgressId::FIRST;
+const OUTSIDE: EgressId = EgressId::LAST;
 
 /// An engine whose packets are sent on by hand.
 struct Ways {
@@ -92,7 +90,7 @@ fn established_segments_and_datagrams_take_it() {
         let taken = ways.short(side, &packet, true);
         assert_eq!(taken, Some((egress, ways.long(side, &packet))), "{packet:?}");
     }
-    let counters = ways.engine.service_counters();
+    let counters: Vec<_> = ways.engine.service_counters().collect();
     let packets = |service: usize| (counters[service].in_packets, counters[service].out_packets);
     assert_eq!((packets(0), packets(1)), ((4, 3), (3, 3)), "both ways count");
 }
@@ -149,9 +147,9 @@ fn it_is_closed_to_packets_that_come_from_the_wrong_side() {
 fn the_caller_may_close_it() {
     let mut ways = Ways::new();
     ways.establish();
-    let before = ways.engine.service_counters().to_vec();
+    let before: Vec<_> = ways.engine.service_counters().collect();
     assert_eq!(ways.short(Side::Outside, &tcp(CLIENT, VIP).ack(1), false), None);
-    assert_eq!(ways.engine.service_counters(), before);
+    assert!(ways.engine.service_counters().eq(before));
 }
 
 #[test]
