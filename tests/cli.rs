@@ -90,8 +90,8 @@ fn check_prints_what_a_service_does() {
         "address  192.168.1.101 (virtual, answered for outside)",
         "address  192.168.1.102 (virtual, answered for outside)",
         "service  tcp+udp 192.168.1.100:5060, 192.168.1.100:8000-8999 mh nat",
-        "mh-port, persistent for 600 s per /24, mss clamped to 1360, on-unknown reset, \
-         reset-on-expiry false",
+        "mh-port, persistent for 600 s per /24, drained servers lose their connections after 300 s, \
+         mss clamped to 1360, on-unknown reset, reset-on-expiry false",
         "udp 60, udp-one-way 5",
         "-> 192.168.2.210 weight 2, upper 10, lower 5",
         "-> 192.168.2.250 as a fallback",
@@ -140,6 +140,7 @@ const SERVICES: &str = r#"
     scheduler-flags = ["mh-port"]
     persistence = "10m"
     persistence-mask = 24
+    drain-timeout = "5m"
     mss-clamp = 1360
     on-unknown = "reset"
     reset-on-expiry = false

@@ -129,18 +129,12 @@ fn services(config: &Config, engine: &Engine) -> Vec<ServiceReport> {
         let fallback = service.fallback.iter().map(|fallback| format!("{fallback} (fallback)"));
         let names = scheduled.chain(fallback);
         ServiceReport {
-            name: name(service),
+            name: service.to_string(),
             counters: *counters,
             servers: names.zip(&mut servers).collect(),
         }
     };
     config.services.iter().zip(engine.service_counters()).map(report).collect()
-}
-
-fn name(service: &VirtualService) -> String {
-    let protocols: Vec<_> = service.protocols.iter().map(|protocol| protocol.as_str()).collect();
-    let endpoints: Vec<_> = service.endpoints.iter().map(ToString::to_string).collect();
-    format!("{} {}", protocols.join("+"), endpoints.join(", "))
 }
 
 fn pools(config: &Config, engine: &Engine) -> Vec<(String, PoolUsage)> {
