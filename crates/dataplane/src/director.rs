@@ -18,7 +18,7 @@ use crate::{
     pipeline::Pipeline,
     ports::{self, PortError},
     preflight,
-    ruleset::{on_unknown, rules, timeouts},
+    ruleset::rules,
     surroundings::Surroundings,
     worker::Worker,
 };
@@ -209,13 +209,7 @@ fn secrets<const N: usize>() -> Result<[u64; N], StartError> {
 /// An engine for the rules of a service file, under fresh secrets.
 fn engine(config: &Config) -> Result<Engine, StartError> {
     let [a, b, c, d, seed] = secrets()?;
-    let engine_config = EngineConfig {
-        capacity: config.nat.connections,
-        secret: [a, b, c, d],
-        timeouts: timeouts(config.timeouts),
-        on_unknown: on_unknown(config.nat.on_unknown),
-        reset_on_expiry: config.nat.reset_on_expiry,
-    };
+    let engine_config = EngineConfig { capacity: config.nat.connections, secret: [a, b, c, d] };
     let engine = Engine::new(&engine_config, Ruleset::new(&rules(config), seed));
     let table = engine.table();
     info!(

@@ -4,7 +4,9 @@ use std::fmt;
 
 use shunt_config::{Config, VirtualService};
 use shunt_dpdk::{Mempool, PortStats};
-use shunt_nat::{Engine, EngineCounters, PoolUsage, ServerCounters, ServiceCounters};
+use shunt_nat::{
+    Engine, EngineCounters, PoolUsage, Server, ServerCounters, ServiceCounters, ServiceId,
+};
 
 use crate::{
     counters::{PipelineCounters, PortCounters},
@@ -122,19 +124,20 @@ impl Report {
 }
 
 fn services(config: &Config, engine: &Engine) -> Vec<ServiceReport> {
-    // Servers are numbered through all services, in the order of the file.
-    let mut servers = engine.server_counters();
-    let report = |(service, counters): (&VirtualService, &ServiceCounters)| {
+    let all_services: Vec<_> = engine.service_counters().collect();
+    let all_servers: Vec<_> = engine.server_counters().collect();
+    let report = |(service, (id, _, servers)): (&VirtualService, (ServiceId, _, &[Server]))| {
         let scheduled = service.servers.iter().map(ToString::to_string);
         let fallback = service.fallback.iter().map(|fallback| format!("{fallback} (fallback)"));
         let names = scheduled.chain(fallback);
+        let counters = servers.iter().map(|server| all_servers[server.id().0 as usize]);
         ServiceReport {
             name: service.to_string(),
-            counters: *counters,
-            servers: names.zip(&mut servers).collect(),
+            counters: all_services[id.0 as usize],
+            servers: names.zip(counters).collect(),
         }
     };
-    config.services.iter().zip(engine.service_counters()).map(report).collect()
+    config.services.iter().zip(engine.rules().services()).map(report).collect()
 }
 
 fn pools(config: &Config, engine: &Engine) -> Vec<(String, PoolUsage)> {
@@ -194,12 +197,19 @@ impl fmt::Display for Report {
                  {scarce} when these were scarce, {exhausted} refused",
             )?;
         }
-        let EngineCounters { opened, expired, replaced, evicted, icmp_errors, disbelieved_resets } =
-            self.engine;
+        let EngineCounters {
+            opened,
+            expired,
+            replaced,
+            evicted,
+            drained,
+            icmp_errors,
+            disbelieved_resets,
+        } = self.engine;
         writeln!(
             f,
             "connections: {} now, {opened} opened, {expired} expired, {replaced} replaced, \
-             {evicted} evicted; {icmp_errors} ICMP errors translated, \
+             {evicted} evicted, {drained} drained; {icmp_errors} ICMP errors translated, \
              {disbelieved_resets} resets not believed",
             self.connections,
         )?;
