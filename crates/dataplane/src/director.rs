@@ -9,17 +9,16 @@ use std::sync::{
 
 use shunt_config::{Config, Role};
 use shunt_dpdk::{Eal, Error, LcoreHandle, LcoreId, Mempool, MempoolConfig, Port, launch};
-use shunt_nat::{Engine, EngineConfig, Instant, Ruleset, Topology, table::ConnectionTable};
+use shunt_nat::{EngineConfig, Instant, table::ConnectionTable};
 use tracing::info;
 
 pub use crate::preflight::PreflightError;
 use crate::{
+    control::{Control, Moved},
     interface::Interface,
     pipeline::Pipeline,
     ports::{self, PortError},
     preflight,
-    ruleset::rules,
-    surroundings::Surroundings,
     worker::Worker,
 };
 pub use report::{MbufReport, PortReport, Report, ServiceReport};
@@ -80,6 +79,7 @@ pub struct Director {
     stop: Arc<AtomicBool>,
     worker: LcoreHandle<Worker>,
     ports: Ports,
+    control: Control,
 }
 
 impl Director {
@@ -92,7 +92,7 @@ impl Director {
         preflight::check(config)?;
         let file_prefix = format!("shunt-{}", std::process::id());
         let eal = Eal::init(&config.eal_args(&file_prefix)).map_err(StartError::Eal)?;
-        let Assembly { worker, ports } = Assembly::open(&eal, config)?;
+        let Assembly { worker, ports, control } = Assembly::open(&eal, config)?;
 
         let stop = Arc::new(AtomicBool::new(false));
         let lcore = config.dpdk.worker_lcores.first().copied().unwrap_or_default();
@@ -102,15 +102,27 @@ impl Director {
                 .map_err(|error| StartError::Lcore { lcore, error })?
         };
         info!("director ready: worker on lcore {lcore}, {}", Eal::version());
-        Ok(Director { stop, worker, ports })
+        Ok(Director { stop, worker, ports, control })
     }
 
-    /// Stops the worker and the ports, and accounts for every mbuf.
+    /// Runs another configuration from now on, of which the old one has
+    /// [approved](Config::load_change), and returns what that did to services that hash. No packet
+    /// is lost, and connections live on as their old service or its new options have it.
+    ///
+    /// # Panics
+    /// When the worker has panicked.
+    pub fn apply(&mut self, config: &Config) -> Vec<Moved> {
+        let moved = self.control.send(config);
+        self.control.collect();
+        moved
+    }
+
+    /// Stops the worker and the ports, and accounts for every mbuf. `config` is the one that runs.
     #[must_use]
     pub fn stop(self, config: &Config) -> Report {
         self.stop.store(true, Ordering::Relaxed);
         let worker = self.worker.join();
-        Assembly { worker, ports: self.ports }.close(config)
+        Assembly { worker, ports: self.ports, control: self.control }.close(config)
     }
 }
 
@@ -126,6 +138,7 @@ struct Ports {
 pub struct Assembly {
     worker: Worker,
     ports: Ports,
+    control: Control,
 }
 
 impl Assembly {
@@ -139,13 +152,16 @@ impl Assembly {
         let inside = ports::open(eal, config.ports.get(Role::Inside), &pool)?;
         let in_use_at_start = pool.in_use();
 
-        let mut interfaces = [Interface::new(outside.parts), Interface::new(inside.parts)];
-        let surroundings = Surroundings::new(config);
-        pin_neighbours(&mut interfaces, &surroundings, config);
-        let pipeline =
-            Pipeline::new(engine(config)?, surroundings, interfaces, pool.clone(), secrets()?);
+        let [seed] = secrets()?;
+        let (control, mut starts) = Control::new(config, 1, seed);
+        let (snapshot, inbox) = starts.pop().expect("one for each worker");
+        let engine = EngineConfig { capacity: config.nat.connections, secret: secrets()? };
+        let interfaces = [Interface::new(outside.parts), Interface::new(inside.parts)];
+        let pipeline = Pipeline::new(&engine, snapshot, interfaces, pool.clone(), secrets()?);
+        log_table(pipeline.engine.table());
         Ok(Assembly {
-            worker: Worker::new([outside.rx, inside.rx], pipeline),
+            worker: Worker::new([outside.rx, inside.rx], pipeline, inbox),
+            control,
             ports: Ports {
                 ports: [(outside.port, outside.driver), (inside.port, inside.driver)],
                 pool,
@@ -159,10 +175,18 @@ impl Assembly {
         &mut self.worker
     }
 
-    /// Closes the ports, and accounts for every mbuf.
+    /// Runs another configuration from now on, as [`Director::apply`] does.
+    pub fn apply(&mut self, now: Instant, config: &Config) -> Vec<Moved> {
+        let moved = self.control.send(config);
+        self.worker.read_inbox(now);
+        self.control.collect();
+        moved
+    }
+
+    /// Closes the ports, and accounts for every mbuf. `config` is the one that runs.
     #[must_use]
     pub fn close(self, config: &Config) -> Report {
-        let Assembly { worker, ports: Ports { ports, pool, in_use_at_start } } = self;
+        let Assembly { worker, ports: Ports { ports, pool, in_use_at_start }, .. } = self;
         let devices = [&ports[0], &ports[1]].map(|(port, driver)| (driver.clone(), port.stats()));
         let keepers = devices.iter().filter(|(driver, _)| driver == "net_af_xdp").count() as u32;
         let mut report = Report::new(config, &worker, devices);
@@ -206,12 +230,7 @@ fn secrets<const N: usize>() -> Result<[u64; N], StartError> {
     Ok(words)
 }
 
-/// An engine for the rules of a service file, under fresh secrets.
-fn engine(config: &Config) -> Result<Engine, StartError> {
-    let [a, b, c, d, seed] = secrets()?;
-    let engine_config = EngineConfig { capacity: config.nat.connections, secret: [a, b, c, d] };
-    let engine = Engine::new(&engine_config, Ruleset::new(&rules(config), seed));
-    let table = engine.table();
+fn log_table(table: &ConnectionTable) {
     info!(
         "connection table: room for {}, {} MiB in {}, {} bytes each",
         table.capacity(),
@@ -219,22 +238,4 @@ fn engine(config: &Config) -> Result<Engine, StartError> {
         table.pages(),
         table.memory() / table.capacity()
     );
-    Ok(engine)
-}
-
-/// Has servers and gateways resolved before the first client comes.
-fn pin_neighbours(interfaces: &mut [Interface; 2], surroundings: &Surroundings, config: &Config) {
-    let servers = config.services.iter().flat_map(|service| {
-        let fallback = service.fallback.iter().map(|fallback| fallback.ip);
-        service.servers.iter().map(|server| server.ip).chain(fallback)
-    });
-    let gateways = config.routes.iter().map(|route| route.via);
-    for address in servers.chain(gateways) {
-        if surroundings.is_local(address) {
-            continue;
-        }
-        if let Some(hop) = surroundings.next_hop(address) {
-            interfaces[hop.side as usize].neighbours.pin(hop.address, Instant::default());
-        }
-    }
 }

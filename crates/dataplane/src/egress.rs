@@ -73,6 +73,12 @@ impl EgressTable {
         Some(id)
     }
 
+    /// Forgets all ways out. The engine must forget their numbers, too.
+    pub(crate) fn clear(&mut self) {
+        self.egresses.clear();
+        self.by_neighbour.iter_mut().for_each(HashMap::clear);
+    }
+
     /// Whether a frame of this length may go there without further ado.
     #[inline]
     pub(crate) fn may_leave(&self, id: EgressId, frame_len: usize) -> bool {

@@ -19,8 +19,10 @@
 //! | `routes`, `surroundings` | where packets go, and which addresses are ours |
 //! | `ports`, `offload` | opening ports and negotiating what they can do |
 //! | `director`, `worker` | bringing it up, and the loop |
+//! | `control` | what workers run on, and how it changes while packets flow |
 #![forbid(unsafe_code)]
 
+mod control;
 mod counters;
 mod director;
 mod drop_reason;
@@ -37,6 +39,7 @@ mod ruleset;
 mod surroundings;
 mod worker;
 
+pub use control::Moved;
 pub use counters::{PipelineCounters, PortCounters};
 pub use director::{
     Assembly, Director, MbufReport, PortReport, PreflightError, Report, ServiceReport, StartError,

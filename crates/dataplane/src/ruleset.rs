@@ -77,7 +77,7 @@ fn virtual_service(config: &Config, service: &config::VirtualService) -> Virtual
         on_unknown: on_unknown(service.on_unknown.unwrap_or(config.nat.on_unknown)),
         reset_on_expiry: service.reset_on_expiry.unwrap_or(config.nat.reset_on_expiry),
         timeouts: timeouts(service.timeouts.unwrap_or(config.timeouts)),
-        drain_timeout: None,
+        drain_timeout: service.drain_timeout,
     }
 }
 

@@ -5,26 +5,28 @@ use shunt_nat::{Engine, Instant};
 use shunt_packet::ethernet::MacAddr;
 
 use crate::{
+    control::Inbox,
     counters::{PipelineCounters, PortCounters},
     drop_reason::DropCounters,
     pipeline::Pipeline,
     surroundings::SIDES,
 };
 
-/// Milliseconds between two looks at what is due for neighbours.
+/// Milliseconds between two looks at what is due for neighbours, and at what the main lcore wants.
 const TICK: u64 = 100;
 
-/// An lcore's own: its queues, its connections, its counters. It shares nothing.
+/// An lcore's own: its queues, its connections, its counters.
 pub struct Worker {
     rx: [RxQueue; 2],
     burst: Burst,
     pub(crate) pipeline: Pipeline,
+    inbox: Inbox,
     next_tick: u64,
 }
 
 impl Worker {
-    pub(crate) fn new(rx: [RxQueue; 2], pipeline: Pipeline) -> Worker {
-        Worker { rx, burst: Burst::new(), pipeline, next_tick: 0 }
+    pub(crate) fn new(rx: [RxQueue; 2], pipeline: Pipeline, inbox: Inbox) -> Worker {
+        Worker { rx, burst: Burst::new(), pipeline, inbox, next_tick: 0 }
     }
 
     /// One turn of the loop: takes a burst from each port, does what time brings, and sends what is
@@ -40,10 +42,16 @@ impl Worker {
         self.pipeline.expire(now);
         if now.as_millis() >= self.next_tick {
             self.next_tick = now.as_millis() + TICK;
+            self.read_inbox(now);
             self.pipeline.tick(now);
         }
         self.pipeline.flush();
         received
+    }
+
+    /// Takes over what the main lcore has sent, if anything.
+    pub(crate) fn read_inbox(&mut self, now: Instant) {
+        self.inbox.look(|snapshot| self.pipeline.replace(now, snapshot));
     }
 
     /// Polls until it is told to stop.

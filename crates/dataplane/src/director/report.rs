@@ -132,18 +132,12 @@ fn services(config: &Config, engine: &Engine) -> Vec<ServiceReport> {
         let names = scheduled.chain(fallback);
         let counters = servers.iter().map(|server| all_servers[server.id().0 as usize]);
         ServiceReport {
-            name: name(service),
+            name: service.to_string(),
             counters: all_services[id.0 as usize],
             servers: names.zip(counters).collect(),
         }
     };
     config.services.iter().zip(engine.rules().services()).map(report).collect()
-}
-
-fn name(service: &VirtualService) -> String {
-    let protocols: Vec<_> = service.protocols.iter().map(|protocol| protocol.as_str()).collect();
-    let endpoints: Vec<_> = service.endpoints.iter().map(ToString::to_string).collect();
-    format!("{} {}", protocols.join("+"), endpoints.join(", "))
 }
 
 fn pools(config: &Config, engine: &Engine) -> Vec<(String, PoolUsage)> {

@@ -9,10 +9,12 @@ mod ipv4;
 mod local;
 mod short_way;
 
+use std::net::Ipv4Addr;
+
 use shunt_config::Vlan;
 use shunt_dpdk::{Burst, Mbuf, Mempool};
 use shunt_nat::{
-    Engine, Instant, Prepared, Side, Translation,
+    Engine, EngineConfig, Instant, Prepared, Side, Translation,
     fragments::{HoldLimits, HoldQueue},
 };
 use shunt_packet::{
@@ -21,6 +23,7 @@ use shunt_packet::{
 };
 
 use crate::{
+    control::Snapshot,
     counters::PipelineCounters,
     drop_reason::{DropCounters, DropReason},
     egress::EgressTable,
@@ -76,15 +79,17 @@ pub(crate) struct Pipeline {
 }
 
 impl Pipeline {
+    /// A pipeline that runs `snapshot`.
     pub(crate) fn new(
-        engine: Engine,
-        surroundings: Surroundings,
+        config: &EngineConfig,
+        snapshot: Snapshot,
         interfaces: [Interface; 2],
         pool: Mempool,
         secret: [u64; 4],
     ) -> Pipeline {
-        Pipeline {
-            engine,
+        let Snapshot { ruleset, surroundings, new_addresses } = snapshot;
+        let mut pipeline = Pipeline {
+            engine: Engine::new(config, ruleset),
             counters: PipelineCounters::default(),
             drops: DropCounters::default(),
             interfaces,
@@ -95,6 +100,30 @@ impl Pipeline {
             fragments: HoldQueue::new(HoldLimits::default(), secret),
             resets: Vec::with_capacity(2 * EXPIRY_BUDGET),
             pool,
+        };
+        pipeline.meet(Instant::default(), &new_addresses);
+        pipeline
+    }
+
+    /// Runs another snapshot from now on, and returns what it ran before.
+    pub(crate) fn replace(&mut self, now: Instant, snapshot: Snapshot) -> Snapshot {
+        let Snapshot { ruleset, surroundings, new_addresses } = snapshot;
+        let ruleset = self.engine.replace_rules(now, ruleset);
+        let surroundings = std::mem::replace(&mut self.surroundings, surroundings);
+        if surroundings != self.surroundings {
+            self.engine.forget_egress();
+            self.egresses.clear();
+        }
+        self.meet(now, &new_addresses);
+        Snapshot { ruleset, surroundings, new_addresses }
+    }
+
+    /// Makes known who we are, and gets to know whom we shall need.
+    fn meet(&mut self, now: Instant, new_addresses: &[Vec<Ipv4Addr>; 2]) {
+        self.announcer.add(new_addresses);
+        for side in SIDES {
+            let wanted = self.surroundings.wanted_neighbours(side);
+            self.interfaces[side as usize].neighbours.pin_only(wanted, now);
         }
     }
 
