@@ -267,6 +267,27 @@ fn a_route_changes() {
 }
 
 #[test]
+fn a_connection_takes_the_new_route() {
+    let rules = |gateway: &Host| {
+        let route = format!("[[route]]\nto = \"default\"\nvia = \"{}\"\n", gateway.address);
+        route + &service(&[(SERVER, 1)])
+    };
+    let far = "203.0.113.9:4000";
+    let answer = |src| Packet::tcp(src, far).seq(901).ack(101);
+    let case = Case::new("from its next packet on, however long it has gone the other way");
+    let mut case =
+        handshake(case.rules(rules(&GATEWAY)), (&GATEWAY, [far, HTTP]), (&RS1, [far, SERVER]));
+    for gateway in [&GATEWAY, &CLIENT, &GATEWAY] {
+        case = case.changes_to(rules(gateway));
+        for _ in 0..3 {
+            case =
+                case.arrives(RS1.sends(answer(SERVER))).leaves(gateway.gets(answer(HTTP).ttl(63)));
+        }
+    }
+    case.opens(1).run();
+}
+
+#[test]
 fn an_snat_rule_goes() {
     let host = "192.168.2.210:5000";
     let rules =
