@@ -44,7 +44,7 @@ mod toml_error;
 mod validate;
 
 pub use device::{Device, PciAddress};
-pub use dpdk::{Dpdk, HugePages};
+pub use dpdk::{Dpdk, HugePages, Idle};
 pub use endpoint::VirtualEndpoint;
 pub use error::{ConfigError, Errors, Place};
 pub use log::{Level, Log};

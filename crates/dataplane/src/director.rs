@@ -1,5 +1,6 @@
 //! Bringing a director up, and down again.
 
+mod crew;
 mod report;
 
 use std::sync::{
@@ -7,8 +8,8 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
-use shunt_config::{Config, Role};
-use shunt_dpdk::{Eal, Error, LcoreHandle, LcoreId, Mempool, MempoolConfig, Port, launch};
+use shunt_config::Config;
+use shunt_dpdk::{Eal, Error, LcoreHandle, LcoreId, Mempool, MempoolConfig, launch};
 use shunt_nat::{Engine, EngineConfig, Instant, Ruleset, Topology, table::ConnectionTable};
 use tracing::info;
 
@@ -16,12 +17,13 @@ pub use crate::preflight::PreflightError;
 use crate::{
     interface::Interface,
     pipeline::Pipeline,
-    ports::{self, PortError},
+    ports::PortError,
     preflight,
     ruleset::{on_unknown, rules, timeouts},
     surroundings::Surroundings,
     worker::Worker,
 };
+use crew::{Crew, DrivenPorts, Seat};
 pub use report::{MbufReport, PortReport, Report, ServiceReport};
 
 /// Bytes of an mbuf's buffer besides the IPv4 packet: headroom (`RTE_PKTMBUF_HEADROOM`), Ethernet
@@ -62,6 +64,9 @@ pub enum StartError {
     /// A port can't be used as wanted.
     #[error(transparent)]
     Port(#[from] PortError),
+    /// No memory for a ring between workers.
+    #[error("no memory for rings between workers ({0}); raise `memory` under `[dpdk]`")]
+    Ring(Error),
     /// The worker's lcore could not be started.
     #[error("lcore {lcore} did not start: {error}")]
     Lcore {
@@ -75,15 +80,15 @@ pub enum StartError {
     Random(getrandom::Error),
 }
 
-/// A running director: a worker on its lcore. Stop it with [`Director::stop`].
+/// A running director: workers on their lcores. Stop it with [`Director::stop`].
 pub struct Director {
     stop: Arc<AtomicBool>,
-    worker: LcoreHandle<Worker>,
+    workers: Vec<LcoreHandle<Worker>>,
     ports: Ports,
 }
 
 impl Director {
-    /// Starts EAL, opens the ports and launches the worker. To be called once per process, on the
+    /// Starts EAL, opens the ports and launches the workers. To be called once per process, on the
     /// thread that is to be the main lcore.
     ///
     /// # Errors
@@ -92,82 +97,99 @@ impl Director {
         preflight::check(config)?;
         let file_prefix = format!("shunt-{}", std::process::id());
         let eal = Eal::init(&config.eal_args(&file_prefix)).map_err(StartError::Eal)?;
-        let Assembly { worker, ports } = Assembly::open(&eal, config)?;
+        let Assembly { workers, ports } = Assembly::open(&eal, config)?;
 
-        let stop = Arc::new(AtomicBool::new(false));
-        let lcore = config.dpdk.worker_lcores.first().copied().unwrap_or_default();
-        let worker = {
-            let stop = Arc::clone(&stop);
-            launch(LcoreId(lcore.into()), move || worker.run(&stop))
-                .map_err(|error| StartError::Lcore { lcore, error })?
-        };
-        info!("director ready: worker on lcore {lcore}, {}", Eal::version());
-        Ok(Director { stop, worker, ports })
+        let mut director =
+            Director { stop: Arc::new(AtomicBool::new(false)), workers: Vec::new(), ports };
+        let lcores = &config.dpdk.worker_lcores;
+        for (lcore, worker) in lcores.iter().zip(workers) {
+            let stop = Arc::clone(&director.stop);
+            let idle = config.dpdk.idle;
+            match launch(LcoreId((*lcore).into()), move || worker.run(&stop, idle)) {
+                Ok(running) => director.workers.push(running),
+                Err(error) => {
+                    director.join();
+                    return Err(StartError::Lcore { lcore: *lcore, error });
+                }
+            }
+        }
+        let names: Vec<_> = lcores.iter().map(u16::to_string).collect();
+        let plural = if names.len() == 1 { "worker on lcore" } else { "workers on lcores" };
+        info!("director ready: {plural} {}, {}", names.join(", "), Eal::version());
+        Ok(director)
     }
 
-    /// Stops the worker and the ports, and accounts for every mbuf.
+    /// Stops the workers and the ports, and accounts for every mbuf.
     #[must_use]
-    pub fn stop(self, config: &Config) -> Report {
+    pub fn stop(mut self, config: &Config) -> Report {
+        let workers = self.join();
+        Assembly { workers, ports: self.ports }.close(config)
+    }
+
+    fn join(&mut self) -> Vec<Worker> {
         self.stop.store(true, Ordering::Relaxed);
-        let worker = self.worker.join();
-        Assembly { worker, ports: self.ports }.close(config)
+        self.workers.drain(..).map(LcoreHandle::join).collect()
     }
 }
 
 /// The ports of a director and the pool that feeds them.
 struct Ports {
-    ports: [(Port, String); 2],
+    ports: DrivenPorts,
     pool: Mempool,
     /// Mbufs that the drivers took before the first packet came: net_af_xdp's fill rings.
     in_use_at_start: u32,
 }
 
-/// Opened ports and a worker that polls them, not yet on an lcore: for driving it by hand.
+/// Opened ports and workers that poll them, not yet on lcores: for driving them by hand.
 pub struct Assembly {
-    worker: Worker,
+    workers: Vec<Worker>,
     ports: Ports,
 }
 
 impl Assembly {
-    /// Makes the mbuf pool, opens the ports and puts a worker together.
+    /// Makes the mbuf pool, opens the ports and puts the workers together.
     ///
     /// # Errors
     /// What DPDK refused; ports already opened are closed again.
     pub fn open(eal: &Eal, config: &Config) -> Result<Assembly, StartError> {
         let pool = open_pool(eal, config)?;
-        let outside = ports::open(eal, config.ports.get(Role::Outside), &pool)?;
-        let inside = ports::open(eal, config.ports.get(Role::Inside), &pool)?;
+        let crew = Crew { eal, pool: &pool, workers: config.dpdk.worker_lcores.len() };
+        let (ports, seats) = crew.open_ports(config)?;
         let in_use_at_start = pool.in_use();
 
-        let mut interfaces = [Interface::new(outside.parts), Interface::new(inside.parts)];
-        let surroundings = Surroundings::new(config);
-        pin_neighbours(&mut interfaces, &surroundings, config);
-        let pipeline =
-            Pipeline::new(engine(config)?, surroundings, interfaces, pool.clone(), secrets()?);
-        Ok(Assembly {
-            worker: Worker::new([outside.rx, inside.rx], pipeline),
-            ports: Ports {
-                ports: [(outside.port, outside.driver), (inside.port, inside.driver)],
-                pool,
-                in_use_at_start,
-            },
-        })
+        let tables = engines(config)?;
+        let workers = seats.into_iter().zip(tables).map(|(seat, engine)| {
+            let Seat { rx, mut interfaces, steering, place } = seat;
+            let surroundings = Surroundings::new(config);
+            pin_neighbours(&mut interfaces, &surroundings, config);
+            let pipeline =
+                Pipeline::new(engine, surroundings, interfaces, pool.clone(), secrets()?, place);
+            Ok(Worker::new(rx, pipeline, steering))
+        });
+        let workers = workers.collect::<Result<_, StartError>>()?;
+        Ok(Assembly { workers, ports: Ports { ports, pool, in_use_at_start } })
     }
 
-    /// The worker.
-    pub fn worker(&mut self) -> &mut Worker {
-        &mut self.worker
+    /// The workers, in the order of their lcores.
+    pub fn workers(&mut self) -> &mut [Worker] {
+        &mut self.workers
+    }
+
+    /// Has every worker take a turn, and returns how many packets came, those that workers handed to
+    /// each other counted again.
+    pub fn poll(&mut self, now: Instant) -> usize {
+        self.workers.iter_mut().map(|worker| worker.poll(now)).sum()
     }
 
     /// Closes the ports, and accounts for every mbuf.
     #[must_use]
     pub fn close(self, config: &Config) -> Report {
-        let Assembly { worker, ports: Ports { ports, pool, in_use_at_start } } = self;
+        let Assembly { workers, ports: Ports { ports, pool, in_use_at_start } } = self;
         let devices = [&ports[0], &ports[1]].map(|(port, driver)| (driver.clone(), port.stats()));
         let keepers = devices.iter().filter(|(driver, _)| driver == "net_af_xdp").count() as u32;
-        let mut report = Report::new(config, &worker, devices);
+        let mut report = Report::new(config, &workers, devices);
         // The last handles go, and with them what queues and drivers still hold.
-        drop(worker);
+        drop(workers);
         drop(ports);
         let keepable = if keepers > 0 { in_use_at_start + keepers * AF_XDP_RING } else { 0 };
         report.mbufs = MbufReport::new(&pool, keepable);
@@ -206,25 +228,29 @@ fn secrets<const N: usize>() -> Result<[u64; N], StartError> {
     Ok(words)
 }
 
-/// An engine for the rules of a service file, under fresh secrets.
-fn engine(config: &Config) -> Result<Engine, StartError> {
+/// An engine for each worker and the rules of a service file, under fresh secrets. They share the
+/// connections out.
+fn engines(config: &Config) -> Result<Vec<Engine>, StartError> {
+    let workers = config.dpdk.worker_lcores.len();
     let [a, b, c, d, seed] = secrets()?;
     let engine_config = EngineConfig {
-        capacity: config.nat.connections,
+        capacity: config.nat.connections.div_ceil(workers as u32),
         secret: [a, b, c, d],
         timeouts: timeouts(config.timeouts),
         on_unknown: on_unknown(config.nat.on_unknown),
         reset_on_expiry: config.nat.reset_on_expiry,
     };
-    let engine = Engine::new(&engine_config, Ruleset::new(&rules(config), seed));
-    let table = engine.table();
+    let engine = || Engine::new(&engine_config, Ruleset::new(&rules(config), seed));
+    let engines: Vec<_> = (0..workers).map(|_| engine()).collect();
+    let tables = || engines.iter().map(Engine::table);
+    let capacity: usize = tables().map(ConnectionTable::capacity).sum();
+    let memory: usize = tables().map(ConnectionTable::memory).sum();
     info!(
-        "connection table: room for {}, {} MiB, {} bytes each",
-        table.capacity(),
-        table.memory() >> 20,
-        table.memory() / table.capacity()
+        "connection table: room for {capacity}, {} MiB, {} bytes each",
+        memory >> 20,
+        memory / capacity
     );
-    Ok(engine)
+    Ok(engines)
 }
 
 /// Has servers and gateways resolved before the first client comes.

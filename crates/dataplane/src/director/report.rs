@@ -87,14 +87,24 @@ impl MbufReport {
 impl Report {
     pub(super) fn new(
         config: &Config,
-        worker: &Worker,
+        workers: &[Worker],
         devices: [(String, PortStats); 2],
     ) -> Report {
         let names = [&config.ports.outside, &config.ports.inside].map(|port| port.name.clone());
-        let [outside, inside] = worker.port_counters();
+        let mut counters = [PortCounters::default(); 2];
+        let mut pipeline = PipelineCounters::default();
+        let mut drops = DropCounters::default();
+        let mut engine = EngineCounters::default();
+        for worker in workers {
+            counters.iter_mut().zip(worker.port_counters()).for_each(|(sum, one)| *sum += one);
+            pipeline += *worker.counters();
+            drops += worker.drops();
+            engine += *worker.engine().counters();
+        }
+        let [outside, inside] = counters;
+        let engines: Vec<_> = workers.iter().map(Worker::engine).collect();
         let [(outside_driver, outside_device), (inside_driver, inside_device)] = devices;
         let [outside_name, inside_name] = names;
-        let engine = worker.engine();
         Report {
             ports: [
                 PortReport {
@@ -110,31 +120,35 @@ impl Report {
                     device: inside_device,
                 },
             ],
-            connections: engine.table().len(),
-            engine: *engine.counters(),
-            pipeline: *worker.counters(),
-            drops: worker.drops().clone(),
-            services: services(config, engine),
-            pools: pools(config, engine),
+            connections: engines.iter().map(|engine| engine.table().len()).sum(),
+            engine,
+            pipeline,
+            drops,
+            services: services(config, &engines),
+            pools: pools(config, &engines),
             mbufs: MbufReport::default(),
         }
     }
 }
 
-fn services(config: &Config, engine: &Engine) -> Vec<ServiceReport> {
+fn services(config: &Config, engines: &[&Engine]) -> Vec<ServiceReport> {
+    let mut services = vec![ServiceCounters::default(); config.services.len()];
+    let mut servers: Vec<ServerCounters> = Vec::new();
+    for engine in engines {
+        services.iter_mut().zip(engine.service_counters()).for_each(|(sum, one)| *sum += *one);
+        let counters: Vec<_> = engine.server_counters().collect();
+        servers.resize(counters.len(), ServerCounters::default());
+        servers.iter_mut().zip(counters).for_each(|(sum, one)| *sum += one);
+    }
     // Servers are numbered through all services, in the order of the file.
-    let mut servers = engine.server_counters();
-    let report = |(service, counters): (&VirtualService, &ServiceCounters)| {
+    let mut servers = servers.into_iter();
+    let report = |(service, counters): (&VirtualService, ServiceCounters)| {
         let scheduled = service.servers.iter().map(ToString::to_string);
         let fallback = service.fallback.iter().map(|fallback| format!("{fallback} (fallback)"));
         let names = scheduled.chain(fallback);
-        ServiceReport {
-            name: name(service),
-            counters: *counters,
-            servers: names.zip(&mut servers).collect(),
-        }
+        ServiceReport { name: name(service), counters, servers: names.zip(&mut servers).collect() }
     };
-    config.services.iter().zip(engine.service_counters()).map(report).collect()
+    config.services.iter().zip(services).map(report).collect()
 }
 
 fn name(service: &VirtualService) -> String {
@@ -143,12 +157,16 @@ fn name(service: &VirtualService) -> String {
     format!("{} {}", protocols.join("+"), endpoints.join(", "))
 }
 
-fn pools(config: &Config, engine: &Engine) -> Vec<(String, PoolUsage)> {
+fn pools(config: &Config, engines: &[&Engine]) -> Vec<(String, PoolUsage)> {
     let snat = config.snat.iter().map(|rule| format!("snat {}", rule.from));
-    let snat = snat.zip(engine.rules().snat_usage());
-    let local = ("local addresses".to_owned(), engine.rules().local_usage());
-    let hairpin = ("hairpin".to_owned(), engine.rules().hairpin_usage());
-    let all = snat.chain([local, hairpin]);
+    let names: Vec<_> = snat.chain(["local addresses".to_owned(), "hairpin".to_owned()]).collect();
+    let mut usages = vec![PoolUsage::default(); names.len()];
+    for engine in engines {
+        let rules = engine.rules();
+        let all = rules.snat_usage().chain([rules.local_usage(), rules.hairpin_usage()]);
+        usages.iter_mut().zip(all).for_each(|(sum, one)| *sum += one);
+    }
+    let all = names.into_iter().zip(usages);
     all.filter(|(_, usage)| {
         *usage != PoolUsage { endpoints: usage.endpoints, ..PoolUsage::default() }
     })
@@ -171,6 +189,13 @@ impl fmt::Display for Report {
                 device.oerrors,
                 device.rx_nombuf,
             )?;
+            if counters.handed_over > 0 {
+                writeln!(
+                    f,
+                    "  {} of these packets handed over between workers, {} misplaced by RSS",
+                    counters.handed_over, counters.misplaced,
+                )?;
+            }
         }
         for ServiceReport { name, counters, servers } in &self.services {
             writeln!(

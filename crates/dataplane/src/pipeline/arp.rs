@@ -12,7 +12,7 @@ use shunt_packet::{
 use zerocopy::IntoBytes;
 
 use super::Pipeline;
-use crate::{drop_reason::DropReason, neighbours::Due, surroundings::SIDES};
+use crate::{drop_reason::DropReason, gossip::News, neighbours::Due, surroundings::SIDES};
 
 /// Announcements at start, and the time between them (RFC 5227: ANNOUNCE_NUM and
 /// ANNOUNCE_INTERVAL).
@@ -20,13 +20,19 @@ const ANNOUNCEMENTS: u32 = 2;
 const ANNOUNCEMENT_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Says when our addresses are to be announced.
-#[derive(Debug, Default)]
-pub(crate) struct Announcer {
+#[derive(Debug)]
+pub(super) struct Announcer {
     done: u32,
     last: Instant,
 }
 
 impl Announcer {
+    /// One that has all announcements to make, or leaves them to another worker's.
+    pub(super) fn new(announces: bool) -> Announcer {
+        let done = if announces { 0 } else { ANNOUNCEMENTS };
+        Announcer { done, last: Instant::default() }
+    }
+
     fn is_due(&mut self, now: Instant) -> bool {
         let waited = self.done == 0 || now.since(self.last) >= ANNOUNCEMENT_INTERVAL;
         let due = self.done < ANNOUNCEMENTS && waited;
@@ -57,6 +63,12 @@ impl Pipeline {
         }
         if is_neighbour {
             self.learn(now, side, sender, sender_mac, asks_us);
+            self.gossip.tell(News::Learned {
+                side,
+                address: sender,
+                mac: sender_mac,
+                wanted: asks_us,
+            });
         }
         match arp.operation() {
             ArpOperation::Request if asks_us => {
@@ -75,6 +87,20 @@ impl Pipeline {
         let neighbours = &mut self.interfaces[side as usize].neighbours;
         for outgoing in neighbours.learn(address, mac, create, now) {
             self.transmit(side, mac, outgoing);
+        }
+    }
+
+    /// Takes in what other workers have learnt, and whom they have asked for.
+    pub(crate) fn hear(&mut self, now: Instant) {
+        while let Some(news) = self.gossip.hear() {
+            match news {
+                News::Learned { side, address, mac, wanted } => {
+                    self.learn(now, side, address, mac, wanted);
+                }
+                News::Asked { side, address } => {
+                    self.interfaces[side as usize].neighbours.note_asked(address, now);
+                }
+            }
         }
     }
 
@@ -108,6 +134,7 @@ impl Pipeline {
     pub(super) fn ask(&mut self, side: Side, neighbour: Ipv4Addr, known: Option<MacAddr>) {
         let mac = self.interfaces[side as usize].mac;
         let source = self.surroundings.source(side, neighbour);
+        self.gossip.tell(News::Asked { side, address: neighbour });
         self.request(side, &ArpFrame::request(mac, source, neighbour, known));
     }
 

@@ -9,7 +9,7 @@ mod ipv4;
 mod local;
 
 use shunt_config::Vlan;
-use shunt_dpdk::{Mbuf, Mempool};
+use shunt_dpdk::{Burst, Mbuf, Mempool};
 use shunt_nat::{
     Engine, Instant, Side, Translation,
     fragments::{HoldLimits, HoldQueue},
@@ -22,14 +22,17 @@ use shunt_packet::{
 use crate::{
     counters::PipelineCounters,
     drop_reason::{DropCounters, DropReason},
+    gossip::Gossip,
     interface::Interface,
     rate_limit::RateLimit,
     surroundings::{SIDES, Surroundings},
 };
 
-pub(crate) use arp::Announcer;
+use arp::Announcer;
+use ipv4::header_is_sound;
+pub(crate) use ipv4::packet_in;
 
-/// ICMP errors per second, and how many at once (RFC 1812, section 4.3.2.8; Linux's
+/// ICMP errors per second of all workers, and how many at once (RFC 1812, section 4.3.2.8; Linux's
 /// `icmp_msgs_per_sec` is 1000 too).
 const ICMP_ERRORS_PER_SECOND: u64 = 1000;
 const ICMP_ERRORS_AT_ONCE: u64 = 100;
@@ -70,6 +73,16 @@ pub(crate) struct Pipeline {
     resets: Vec<[u8; RESET_LEN]>,
     /// Where packets of our own come from.
     pool: Mempool,
+    gossip: Gossip,
+}
+
+/// A worker among its likes.
+pub(crate) struct Place {
+    /// Whether it is the one that announces our addresses.
+    pub(crate) announces: bool,
+    /// How many workers there are.
+    pub(crate) workers: usize,
+    pub(crate) gossip: Gossip,
 }
 
 impl Pipeline {
@@ -79,28 +92,36 @@ impl Pipeline {
         interfaces: [Interface; 2],
         pool: Mempool,
         secret: [u64; 4],
+        place: Place,
     ) -> Pipeline {
+        let share = |rate: u64| rate.div_ceil(place.workers as u64);
         Pipeline {
             engine,
             counters: PipelineCounters::default(),
             drops: DropCounters::default(),
             interfaces,
             surroundings,
-            icmp_limit: RateLimit::new(ICMP_ERRORS_PER_SECOND, ICMP_ERRORS_AT_ONCE),
-            announcer: Announcer::default(),
+            icmp_limit: RateLimit::new(share(ICMP_ERRORS_PER_SECOND), share(ICMP_ERRORS_AT_ONCE)),
+            announcer: Announcer::new(place.announces),
             fragments: HoldQueue::new(HoldLimits::default(), secret),
             resets: Vec::with_capacity(2 * EXPIRY_BUDGET),
             pool,
+            gossip: place.gossip,
+        }
+    }
+
+    /// Takes in frames that arrived on `side`.
+    #[inline]
+    pub(crate) fn receive(&mut self, now: Instant, side: Side, burst: &mut Burst) {
+        for mbuf in burst.drain() {
+            self.receive_one(now, side, mbuf);
         }
     }
 
     /// Takes in a frame that arrived on `side`.
     #[inline]
-    pub(crate) fn receive(&mut self, now: Instant, side: Side, mut mbuf: Mbuf) {
-        let interface = &mut self.interfaces[side as usize];
-        interface.counters.rx_packets += 1;
-        interface.counters.rx_bytes += mbuf.len() as u64;
-        match classify(interface, &mut mbuf) {
+    pub(crate) fn receive_one(&mut self, now: Instant, side: Side, mut mbuf: Mbuf) {
+        match classify(&self.interfaces[side as usize], &mut mbuf) {
             Ok(Class::Ipv4) => self.receive_ipv4(now, side, mbuf),
             Ok(Class::Arp) => self.receive_arp(now, side, mbuf),
             Ok(Class::Vlan) => self.pass_vlan(side, mbuf),
@@ -129,7 +150,16 @@ impl Pipeline {
     pub(crate) fn flush(&mut self) {
         for interface in &mut self.interfaces {
             interface.flush(&mut self.drops);
+            interface.relay(&mut self.drops);
         }
+    }
+
+    /// Whether a frame is a sound fragment that must follow its packet's first one.
+    pub(crate) fn tracks_fragment(&self, mbuf: &mut Mbuf) -> bool {
+        let received = mbuf.rx_checksum();
+        packet_in(mbuf).is_ok_and(|packet| {
+            header_is_sound(&packet, received) && self.engine.tracks_fragment(&packet)
+        })
     }
 
     fn pass_vlan(&mut self, side: Side, mut mbuf: Mbuf) {

@@ -153,7 +153,7 @@ pub(crate) fn play(script: &Script, setup: &Setup) -> Outcome {
     let mut director = Assembly::open(eal(), &config).expect("a director");
 
     // net_pcap has read no more than the header of each file yet.
-    let exchange = Exchange { real: director.worker().macs().map(|mac| mac.0) };
+    let exchange = Exchange { real: director.workers()[0].macs().map(|mac| mac.0) };
     for side in SIDES {
         let frames: Vec<_> =
             script.files[side as usize].iter().map(|frame| exchange.inward(frame)).collect();
@@ -164,14 +164,14 @@ pub(crate) fn play(script: &Script, setup: &Setup) -> Outcome {
     let mut before = PipelineCounters::default();
     for (step, (now, polls)) in script.polls.iter().enumerate() {
         if step == script.prelude {
-            before = *director.worker().counters();
+            before = *director.workers()[0].counters();
         }
         for _ in 0..*polls {
-            director.worker().poll(*now);
+            director.poll(*now);
         }
-        sent.push(director.worker().port_counters().map(|port| port.tx_packets as usize));
+        sent.push(director.workers()[0].port_counters().map(|port| port.tx_packets as usize));
     }
-    let held = director.worker().held();
+    let held = director.workers()[0].held();
     let report = director.close(&config);
     let mut pipeline = report.pipeline;
     pipeline.arp_requests -= before.arp_requests;
