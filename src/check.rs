@@ -97,16 +97,7 @@ fn describe_service(
     config: &Config,
     service: &VirtualService,
 ) -> std::fmt::Result {
-    let protocols: Vec<_> = service.protocols.iter().map(|protocol| protocol.as_str()).collect();
-    let endpoints: Vec<_> = service.endpoints.iter().map(ToString::to_string).collect();
-    writeln!(
-        text,
-        "service  {} {} {} {}",
-        protocols.join("+"),
-        endpoints.join(", "),
-        service.scheduler,
-        service.mode
-    )?;
+    writeln!(text, "service  {service} {} {}", service.scheduler, service.mode)?;
     let options = service_options(config, service);
     if !options.is_empty() {
         writeln!(text, "           {}", options.join(", "))?;
@@ -142,6 +133,9 @@ fn service_options(config: &Config, service: &VirtualService) -> Vec<String> {
     if let Some(persistence) = service.persistence {
         let seconds = persistence.timeout.as_secs();
         add(true, format!("persistent for {seconds} s per /{}", persistence.mask));
+    }
+    if let Some(timeout) = service.drain_timeout {
+        add(true, format!("drained servers lose their connections after {} s", timeout.as_secs()));
     }
     if let Some(limit) = service.mss_clamp {
         add(true, format!("mss clamped to {limit}"));

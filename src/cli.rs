@@ -23,10 +23,16 @@ Examples:
 
 The classic LVS-NAT experiment on this machine, without hardware: sudo scripts/quickstart";
 
+const RUN_EXAMPLES: &str = "\
+Examples:
+  sudo shunt run --config /etc/shunt/lb.toml
+  sudo pkill -HUP -x shunt      after the file was edited: run what it says now";
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run the director until SIGINT or SIGTERM, then print its counters
-    #[command(after_help = "Example:\n  sudo shunt run --config /etc/shunt/lb.toml")]
+    /// Run the director until SIGINT or SIGTERM, then print its counters; SIGHUP has it read its
+    /// service file again
+    #[command(after_help = RUN_EXAMPLES)]
     Run {
         /// The TOML service file
         #[arg(long, short, value_name = "FILE")]

@@ -5,22 +5,53 @@ use std::io;
 use shunt_config::Level;
 use shunt_dpdk::log as dpdk;
 use tracing::{debug, error, info, warn};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{
+    EnvFilter,
+    fmt::{
+        Formatter,
+        format::{DefaultFields, Format},
+    },
+    reload::Handle,
+};
 
 use crate::cli::LogLevel;
 
+/// The log of this process.
+pub(crate) struct Logging {
+    /// `None` where something else than the service file says how much is logged.
+    filter: Option<Filter>,
+}
+
+type Filter = Handle<EnvFilter, Formatter<DefaultFields, Format, Stderr>>;
+type Stderr = fn() -> io::Stderr;
+
+impl Logging {
+    /// Logs as the service file says now, unless the command line or RUST_LOG said something.
+    pub(crate) fn set_level(&self, file: Level) {
+        if let Some(filter) = &self.filter {
+            // It fails when there is no log any more.
+            let _ = filter.reload(EnvFilter::new(file.as_str()));
+        }
+    }
+}
+
 /// Starts logging to standard error. The command line's level wins over RUST_LOG, and that over the
 /// service file's.
-pub(crate) fn init(command_line: Option<LogLevel>, file: Level) {
-    let directives = match command_line {
-        Some(level) => Level::from(level).as_str().to_owned(),
-        None => std::env::var("RUST_LOG").unwrap_or_else(|_| file.as_str().to_owned()),
+pub(crate) fn init(command_line: Option<LogLevel>, file: Level) -> Logging {
+    let said = match command_line {
+        Some(level) => Some(Level::from(level).as_str().to_owned()),
+        None => std::env::var("RUST_LOG").ok(),
     };
-    tracing_subscriber::fmt()
+    let is_said = said.is_some();
+    let directives = said.unwrap_or_else(|| file.as_str().to_owned());
+    let log = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(directives))
-        .with_writer(io::stderr)
-        .init();
+        .with_writer(io::stderr as Stderr)
+        .with_filter_reloading();
+    let filter = log.reload_handle();
+    log.init();
     dpdk::set_sink(log_line);
+    Logging { filter: (!is_said).then_some(filter) }
 }
 
 /// One line of DPDK's. What it calls info and notice is detail to us.

@@ -25,7 +25,7 @@ fn main() -> ExitCode {
 
 fn execute(cli: &Cli) -> anyhow::Result<()> {
     match &cli.command {
-        Command::Run { config } => run::run(&Config::load(config)?, cli.log_level),
+        Command::Run { config } => run::run(config, cli.log_level),
         Command::Check { config } => check::check(config, &Config::load(config)?),
     }
 }

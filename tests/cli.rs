@@ -51,6 +51,7 @@ fn help_has_examples() {
     for part in ["Examples:", "shunt check --config", "sudo shunt run --config", "--log-level"] {
         assert!(help.contains(part), "{part} is missing:\n{help}");
     }
+    assert!(printed(&["run", "--help"]).contains("SIGHUP has it read its service file again"));
     for command in ["run", "check"] {
         let help = printed(&[command, "--help"]);
         assert!(help.contains(&format!("shunt {command} --config /etc/shunt/lb.toml")), "{help}");
@@ -91,8 +92,8 @@ fn check_prints_what_a_service_does() {
         "address  192.168.1.101 (virtual, answered for outside)",
         "address  192.168.1.102 (virtual, answered for outside)",
         "service  tcp+udp 192.168.1.100:5060, 192.168.1.100:8000-8999 mh nat",
-        "mh-port, persistent for 600 s per /24, mss clamped to 1360, on-unknown reset, \
-         reset-on-expiry false",
+        "mh-port, persistent for 600 s per /24, drained servers lose their connections after 300 s, \
+         mss clamped to 1360, on-unknown reset, reset-on-expiry false",
         "udp 60, udp-one-way 5",
         "-> 192.168.2.210 weight 2, upper 10, lower 5",
         "-> 192.168.2.250 as a fallback",
@@ -141,6 +142,7 @@ const SERVICES: &str = r#"
     scheduler-flags = ["mh-port"]
     persistence = "10m"
     persistence-mask = 24
+    drain-timeout = "5m"
     mss-clamp = 1360
     on-unknown = "reset"
     reset-on-expiry = false
@@ -295,6 +297,104 @@ fn carries_a_packet_until(signal: &str) {
     left.iter().for_each(|frame| verify_checksums(frame).expect("right checksums"));
 }
 
+/// A director that waits for what comes, its files and its log.
+fn idle_director() -> (Stage, Child) {
+    let stage = Stage::new();
+    pcap::write(&stage.file("outside-rx"), &[]);
+    pcap::write(&stage.file("inside-rx"), &[]);
+    let mut director = stage.start();
+    stage.await_log(&mut director, "director ready");
+    (stage, director)
+}
+
+/// Ends it in good order, and returns its log and its summary.
+fn stopped(stage: &Stage, mut director: Child) -> (String, String) {
+    send("TERM", &director);
+    let status = director.wait().expect("the director ends");
+    let (log, summary) = (stage.read("stderr"), stage.read("stdout"));
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(summary.contains("mbufs: 16384 of 16384 back in the pool"), "{summary}");
+    (log, summary)
+}
+
+#[test]
+fn sighup_makes_it_run_what_its_file_says_now() {
+    let (stage, mut director) = idle_director();
+    stage.edit("192.168.2.210:8080\" }", "192.168.2.210:8080\" }, { address = \"192.168.2.220\" }");
+    stage.edit("vip = \"192.168.1.100:80\"", "vip = [\"192.168.1.100:80\", \"192.168.1.101:80\"]");
+    send("HUP", &director);
+    stage.await_log(
+        &mut director,
+        "lb.toml runs now: tcp 192.168.1.100:80, 192.168.1.101:80: 192.168.2.220:80 added, options changed",
+    );
+    send("HUP", &director);
+    stage.await_log(&mut director, "lb.toml says nothing new");
+    // The worker looks for what is due ten times a second.
+    sleep(Duration::from_millis(300));
+
+    let (_, summary) = stopped(&stage, director);
+    assert!(summary.contains("server 192.168.2.220:80: 0 connections"), "{summary}");
+    for (port, own, wanted) in [
+        ("inside", "192.168.2.200", "192.168.2.220"),
+        ("outside", "192.168.1.101", "192.168.1.101"),
+    ] {
+        let mac = if port == "inside" { INSIDE } else { OUTSIDE };
+        let left = pcap::read(&stage.file(&format!("{port}-tx")));
+        let listed: Vec<_> = left.iter().map(|frame| describe(frame)).collect();
+        assert!(left.contains(&arp_request(mac, own, wanted)), "{wanted}: {listed:#?}");
+    }
+}
+
+#[test]
+fn sighup_changes_nothing_when_the_file_is_wrong() {
+    let (stage, mut director) = idle_director();
+    stage.edit("192.168.2.210:8080\" }", "192.168.2.210:8080\", weight = 70000 }");
+    send("HUP", &director);
+    stage.await_log(&mut director, "the director goes on as before, because ");
+    stage.await_log(&mut director, "lb.toml:21:62: `weight` is 70000; it can be 0 to 65535");
+    stage.edit("weight = 70000", "weight = 7");
+    send("HUP", &director);
+    stage
+        .await_log(&mut director, "tcp 192.168.1.100:80: 192.168.2.210:8080 weight 7 instead of 1");
+    stopped(&stage, director);
+}
+
+#[test]
+fn sighup_changes_nothing_that_needs_a_restart() {
+    let (stage, mut director) = idle_director();
+    stage.edit("no-huge = true", "no-huge = true\n        mbufs = 32768");
+    stage.edit("scheduler = \"rr\"", "scheduler = \"wrr\"");
+    send("HUP", &director);
+    stage.await_log(&mut director, "lb.toml:4:17: the `mbufs` of a running director can't change");
+    stage.await_log(&mut director, "= help: restart the director to change it");
+    let (log, _) = stopped(&stage, director);
+    assert!(!log.contains("runs now"), "{log}");
+}
+
+#[test]
+fn sighup_changes_how_much_is_logged() {
+    let (stage, mut director) = idle_director();
+    stage.edit("[dpdk]", "[log]\n        level = \"error\"\n        [dpdk]");
+    send("HUP", &director);
+    stage.await_log(&mut director, "runs now: [log]");
+    let (log, _) = stopped(&stage, director);
+    assert!(!log.contains("SIGTERM: stopping"), "{log}");
+}
+
+#[test]
+fn sighup_leaves_alone_what_the_command_line_says_of_the_log() {
+    let stage = Stage::new();
+    pcap::write(&stage.file("outside-rx"), &[]);
+    pcap::write(&stage.file("inside-rx"), &[]);
+    let mut director = stage.start_with(&["--log-level", "info"]);
+    stage.await_log(&mut director, "director ready");
+    stage.edit("[dpdk]", "[log]\n        level = \"error\"\n        [dpdk]");
+    send("HUP", &director);
+    stage.await_log(&mut director, "runs now: [log]");
+    let (log, _) = stopped(&stage, director);
+    assert!(log.contains("SIGTERM: stopping"), "{log}");
+}
+
 /// A directory that nobody can use, with all that a run needs.
 struct Stage {
     directory: tempfile::TempDir,
@@ -323,7 +423,18 @@ impl Stage {
         fs::read_to_string(self.path(name)).expect("what the director wrote")
     }
 
+    /// Replaces a part of the service file.
+    fn edit(&self, old: &str, new: &str) {
+        let text = self.read("lb.toml");
+        assert!(text.contains(old), "{text}");
+        fs::write(self.path("lb.toml"), text.replace(old, new)).expect("a service file");
+    }
+
     fn start(&self) -> Child {
+        self.start_with(&[])
+    }
+
+    fn start_with(&self, arguments: &[&str]) -> Child {
         let device = |number: u32, port: &str| {
             let file = |what: &str| self.file(&format!("{port}-{what}")).display().to_string();
             format!("net_pcap{number},rx_pcap={},tx_pcap={}", file("rx"), file("tx"))
@@ -336,7 +447,7 @@ impl Stage {
         }
         let file = |name| File::create(self.path(name)).expect("a file for output");
         let mut command = Command::new(self.path("shunt"));
-        command.args(["run", "--config"]).arg(self.path("lb.toml"));
+        command.args(["run", "--config"]).arg(self.path("lb.toml")).args(arguments);
         command.env("XDG_RUNTIME_DIR", self.directory.path()).env_remove("RUST_LOG");
         command.stdout(file("stdout")).stderr(file("stderr"));
         let is_root = fs::metadata("/proc/self").expect("procfs").uid() == 0;

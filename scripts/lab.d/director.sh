@@ -80,6 +80,18 @@ stop_shunt() {
 # A zombie is gone, too: `kill -0` would still find it.
 director_is_gone() { [[ $(ps -o state= -p "$DIRECTOR_PID") != [^Z]* ]]; }
 
+# director_change SED: edits the service file of the director that runs, and has it read that again.
+director_change() {
+    local said
+    said=$(grep -c 'SIGHUP: ' "$DIRECTOR_LOG") || true
+    note "director\$ sed -i '$1' shunt-$RUNNING.toml && kill -HUP"
+    sed -i "$1" "$LAB/shunt-$RUNNING.toml"
+    kill -HUP "$DIRECTOR_PID"
+    until_true 5 said_more "$said" || fault "the director does not say what it read"
+    grep 'SIGHUP: ' "$DIRECTOR_LOG" | tail -n +$((said + 1)) | sed 's/^/      /'
+}
+said_more() { (($(grep -c 'SIGHUP: ' "$DIRECTOR_LOG") > $1)); }
+
 # write_configs: the example file, with other devices, memory and services in it.
 write_configs() {
     local vdev name

@@ -21,11 +21,12 @@ TITLES=(
     [15]="persistence: a client keeps its server"
     [16]="outbound SNAT: rs1 pings a host on the outside"
     [17]="fallback: a service whose only server has weight 0"
+    [18]="a server is taken out under load, and put back: the file is edited, the director reads it"
 )
 # shellcheck disable=SC2034  # read by the lab, as is TITLES
 CONFIGURATIONS=([1]=router [2]=example
     [3]=full [4]=full [5]=full [6]=full [7]=full [8]=full [9]=full [10]=full [11]=full
-    [12]=full [13]=full [14]=full [15]=full [16]=full [17]=full)
+    [12]=full [13]=full [14]=full [15]=full [16]=full [17]=full [18]=full)
 
 experiment_1() {
     local server
@@ -225,6 +226,44 @@ experiment_17() {
     expect "the answer" rs2 "$OUTPUT"
 }
 
+experiment_18() {
+    local in='address = "192.168.2.210:80"' out='address = "192.168.2.210:80", weight = 0'
+    local loader at_rs1 at_rs2
+    if [[ $DIRECTOR == kernel ]]; then
+        skip "the kernel has no service file"
+        return
+    fi
+    at_rs1=$(accepted rs1)
+    # A connection for each request: all the time some are opened, and some end.
+    set -- wrk --threads 1 --connections 20 --duration 8s -H 'Connection: close' "http://$VIP:80/"
+    note "client\$ $(as_typed "$@") &"
+    on client "$@" >"$LAB/wrk" 2>&1 9>&- &
+    loader=$!
+    until_true 5 accepts_more rs1 "$at_rs1" || fault "rs1 has no connections"
+
+    director_change "0,/$in/s//$out/"
+    until_true 3 is_idle rs1 || fault "rs1 keeps connections: $(established rs1)"
+    at_rs1=$(accepted rs1) at_rs2=$(accepted rs2)
+    sleep 1
+    expect "connections that rs1 got while it was out" 0 $(($(accepted rs1) - at_rs1))
+    expect_more "connections that rs2 got meanwhile" 0 $(($(accepted rs2) - at_rs2))
+
+    director_change "0,/$out/s//$in/"
+    until_true 3 accepts_more rs1 "$at_rs1" || fault "rs1 is not back"
+    wait "$loader" || fault "wrk's exit status is $?"
+    sed 's/^/      /' "$LAB/wrk"
+    expect_match "what wrk reports" 'Requests/sec: +[1-9]' "$(<"$LAB/wrk")"
+    expect "socket errors and answers other than 2xx" "" \
+        "$(grep -E 'Socket errors|Non-2xx' "$LAB/wrk" || true)"
+}
+
+# accepted HOST: how many TCP connections it has accepted so far (RFC 4022's tcpPassiveOpens).
+# shellcheck disable=SC2016  # awk expands it
+accepted() { on "$1" awk '/^Tcp: [0-9]/ { print $7 }' /proc/net/snmp; }
+accepts_more() { (($(accepted "$1") > $2)); }
+established() { on "$1" ss -Hnt state established 'sport = :80'; }
+is_idle() { [[ -z $(established "$1") ]]; }
+
 # expect_dial WHAT PROTOCOL ADDRESS PORT SECONDS ERROR
 expect_dial() {
     local script="exec 3<>/dev/$2/$3/$4"
@@ -267,6 +306,12 @@ skip() {
 expect() {
     EXPECTATIONS=$((EXPECTATIONS + 1))
     [[ $3 == "$2" ]] || fault "$1: wanted '$2', got '$3'"
+}
+
+# expect_more WHAT LIMIT GOT
+expect_more() {
+    EXPECTATIONS=$((EXPECTATIONS + 1))
+    (($3 > $2)) || fault "$1: wanted more than $2, got $3"
 }
 
 # expect_match WHAT REGEX GOT

@@ -126,10 +126,8 @@ pub(crate) fn is_directors_icmp(datagram: &Datagram) -> bool {
 /// The fields of the IPv4 header that have to be the same, and what is wrong with the datagram.
 fn header(datagram: &Datagram) -> String {
     let header = &datagram.header;
-    let mut text = format!("ttl {}", header.time_to_live);
-    if !(is_directors_icmp(datagram) && icmp::is_error(&datagram.payload())) {
-        text += &format!(" tos {:#04x}", header.dscp.value() << 2 | header.ecn.value());
-    }
+    let tos = header.dscp.value() << 2 | header.ecn.value();
+    let mut text = format!("ttl {} tos {tos:#04x}", header.time_to_live);
     if header.dont_fragment && !is_directors_icmp(datagram) {
         text += " DF";
     }

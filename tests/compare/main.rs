@@ -21,8 +21,6 @@
 //!
 //! - DF: Shunt's are atomic and have the identification 0 (RFC 6864, section 4.1); Linux numbers
 //!   them and lets others cut them;
-//! - the TOS of ICMP errors: Linux gives them precedence 6 (RFC 1812, section 4.3.2.5, asks for 6
-//!   or 7), Shunt none;
 //! - the TTL of the packet that `host unreachable` quotes: Shunt quotes what arrived, Linux has
 //!   counted down by the time that ARP gives up.
 //!

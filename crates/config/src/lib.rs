@@ -24,6 +24,7 @@
 #[macro_use]
 mod keyword;
 
+mod change;
 mod device;
 mod dpdk;
 mod eal;
@@ -43,6 +44,7 @@ mod timeouts;
 mod toml_error;
 mod validate;
 
+pub use change::Change;
 pub use device::{Device, PciAddress};
 pub use dpdk::{Dpdk, HugePages, Idle};
 pub use endpoint::VirtualEndpoint;
@@ -89,12 +91,15 @@ impl Config {
     /// # Errors
     /// A file that cannot be read or is not UTF-8, and whatever [`Config::parse`] refuses.
     pub fn load(path: &Path) -> Result<Config, Errors> {
-        let file = path.display().to_string();
-        let bytes = std::fs::read(path).map_err(|error| ConfigError::unreadable(&file, &error))?;
-        match std::str::from_utf8(&bytes) {
-            Ok(text) => Config::parse(&file, text),
-            Err(error) => Err(ConfigError::not_utf8(&file, &bytes, error.valid_up_to()).into()),
-        }
+        Config::parse(&path.display().to_string(), &read(path)?)
+    }
+
+    /// Reads and validates the service file at `path` for a director that runs this one.
+    ///
+    /// # Errors
+    /// Those of [`Config::load`], and whatever [`Config::parse_change`] refuses.
+    pub fn load_change(&self, path: &Path) -> Result<Config, Errors> {
+        self.parse_change(&path.display().to_string(), &read(path)?)
     }
 
     /// Validates `text` as a service file; `file_name` is only what errors call it.
@@ -106,6 +111,21 @@ impl Config {
         let source = Source::new(file_name, text);
         let file = raw::File::parse(&source)?;
         validate::validate(&file, &source)
+    }
+
+    /// Validates `text` as what a director that runs this configuration is to run from now on;
+    /// `file_name` is only what errors call it.
+    ///
+    /// # Errors
+    /// Those of [`Config::parse`]; if there are none, whatever differs from this configuration and
+    /// needs a restart to change: `[dpdk]`, a `[[port]]` but for its `addresses`, and
+    /// `connections`.
+    pub fn parse_change(&self, file_name: &str, text: &str) -> Result<Config, Errors> {
+        let source = Source::new(file_name, text);
+        let file = raw::File::parse(&source)?;
+        let new = validate::validate(&file, &source)?;
+        validate::check_fixed(&file, &source, self, &new)?;
+        Ok(new)
     }
 
     /// VIPs and SNAT addresses that are no port's own, each once, in the order of the file: the
@@ -132,4 +152,14 @@ impl Config {
         }
         foreign
     }
+}
+
+/// The text of a file.
+fn read(path: &Path) -> Result<String, ConfigError> {
+    let file = path.display().to_string();
+    let bytes = std::fs::read(path).map_err(|error| ConfigError::unreadable(&file, &error))?;
+    String::from_utf8(bytes).map_err(|error| {
+        let valid_up_to = error.utf8_error().valid_up_to();
+        ConfigError::not_utf8(&file, error.as_bytes(), valid_up_to)
+    })
 }

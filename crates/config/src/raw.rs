@@ -126,6 +126,7 @@ pub(crate) struct Service {
     pub(crate) persistence: Value<Scalar>,
     pub(crate) persistence_mask: Value<Scalar>,
     pub(crate) one_packet: Value<bool>,
+    pub(crate) drain_timeout: Value<Scalar>,
     pub(crate) mss_clamp: Value<i64>,
     pub(crate) on_unknown: Value<String>,
     pub(crate) reset_on_expiry: Value<bool>,

@@ -103,6 +103,9 @@ pub struct VirtualService {
     /// Key `one-packet`, by default `false`: every packet is scheduled on its own. UDP alone, and
     /// not with [`ForwardingMode::FullNat`].
     pub one_packet: bool,
+    /// Key `drain-timeout`, by default none: how long the connections of a server that was drained
+    /// or removed may still live, one removed along with this service among them.
+    pub drain_timeout: Option<Duration>,
     /// Key `mss-clamp`, by default none: bytes, 536 to 9176, to which the MSS option (RFC 9293
     /// §3.7.1) of TCP SYN packets in both directions is lowered.
     pub mss_clamp: Option<u16>,
@@ -119,6 +122,22 @@ impl VirtualService {
     pub fn port(&self) -> Option<u16> {
         let (first, others) = self.endpoints.split_first()?;
         first.port().filter(|_| others.iter().all(|other| other.ports == first.ports))
+    }
+
+    /// Whether `other`, of another service file, is this service with what may have changed: both
+    /// have the same first protocol and the same first endpoint.
+    pub fn is_same(&self, other: &VirtualService) -> bool {
+        self.protocols.first() == other.protocols.first()
+            && self.endpoints.first() == other.endpoints.first()
+    }
+}
+
+/// Displays as protocols and endpoints: `tcp+udp 192.0.2.1:53, 192.0.2.2:53`.
+impl fmt::Display for VirtualService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let protocols: Vec<_> = self.protocols.iter().map(|protocol| protocol.as_str()).collect();
+        let endpoints: Vec<_> = self.endpoints.iter().map(ToString::to_string).collect();
+        write!(f, "{} {}", protocols.join("+"), endpoints.join(", "))
     }
 }
 
@@ -145,6 +164,12 @@ impl RealServer {
     /// Where a connection to `vport` goes.
     pub fn endpoint(&self, vport: u16) -> SocketAddrV4 {
         SocketAddrV4::new(self.ip, self.port.unwrap_or(vport))
+    }
+
+    /// Whether `other`, of the same service in another service file, is this server with what may
+    /// have changed.
+    pub fn is_same(&self, other: &RealServer) -> bool {
+        (self.ip, self.port) == (other.ip, other.port)
     }
 }
 

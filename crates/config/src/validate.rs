@@ -9,6 +9,7 @@
 mod dpdk;
 mod durations;
 mod endpoints;
+mod fixed;
 mod ipv4;
 mod nat;
 mod network;
@@ -48,6 +49,18 @@ pub(crate) fn validate(file: &raw::File, source: &Source) -> Result<Config, Erro
         (_, Some(errors)) => Err(errors),
         (None, None) => unreachable!("ports are missing and nobody said why"),
     }
+}
+
+/// Refuses what a director that runs `old` can't take over from `file`, which means `new`.
+pub(crate) fn check_fixed(
+    file: &raw::File,
+    source: &Source,
+    old: &Config,
+    new: &Config,
+) -> Result<(), Errors> {
+    let mut report = Report::new(source);
+    fixed::check(file, old, new, &mut report);
+    report.into_errors().map_or(Ok(()), Err)
 }
 
 fn log(raw: &raw::Log, report: &mut Report) -> Log {

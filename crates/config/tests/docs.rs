@@ -122,7 +122,7 @@ fn durations_are_as_said() {
             checked += 1;
         }
     }
-    assert_eq!(checked, 11, "keys with a duration");
+    assert_eq!(checked, 12, "keys with a duration");
 }
 
 struct Example {

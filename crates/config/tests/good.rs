@@ -102,6 +102,7 @@ fn a_service_has_defaults() {
             fallback: None,
             persistence: None,
             one_packet: false,
+            drain_timeout: None,
             mss_clamp: None,
             on_unknown: None,
             reset_on_expiry: None,
@@ -229,6 +230,7 @@ fn everything_of_a_service_can_be_set() {
     );
     let sorry = FallbackServer { ip: Ipv4Addr::new(10, 0, 0, 250), port: Some(8080) };
     assert_eq!(web.fallback, Some(sorry));
+    assert_eq!(web.drain_timeout, Some(Duration::from_secs(90)));
     assert_eq!((web.mss_clamp, web.one_packet), (Some(1400), false));
     assert_eq!((web.on_unknown, web.reset_on_expiry), (Some(OnUnknown::Reset), Some(false)));
     assert_eq!(

@@ -10,17 +10,15 @@ use std::sync::{
 
 use shunt_config::Config;
 use shunt_dpdk::{Eal, Error, LcoreHandle, LcoreId, Mempool, MempoolConfig, launch};
-use shunt_nat::{Engine, EngineConfig, Instant, Ruleset, Topology, table::ConnectionTable};
+use shunt_nat::{EngineConfig, Instant, table::ConnectionTable};
 use tracing::info;
 
 pub use crate::preflight::PreflightError;
 use crate::{
-    interface::Interface,
+    control::{Control, Moved},
     pipeline::Pipeline,
     ports::PortError,
     preflight,
-    ruleset::{on_unknown, rules, timeouts},
-    surroundings::Surroundings,
     worker::Worker,
 };
 use crew::{Crew, DrivenPorts, Seat};
@@ -85,6 +83,7 @@ pub struct Director {
     stop: Arc<AtomicBool>,
     workers: Vec<LcoreHandle<Worker>>,
     ports: Ports,
+    control: Control,
 }
 
 impl Director {
@@ -97,10 +96,10 @@ impl Director {
         preflight::check(config)?;
         let file_prefix = format!("shunt-{}", std::process::id());
         let eal = Eal::init(&config.eal_args(&file_prefix)).map_err(StartError::Eal)?;
-        let Assembly { workers, ports } = Assembly::open(&eal, config)?;
+        let Assembly { workers, ports, control } = Assembly::open(&eal, config)?;
 
-        let mut director =
-            Director { stop: Arc::new(AtomicBool::new(false)), workers: Vec::new(), ports };
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut director = Director { stop, workers: Vec::new(), ports, control };
         let lcores = &config.dpdk.worker_lcores;
         for (lcore, worker) in lcores.iter().zip(workers) {
             let stop = Arc::clone(&director.stop);
@@ -119,11 +118,23 @@ impl Director {
         Ok(director)
     }
 
-    /// Stops the workers and the ports, and accounts for every mbuf.
+    /// Runs another configuration from now on, of which the old one has
+    /// [approved](Config::load_change), and returns what that did to services that hash. No packet
+    /// is lost, and connections live on as their old service or its new options have it.
+    ///
+    /// # Panics
+    /// When a worker has panicked.
+    pub fn apply(&mut self, config: &Config) -> Vec<Moved> {
+        let moved = self.control.send(config);
+        self.control.collect();
+        moved
+    }
+
+    /// Stops the workers and the ports, and accounts for every mbuf. `config` is the one that runs.
     #[must_use]
     pub fn stop(mut self, config: &Config) -> Report {
         let workers = self.join();
-        Assembly { workers, ports: self.ports }.close(config)
+        Assembly { workers, ports: self.ports, control: self.control }.close(config)
     }
 
     fn join(&mut self) -> Vec<Worker> {
@@ -144,6 +155,7 @@ struct Ports {
 pub struct Assembly {
     workers: Vec<Worker>,
     ports: Ports,
+    control: Control,
 }
 
 impl Assembly {
@@ -154,20 +166,24 @@ impl Assembly {
     pub fn open(eal: &Eal, config: &Config) -> Result<Assembly, StartError> {
         let pool = open_pool(eal, config)?;
         let crew = Crew { eal, pool: &pool, workers: config.dpdk.worker_lcores.len() };
-        let (ports, seats) = crew.open_ports(config)?;
+        let (ports, owners, seats) = crew.open_ports(config)?;
         let in_use_at_start = pool.in_use();
 
-        let tables = engines(config)?;
-        let workers = seats.into_iter().zip(tables).map(|(seat, engine)| {
-            let Seat { rx, mut interfaces, steering, place } = seat;
-            let surroundings = Surroundings::new(config);
-            pin_neighbours(&mut interfaces, &surroundings, config);
-            let pipeline =
-                Pipeline::new(engine, surroundings, interfaces, pool.clone(), secrets()?, place);
-            Ok(Worker::new(rx, pipeline, steering))
+        let [seed] = secrets()?;
+        let engine = EngineConfig {
+            capacity: config.nat.connections.div_ceil(crew.workers as u32),
+            secret: secrets()?,
+        };
+        let (control, starts) = Control::new(config, owners, crew.workers, seed);
+        let workers = seats.into_iter().zip(starts).map(|(seat, (snapshot, inbox))| {
+            let Seat { rx, interfaces, steering, place } = seat;
+            let (pool, secret) = (pool.clone(), secrets()?);
+            let pipeline = Pipeline::new(&engine, snapshot, interfaces, pool, secret, place);
+            Ok(Worker::new(rx, pipeline, steering, inbox))
         });
-        let workers = workers.collect::<Result<_, StartError>>()?;
-        Ok(Assembly { workers, ports: Ports { ports, pool, in_use_at_start } })
+        let workers = workers.collect::<Result<Vec<_>, StartError>>()?;
+        log_tables(&workers);
+        Ok(Assembly { workers, ports: Ports { ports, pool, in_use_at_start }, control })
     }
 
     /// The workers, in the order of their lcores.
@@ -181,10 +197,18 @@ impl Assembly {
         self.workers.iter_mut().map(|worker| worker.poll(now)).sum()
     }
 
-    /// Closes the ports, and accounts for every mbuf.
+    /// Runs another configuration from now on, as [`Director::apply`] does.
+    pub fn apply(&mut self, now: Instant, config: &Config) -> Vec<Moved> {
+        let moved = self.control.send(config);
+        self.workers.iter_mut().for_each(|worker| worker.read_inbox(now));
+        self.control.collect();
+        moved
+    }
+
+    /// Closes the ports, and accounts for every mbuf. `config` is the one that runs.
     #[must_use]
     pub fn close(self, config: &Config) -> Report {
-        let Assembly { workers, ports: Ports { ports, pool, in_use_at_start } } = self;
+        let Assembly { workers, ports: Ports { ports, pool, in_use_at_start }, .. } = self;
         let devices = [&ports[0], &ports[1]].map(|(port, driver)| (driver.clone(), port.stats()));
         let keepers = devices.iter().filter(|(driver, _)| driver == "net_af_xdp").count() as u32;
         let mut report = Report::new(config, &workers, devices);
@@ -228,21 +252,9 @@ fn secrets<const N: usize>() -> Result<[u64; N], StartError> {
     Ok(words)
 }
 
-/// An engine for each worker and the rules of a service file, under fresh secrets. They share the
-/// connections out.
-fn engines(config: &Config) -> Result<Vec<Engine>, StartError> {
-    let workers = config.dpdk.worker_lcores.len();
-    let [a, b, c, d, seed] = secrets()?;
-    let engine_config = EngineConfig {
-        capacity: config.nat.connections.div_ceil(workers as u32),
-        secret: [a, b, c, d],
-        timeouts: timeouts(config.timeouts),
-        on_unknown: on_unknown(config.nat.on_unknown),
-        reset_on_expiry: config.nat.reset_on_expiry,
-    };
-    let engine = || Engine::new(&engine_config, Ruleset::new(&rules(config), seed));
-    let engines: Vec<_> = (0..workers).map(|_| engine()).collect();
-    let tables = || engines.iter().map(Engine::table);
+/// Says how large the connection tables are, all together.
+fn log_tables(workers: &[Worker]) {
+    let tables = || workers.iter().map(|worker| worker.engine().table());
     let capacity: usize = tables().map(ConnectionTable::capacity).sum();
     let memory: usize = tables().map(ConnectionTable::memory).sum();
     info!(
@@ -250,22 +262,4 @@ fn engines(config: &Config) -> Result<Vec<Engine>, StartError> {
         memory >> 20,
         memory / capacity
     );
-    Ok(engines)
-}
-
-/// Has servers and gateways resolved before the first client comes.
-fn pin_neighbours(interfaces: &mut [Interface; 2], surroundings: &Surroundings, config: &Config) {
-    let servers = config.services.iter().flat_map(|service| {
-        let fallback = service.fallback.iter().map(|fallback| fallback.ip);
-        service.servers.iter().map(|server| server.ip).chain(fallback)
-    });
-    let gateways = config.routes.iter().map(|route| route.via);
-    for address in servers.chain(gateways) {
-        if surroundings.is_local(address) {
-            continue;
-        }
-        if let Some(hop) = surroundings.next_hop(address) {
-            interfaces[hop.side as usize].neighbours.pin(hop.address, Instant::default());
-        }
-    }
 }

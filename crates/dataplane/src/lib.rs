@@ -20,8 +20,10 @@
 //! | `ports`, `offload` | opening ports and negotiating what they can do |
 //! | `steering`, `gossip` | which worker owns a packet, and what workers hand and tell each other |
 //! | `director`, `worker`, `idle` | bringing it up, dealing out queues to the workers, and their loop |
+//! | `control` | what workers run on, and how it changes while packets flow |
 #![forbid(unsafe_code)]
 
+mod control;
 mod counters;
 mod director;
 mod drop_reason;
@@ -40,6 +42,7 @@ mod steering;
 mod surroundings;
 mod worker;
 
+pub use control::Moved;
 pub use counters::{PipelineCounters, PortCounters};
 pub use director::{
     Assembly, Director, MbufReport, PortReport, PreflightError, Report, ServiceReport, StartError,

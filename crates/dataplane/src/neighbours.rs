@@ -82,8 +82,13 @@ impl<T> Default for Neighbours<T> {
 }
 
 impl<T> Neighbours<T> {
-    /// Keeps an address resolved from now on, used or not.
-    pub(crate) fn pin(&mut self, address: Ipv4Addr, now: Instant) {
+    /// Keeps these addresses, and no others, resolved from now on, used or not.
+    pub(crate) fn pin_only(&mut self, addresses: &[Ipv4Addr], now: Instant) {
+        self.entries.values_mut().for_each(|neighbour| neighbour.pinned = false);
+        addresses.iter().for_each(|address| self.pin(*address, now));
+    }
+
+    fn pin(&mut self, address: Ipv4Addr, now: Instant) {
         if !self.entries.contains_key(&address) {
             self.entries.insert(address, Neighbour { attempts: 0, ..incomplete(now) });
             self.incomplete += 1;
@@ -299,7 +304,7 @@ mod tests {
     #[test]
     fn a_pinned_neighbour_is_asked_for_at_once_and_for_ever() {
         let mut neighbours = Neighbours::<char>::default();
-        neighbours.pin(HOST, at(0));
+        neighbours.pin_only(&[HOST], at(0));
         let asked = (0..30).filter(|second| !neighbours.due(at(*second)).is_empty()).count();
         assert_eq!(asked, 3 + 5, "three requests a second apart, then one in five seconds");
         neighbours.learn(HOST, MAC, false, at(30));
@@ -318,6 +323,20 @@ mod tests {
         assert_eq!(neighbours.due(at(2)), [Due::Ask(HOST, None)], "the other one forgot");
         assert_eq!(neighbours.due(at(3)), [Due::GiveUp(vec!['a'])]);
         assert_eq!((neighbours.entries.len(), neighbours.incomplete), (0, 0));
+    }
+
+    #[test]
+    fn a_neighbour_that_is_no_longer_pinned_is_forgotten() {
+        let other = Ipv4Addr::new(192, 0, 2, 8);
+        let mut neighbours = Neighbours::<char>::default();
+        neighbours.pin_only(&[HOST, other], at(0));
+        neighbours.learn(HOST, MAC, false, at(0));
+        neighbours.pin_only(&[other], at(10));
+        let asked: Vec<_> = (10..599).flat_map(|second| neighbours.due(at(second))).collect();
+        assert!(asked.iter().all(|due| *due == Due::Ask(other, None)), "{asked:?}");
+        assert_eq!(neighbours.entries.len(), 2, "it is remembered as others are");
+        neighbours.due(at(600));
+        assert_eq!(neighbours.entries.len(), 1, "the one that is still pinned");
     }
 
     #[test]

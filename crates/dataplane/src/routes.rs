@@ -22,7 +22,7 @@ struct Entry {
 
 /// The routing table. A director has a handful of routes, so the longest match is the first in a
 /// list that is ordered by length.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Routes(Vec<Entry>);
 
 impl Routes {

@@ -2,8 +2,8 @@ use std::ops::RangeInclusive;
 
 use shunt_config::{self as config, Config, Protocol, Role};
 use shunt_nat::{
-    ForwardingMode, LocalAddress, OnUnknown, Persistence, RealServer, Rules, SnatRule, Timeouts,
-    VirtualEndpoint, VirtualService,
+    ForwardingMode, LocalAddress, OnUnknown, OtherConnections, Persistence, RealServer, Rules,
+    SnatRule, Timeouts, VirtualEndpoint, VirtualService,
     scheduler::{SchedulerFlags, SchedulerKind},
 };
 use shunt_packet::ipv4::protocol;
@@ -31,6 +31,11 @@ pub fn rules(config: &Config) -> Rules {
         snat: snat.collect(),
         local_addresses: local.collect(),
         hairpin: dip.map(|address| LocalAddress { address, ports: HAIRPIN_PORTS }),
+        other: OtherConnections {
+            timeouts: timeouts(config.timeouts),
+            on_unknown: on_unknown(config.nat.on_unknown),
+            reset_on_expiry: config.nat.reset_on_expiry,
+        },
     }
 }
 
@@ -72,6 +77,7 @@ fn virtual_service(config: &Config, service: &config::VirtualService) -> Virtual
         on_unknown: on_unknown(service.on_unknown.unwrap_or(config.nat.on_unknown)),
         reset_on_expiry: service.reset_on_expiry.unwrap_or(config.nat.reset_on_expiry),
         timeouts: timeouts(service.timeouts.unwrap_or(config.timeouts)),
+        drain_timeout: service.drain_timeout,
     }
 }
 
@@ -104,14 +110,14 @@ fn scheduler(scheduler: config::Scheduler) -> SchedulerKind {
     }
 }
 
-pub(crate) fn on_unknown(on_unknown: config::OnUnknown) -> OnUnknown {
+fn on_unknown(on_unknown: config::OnUnknown) -> OnUnknown {
     match on_unknown {
         config::OnUnknown::Reset => OnUnknown::Reset,
         config::OnUnknown::Drop => OnUnknown::Drop,
     }
 }
 
-pub(crate) fn timeouts(timeouts: config::Timeouts) -> Timeouts {
+fn timeouts(timeouts: config::Timeouts) -> Timeouts {
     Timeouts {
         established: timeouts.established,
         syn_sent: timeouts.syn_sent,

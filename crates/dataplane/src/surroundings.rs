@@ -11,7 +11,7 @@ use crate::routes::{NextHop, Routes};
 pub(crate) const SIDES: [Side; 2] = [Side::Outside, Side::Inside];
 
 /// What is around the director: its own addresses, and the way to all others.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Surroundings {
     /// Addresses of the ports, by side.
     ports: [Vec<Ipv4Net>; 2],
@@ -20,6 +20,8 @@ pub(crate) struct Surroundings {
     virtual_addresses: [Vec<Ipv4Addr>; 2],
     local: HashSet<Ipv4Addr>,
     routes: Routes,
+    /// By side, the next hops towards all servers and gateways.
+    wanted: [Vec<Ipv4Addr>; 2],
 }
 
 impl Surroundings {
@@ -40,7 +42,28 @@ impl Surroundings {
         }
         let own = ports.iter().flatten().map(Ipv4Net::addr);
         let local = own.chain(virtual_addresses.iter().flatten().copied()).collect();
-        Surroundings { ports, virtual_addresses, local, routes }
+        let wanted = Default::default();
+        let mut surroundings = Surroundings { ports, virtual_addresses, local, routes, wanted };
+        surroundings.want_neighbours(config);
+        surroundings
+    }
+
+    fn want_neighbours(&mut self, config: &Config) {
+        let servers = config.services.iter().flat_map(|service| {
+            let fallback = service.fallback.iter().map(|fallback| fallback.ip);
+            service.servers.iter().map(|server| server.ip).chain(fallback)
+        });
+        let gateways = config.routes.iter().map(|route| route.via);
+        for address in servers.chain(gateways) {
+            if let Some(hop) = self.next_hop(address).filter(|_| !self.is_local(address)) {
+                self.wanted[hop.side as usize].push(hop.address);
+            }
+        }
+    }
+
+    /// The neighbours on one side that are to be resolved ahead of time.
+    pub(crate) fn wanted_neighbours(&self, side: Side) -> &[Ipv4Addr] {
+        &self.wanted[side as usize]
     }
 
     /// The next hop towards an address.

@@ -6,6 +6,7 @@ use shunt_nat::{Engine, Instant, Side};
 use shunt_packet::ethernet::MacAddr;
 
 use crate::{
+    control::Inbox,
     counters::{PipelineCounters, PortCounters},
     drop_reason::DropCounters,
     idle::Rest,
@@ -14,7 +15,7 @@ use crate::{
     surroundings::SIDES,
 };
 
-/// Milliseconds between two looks at what is due for neighbours.
+/// Milliseconds between two looks at what is due for neighbours, and at what the main lcore wants.
 const TICK: u64 = 100;
 
 /// An lcore's own: its queues, its connections, its counters. Of other workers it knows only the
@@ -26,6 +27,7 @@ pub struct Worker {
     pub(crate) pipeline: Pipeline,
     /// `None` where there is no other worker.
     steering: Option<Steering>,
+    inbox: Inbox,
     next_tick: u64,
 }
 
@@ -34,8 +36,9 @@ impl Worker {
         rx: [Option<RxQueue>; 2],
         pipeline: Pipeline,
         steering: Option<Steering>,
+        inbox: Inbox,
     ) -> Worker {
-        Worker { rx, burst: Burst::new(), pipeline, steering, next_tick: 0 }
+        Worker { rx, burst: Burst::new(), pipeline, steering, inbox, next_tick: 0 }
     }
 
     /// One turn of the loop: takes a burst from each port and each other worker, does what time
@@ -52,6 +55,7 @@ impl Worker {
         self.pipeline.expire(now);
         if now.as_millis() >= self.next_tick {
             self.next_tick = now.as_millis() + TICK;
+            self.read_inbox(now);
             self.tick(now);
         }
         if let Some(steering) = &mut self.steering {
@@ -79,6 +83,11 @@ impl Worker {
         if let Some(steering) = &mut self.steering {
             steering.tick(now, &mut self.pipeline);
         }
+    }
+
+    /// Takes over what the main lcore has sent, if anything.
+    pub(crate) fn read_inbox(&mut self, now: Instant) {
+        self.inbox.look(|snapshot| self.pipeline.replace(now, snapshot));
     }
 
     /// Polls until it is told to stop.

@@ -17,9 +17,11 @@ pub struct EngineCounters {
     pub icmp_errors: u64,
     /// TCP resets that were passed on but not believed, for their sequence number.
     pub disbelieved_resets: u64,
+    /// Connections that were ended because their server was drained and their time was over.
+    pub drained: u64,
 }
 
-/// Counters of one virtual service. Of a packet in fragments, the first one counts.
+/// One engine's counters of a virtual service. Of a packet in fragments, the first one counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ServiceCounters {
     /// Connections opened; of a one-packet service, datagrams scheduled.
@@ -36,7 +38,7 @@ pub struct ServiceCounters {
     pub refused: u64,
 }
 
-/// Counters of one real server.
+/// One engine's counters of a real server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ServerCounters {
     /// Connections opened; of a one-packet service, datagrams scheduled.
@@ -45,6 +47,14 @@ pub struct ServerCounters {
     pub active: u32,
     /// All others now.
     pub inactive: u32,
+}
+
+impl ServerCounters {
+    /// All connections now.
+    #[must_use]
+    pub fn current(&self) -> u64 {
+        u64::from(self.active) + u64::from(self.inactive)
+    }
 }
 
 /// Counters of several engines, added up.
@@ -60,7 +70,7 @@ macro_rules! add_up {
 }
 
 add_up! {
-    EngineCounters { opened, expired, replaced, evicted, icmp_errors, disbelieved_resets }
+    EngineCounters { opened, expired, replaced, evicted, icmp_errors, disbelieved_resets, drained }
     ServiceCounters { connections, in_packets, in_bytes, out_packets, out_bytes, refused }
     ServerCounters { connections, active, inactive }
     PoolUsage { endpoints, in_use, scarce, exhausted }

@@ -47,11 +47,11 @@ pub use connection::{Connection, ConnectionKind};
 pub use counters::{EngineCounters, ServerCounters, ServiceCounters};
 pub use engine::{Engine, EngineConfig, Side, Topology};
 pub use flow::{Direction, FlowKey};
-pub use ruleset::{Ruleset, ServerId, ServiceId};
+pub use ruleset::{Ruleset, RulesetBuilder, ServerId, ServiceId, Update};
 pub use server::Server;
 pub use service::{
-    ForwardingMode, LocalAddress, OnUnknown, Persistence, RealServer, Rules, SnatRule,
-    VirtualEndpoint, VirtualService,
+    ForwardingMode, LocalAddress, OnUnknown, OtherConnections, Persistence, RealServer, Rules,
+    SnatRule, VirtualEndpoint, VirtualService,
 };
 pub use source_pool::PoolUsage;
 pub use state::{ConnectionState, Timeouts};

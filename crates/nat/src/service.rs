@@ -25,6 +25,19 @@ pub struct Rules {
     /// The source address, and its ports, for inside hosts that dial a virtual service (hairpin):
     /// their server would otherwise answer them directly. `None` refuses them.
     pub hairpin: Option<LocalAddress>,
+    /// What applies to connections of no service.
+    pub other: OtherConnections,
+}
+
+/// Connections of no service: those of SNAT rules, and what is passed through.
+#[derive(Clone, Debug, Default)]
+pub struct OtherConnections {
+    /// How long they may be silent.
+    pub timeouts: Timeouts,
+    /// What becomes of TCP segments in mid-stream that belong to no connection and no service.
+    pub on_unknown: OnUnknown,
+    /// Whether both ends of an established TCP connection are told when it ends for being silent.
+    pub reset_on_expiry: bool,
 }
 
 /// A virtual service: what clients dial, and who answers.
@@ -57,6 +70,10 @@ pub struct VirtualService {
     pub reset_on_expiry: bool,
     /// How long connections may be silent.
     pub timeouts: Timeouts,
+    /// For how long connections live on when their server gets weight 0, or it or the service is
+    /// removed; what is there after it is ended, and TCP connections are reset at both ends. `None`
+    /// lets them live until they end by themselves, as IPVS does.
+    pub drain_timeout: Option<Duration>,
 }
 
 impl VirtualService {
@@ -82,6 +99,7 @@ impl VirtualService {
             on_unknown: OnUnknown::Reset,
             reset_on_expiry: false,
             timeouts: Timeouts::default(),
+            drain_timeout: None,
         }
     }
 }

@@ -3,7 +3,13 @@
 use std::{
     net::{Ipv4Addr, SocketAddrV4},
     ops::RangeInclusive,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
 };
+
+use hashbrown::HashSet;
 
 /// How many ports of an address are tried for one connection, and after how many no further address
 /// is: both bound the work that a packet can cause.
@@ -21,7 +27,8 @@ const SCARCE: u32 = 8;
 pub struct PoolUsage {
     /// Addresses times ports.
     pub endpoints: u64,
-    /// Connections that have an endpoint now.
+    /// Connections that have an endpoint on one of its addresses now. Of an address that is in
+    /// several pools, each counts all connections.
     pub in_use: u64,
     /// Connections for which 8 taken ports or more had to be passed over: towards their
     /// destination, most are taken.
@@ -30,27 +37,89 @@ pub struct PoolUsage {
     pub exhausted: u64,
 }
 
-/// Addresses with a range of ports each.
+/// How much one worker uses a source address, whoever's pools it is in. It outlives changes of the
+/// rules. Written by that worker, read by the builder of rules.
+#[derive(Debug, Default)]
+pub(crate) struct AddressUse {
+    /// Connections that have an endpoint on it.
+    in_use: AtomicU64,
+    /// The place of the port whose turn it is.
+    next: AtomicU32,
+}
+
+impl AddressUse {
+    pub(crate) fn is_idle(&self) -> bool {
+        self.in_use.load(Relaxed) == 0
+    }
+
+    fn take(&self) {
+        self.in_use.store(self.in_use.load(Relaxed) + 1, Relaxed);
+    }
+
+    /// Notes that a connection gave its endpoint back.
+    pub(crate) fn release(&self) {
+        self.in_use.store(self.in_use.load(Relaxed) - 1, Relaxed);
+    }
+
+    /// Whose turn it is, which passes on.
+    fn next(&self) -> u32 {
+        let next = self.next.load(Relaxed);
+        self.next.store(next.wrapping_add(1), Relaxed);
+        next
+    }
+}
+
+/// What one worker counts of a pool; it outlives changes of the rules, and is written by that worker
+/// only.
+#[derive(Debug, Default)]
+pub(crate) struct PoolCounts {
+    scarce: AtomicU64,
+    exhausted: AtomicU64,
+}
+
+fn count(counter: &AtomicU64) {
+    counter.store(counter.load(Relaxed) + 1, Relaxed);
+}
+
+/// Addresses with a set of ports each.
 #[derive(Debug)]
 pub(crate) struct SourcePool {
-    addresses: Vec<(Ipv4Addr, Ports)>,
-    usage: PoolUsage,
+    /// Those with ports.
+    addresses: Vec<SourceAddress>,
+    /// Every address once, those without ports as well.
+    uses: Vec<Arc<AddressUse>>,
+    counts: Arc<PoolCounts>,
+}
+
+#[derive(Debug)]
+struct SourceAddress {
+    address: Ipv4Addr,
+    ports: Ports,
+    usage: Arc<AddressUse>,
 }
 
 impl SourcePool {
-    pub(crate) fn new<'a>(
-        addresses: impl IntoIterator<Item = (Ipv4Addr, &'a RangeInclusive<u16>)>,
+    pub(crate) fn new(
+        addresses: impl IntoIterator<Item = (Ipv4Addr, Ports, Arc<AddressUse>)>,
+        counts: Arc<PoolCounts>,
     ) -> SourcePool {
-        let addresses: Vec<_> =
-            addresses.into_iter().map(|(address, ports)| (address, Ports::new(ports))).collect();
-        let endpoints = addresses.iter().map(|(_, ports)| u64::from(ports.count)).sum();
-        SourcePool { addresses, usage: PoolUsage { endpoints, ..PoolUsage::default() } }
+        let mut pool = SourcePool { addresses: Vec::new(), uses: Vec::new(), counts };
+        let mut seen = HashSet::new();
+        for (address, ports, usage) in addresses {
+            if seen.insert(address) {
+                pool.uses.push(Arc::clone(&usage));
+            }
+            if ports.len() > 0 {
+                pool.addresses.push(SourceAddress { address, ports, usage });
+            }
+        }
+        pool
     }
 
     /// An endpoint that `is_free`, for a host and its own port. A host keeps to one address as long
     /// as that has free ports (RFC 4787, REQ-2), and to its own port if it can.
     pub(crate) fn allocate(
-        &mut self,
+        &self,
         host: Ipv4Addr,
         own_port: u16,
         is_free: impl Fn(SocketAddrV4) -> bool,
@@ -59,75 +128,84 @@ impl SourcePool {
         let first = (host.to_bits() as usize).checked_rem(count).unwrap_or(0);
         let mut tried = 0;
         for place in (first..count).chain(0..first) {
-            let (address, ports) = &mut self.addresses[place];
-            let address = *address;
-            let is_free = |port| is_free(SocketAddrV4::new(address, port));
-            if let Some(port) = ports.allocate(own_port, &mut tried, is_free) {
-                self.usage.in_use += 1;
-                self.usage.scarce += u64::from(tried > SCARCE);
-                return Some(SocketAddrV4::new(address, port));
+            let SourceAddress { address, ports, usage } = &self.addresses[place];
+            let is_free = |port| is_free(SocketAddrV4::new(*address, port));
+            if let Some(port) = ports.allocate(own_port, usage, &mut tried, is_free) {
+                usage.take();
+                if tried > SCARCE {
+                    self::count(&self.counts.scarce);
+                }
+                return Some(SocketAddrV4::new(*address, port));
             }
             if tried >= ATTEMPTS_IN_ALL {
                 break;
             }
         }
-        self.usage.exhausted += 1;
+        self::count(&self.counts.exhausted);
         None
     }
 
-    /// Notes that a connection gave its endpoint back.
-    pub(crate) fn release(&mut self) {
-        self.usage.in_use -= 1;
-    }
-
     pub(crate) fn usage(&self) -> PoolUsage {
-        self.usage
+        PoolUsage {
+            endpoints: self.addresses.iter().map(|address| u64::from(address.ports.len())).sum(),
+            in_use: self.uses.iter().map(|usage| usage.in_use.load(Relaxed)).sum(),
+            scarce: self.counts.scarce.load(Relaxed),
+            exhausted: self.counts.exhausted.load(Relaxed),
+        }
     }
 }
 
-/// Hands out candidate ports of one address.
+/// Ports of one address that a worker may hand out.
 #[derive(Debug)]
-struct Ports {
-    first: u16,
-    count: u32,
-    next: u32,
+pub(crate) enum Ports {
+    /// All of a range.
+    All(RangeInclusive<u16>),
+    /// Those whose replies come to this worker, in ascending order.
+    Own(Box<[u16]>),
 }
 
 impl Ports {
-    fn new(ports: &RangeInclusive<u16>) -> Ports {
-        let count = u32::from(*ports.end()).saturating_sub(u32::from(*ports.start())) + 1;
-        Ports { first: *ports.start(), count, next: 0 }
+    fn len(&self) -> u32 {
+        match self {
+            Ports::All(range) => range.len() as u32,
+            Ports::Own(ports) => ports.len() as u32,
+        }
     }
 
-    /// A port that `is_free`: the host's own if it is in the range (as Linux does), then the
-    /// range's in turn. What is handed out in turn is taken in runs, so the attempts are spread
-    /// evenly: a long run can't hide the free ports behind it. `tried` counts them.
+    /// A port that `is_free`: the host's own if it is among them (as Linux does), then the others in
+    /// turn. What is handed out in turn is taken in runs, so the attempts are spread evenly: a long
+    /// run can't hide the free ports behind it. `tried` counts them.
     fn allocate(
-        &mut self,
+        &self,
         own: u16,
+        usage: &AddressUse,
         tried: &mut u32,
         is_free: impl Fn(u16) -> bool,
     ) -> Option<u16> {
         if self.contains(own) && is_free(own) {
             return Some(own);
         }
-        let start = self.next;
-        self.next = (start + 1) % self.count;
-        let attempts = self.count.min(ATTEMPTS);
-        let stride = self.count / attempts;
+        let start = usage.next() % self.len();
+        let attempts = self.len().min(ATTEMPTS);
+        let stride = self.len() / attempts;
         (0..attempts)
             .inspect(|_| *tried += 1)
-            .map(|attempt| self.port(start + attempt * stride))
+            .map(|attempt| self.port((start + attempt * stride) % self.len()))
             .find(|port| is_free(*port))
     }
 
     fn contains(&self, port: u16) -> bool {
-        u32::from(port).checked_sub(u32::from(self.first)).is_some_and(|at| at < self.count)
+        match self {
+            Ports::All(range) => range.contains(&port),
+            Ports::Own(ports) => ports.binary_search(&port).is_ok(),
+        }
     }
 
-    /// The port at a place of the range, round which places wrap.
     fn port(&self, place: u32) -> u16 {
-        self.first + (place % self.count) as u16
+        match self {
+            Ports::All(range) => range.start() + place as u16,
+            Ports::Own(ports) => ports[place as usize],
+        }
     }
 }
 
@@ -138,49 +216,51 @@ mod tests {
     const HOST: Ipv4Addr = Ipv4Addr::new(192, 168, 2, 10);
 
     fn pool(addresses: &[&str], ports: RangeInclusive<u16>) -> SourcePool {
-        SourcePool::new(addresses.iter().map(|address| (address.parse().unwrap(), &ports)))
+        let address =
+            |address: &&str| (address.parse().unwrap(), Ports::All(ports.clone()), Arc::default());
+        SourcePool::new(addresses.iter().map(address), Arc::default())
     }
 
-    fn ports(pool: &mut SourcePool, own: u16, is_free: impl Fn(u16) -> bool) -> Option<u16> {
+    fn ports(pool: &SourcePool, own: u16, is_free: impl Fn(u16) -> bool) -> Option<u16> {
         pool.allocate(HOST, own, |endpoint| is_free(endpoint.port()))
             .map(|endpoint| endpoint.port())
     }
 
     #[test]
     fn the_own_port_comes_first() {
-        let mut pool = pool(&["192.0.2.1"], 1000..=1002);
-        assert_eq!(ports(&mut pool, 1001, |_| true), Some(1001));
-        assert_eq!(ports(&mut pool, 1001, |port| port != 1001), Some(1000));
-        assert_eq!(ports(&mut pool, 5, |_| true), Some(1001));
-        assert_eq!(ports(&mut pool, 5, |_| true), Some(1002));
-        assert_eq!(ports(&mut pool, 5, |_| true), Some(1000));
-        pool.release();
+        let pool = pool(&["192.0.2.1"], 1000..=1002);
+        assert_eq!(ports(&pool, 1001, |_| true), Some(1001));
+        assert_eq!(ports(&pool, 1001, |port| port != 1001), Some(1000));
+        assert_eq!(ports(&pool, 5, |_| true), Some(1001));
+        assert_eq!(ports(&pool, 5, |_| true), Some(1002));
+        assert_eq!(ports(&pool, 5, |_| true), Some(1000));
+        pool.uses[0].release();
         assert_eq!(pool.usage(), PoolUsage { endpoints: 3, in_use: 4, scarce: 0, exhausted: 0 });
     }
 
     #[test]
     fn a_full_pool_says_so_and_a_nearly_full_one_warns() {
-        let mut small = pool(&["192.0.2.1"], 65_534..=65_535);
-        assert_eq!(ports(&mut small, 65_535, |_| false), None);
+        let small = pool(&["192.0.2.1"], 65_534..=65_535);
+        assert_eq!(ports(&small, 65_535, |_| false), None);
         assert_eq!(small.usage().exhausted, 1);
-        let mut all = pool(&["192.0.2.1"], 0..=65_535);
-        assert_eq!(ports(&mut all, 7, |_| false), None);
-        assert!(ports(&mut all, 7, |port| port > 60_000).is_some());
+        let all = pool(&["192.0.2.1"], 0..=65_535);
+        assert_eq!(ports(&all, 7, |_| false), None);
+        assert!(ports(&all, 7, |port| port > 60_000).is_some());
         assert_eq!((all.usage().scarce, all.usage().in_use), (1, 1));
     }
 
     #[test]
     fn a_run_of_taken_ports_hides_no_free_ones() {
-        let mut pool = pool(&["192.0.2.1"], 10_000..=59_999);
+        let pool = pool(&["192.0.2.1"], 10_000..=59_999);
         for _ in 0..1000 {
-            assert!(ports(&mut pool, 0, |port| port > 35_000).is_some());
+            assert!(ports(&pool, 0, |port| port > 35_000).is_some());
         }
     }
 
     #[test]
     fn a_host_keeps_its_address_while_it_can() {
-        let mut pool = pool(&["192.0.2.1", "192.0.2.2", "192.0.2.3"], 1000..=1001);
-        let mut address = |host: Ipv4Addr, taken: &[Ipv4Addr]| {
+        let pool = pool(&["192.0.2.1", "192.0.2.2", "192.0.2.3"], 1000..=1001);
+        let address = |host: Ipv4Addr, taken: &[Ipv4Addr]| {
             pool.allocate(host, 1000, |endpoint| !taken.contains(endpoint.ip()))
                 .map(|endpoint| *endpoint.ip())
         };
@@ -195,8 +275,25 @@ mod tests {
 
     #[test]
     fn no_addresses_no_endpoints() {
-        let mut none = pool(&[], 1..=2);
-        assert_eq!(ports(&mut none, 1, |_| true), None);
+        let none = pool(&[], 1..=2);
+        assert_eq!(ports(&none, 1, |_| true), None);
         assert_eq!(none.usage().exhausted, 1);
+    }
+
+    #[test]
+    fn a_worker_has_ports_of_its_own() {
+        let own = Ports::Own([1001, 1004, 1006].into());
+        let usage: Arc<AddressUse> = Arc::default();
+        let addresses = [
+            ("192.0.2.1".parse().unwrap(), own, Arc::clone(&usage)),
+            ("192.0.2.1".parse().unwrap(), Ports::All(2000..=2000), usage),
+            ("192.0.2.2".parse().unwrap(), Ports::Own([].into()), Arc::default()),
+        ];
+        let pool = SourcePool::new(addresses, Arc::default());
+        assert_eq!(ports(&pool, 1004, |_| true), Some(1004));
+        let others: Vec<_> = (0..3).filter_map(|_| ports(&pool, 9, |port| port < 2000)).collect();
+        assert_eq!(others, [1001, 1004, 1006]);
+        assert_eq!(ports(&pool, 1005, |port| port == 2000), Some(2000));
+        assert_eq!(pool.usage(), PoolUsage { endpoints: 4, in_use: 5, scarce: 0, exhausted: 0 });
     }
 }

@@ -144,6 +144,9 @@ pub const ERROR_PREFIX_LEN: usize = ipv4::HEADER_LEN + HEADER_LEN;
 /// (RFC 1812, section 4.3.2.3).
 pub const ERROR_QUOTE_LEN: usize = 576 - ERROR_PREFIX_LEN;
 
+/// Type of service of an ICMP error: precedence 6 (RFC 1812, section 4.3.2.5).
+const INTERNETWORK_CONTROL: u8 = 0xc0;
+
 impl IcmpError {
     /// The IPv4 and ICMP headers that go in front of `quote` (the offending packet as it arrived,
     /// cut to [`ERROR_QUOTE_LEN`]), from `src` to `dst`, checksums included.
@@ -160,7 +163,8 @@ impl IcmpError {
         let mut icmp =
             IcmpHeader { kind, code, sequence_or_mtu: mtu.into(), ..IcmpHeader::new_zeroed() };
         icmp.checksum = Sum::ZERO.bytes(icmp.as_bytes()).bytes(quote).checksum().into();
-        let ip = Ipv4Header::new(src, dst, protocol::ICMP, HEADER_LEN + quote.len());
+        let payload_len = HEADER_LEN + quote.len();
+        let ip = Ipv4Header::with_tos(INTERNETWORK_CONTROL, src, dst, protocol::ICMP, payload_len);
         let mut bytes = [0; ERROR_PREFIX_LEN];
         bytes[..ipv4::HEADER_LEN].copy_from_slice(ip.as_bytes());
         bytes[ipv4::HEADER_LEN..].copy_from_slice(icmp.as_bytes());
@@ -227,6 +231,8 @@ mod tests {
         );
         let bytes = [&prefix[..], &quote].concat();
         let parsed = etherparse::SlicedPacket::from_ip(&bytes).unwrap();
+        let Some(etherparse::NetSlice::Ipv4(ip)) = &parsed.net else { panic!("not IPv4") };
+        assert_eq!(ip.header().dcp().value() << 2, 0xc0, "precedence 6");
         let Some(etherparse::TransportSlice::Icmpv4(message)) = parsed.transport else {
             panic!("not ICMP")
         };

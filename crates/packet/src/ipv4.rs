@@ -53,8 +53,20 @@ impl Ipv4Header {
     /// identification 0), with its checksum.
     #[must_use]
     pub fn new(src: Ipv4Addr, dst: Ipv4Addr, protocol: u8, payload_len: usize) -> Ipv4Header {
+        Ipv4Header::with_tos(0, src, dst, protocol, payload_len)
+    }
+
+    /// The same, with a type of service.
+    pub(crate) fn with_tos(
+        tos: u8,
+        src: Ipv4Addr,
+        dst: Ipv4Addr,
+        protocol: u8,
+        payload_len: usize,
+    ) -> Ipv4Header {
         let mut header = Ipv4Header {
             version_ihl: 0x45,
+            tos,
             total_len: ((HEADER_LEN + payload_len) as u16).into(),
             flags_fragment: DONT_FRAGMENT.into(),
             ttl: DEFAULT_TTL,

@@ -4,8 +4,8 @@ use std::{
 };
 
 use etherparse::{
-    IcmpEchoHeader, Icmpv4Header, Icmpv4Type, IpFragOffset, IpNumber, Ipv4Header, Ipv4Options,
-    TcpHeader, TcpOptionElement, UdpHeader,
+    IcmpEchoHeader, Icmpv4Header, Icmpv4Type, IpDscp, IpFragOffset, IpNumber, Ipv4Header,
+    Ipv4Options, TcpHeader, TcpOptionElement, UdpHeader,
 };
 
 /// An IPv4 packet in the making. Defaults: TTL 64, no options, not a fragment, right checksums.
@@ -63,10 +63,18 @@ impl Packet {
         Packet::icmp(src, dst, Icmpv4Type::EchoReply(IcmpEchoHeader { id, seq }))
     }
 
-    /// Any ICMP message; an error's quote is its payload.
+    /// Any ICMP message; an error's quote is its payload, and its precedence 6 (RFC 1812, section
+    /// 4.3.2.5).
     #[must_use]
     pub fn icmp(src: &str, dst: &str, kind: Icmpv4Type) -> Packet {
-        Packet::new(address(src), address(dst), IpNumber::ICMP, Transport::Icmp(kind))
+        let is_error =
+            matches!(kind, Icmpv4Type::DestinationUnreachable(_) | Icmpv4Type::TimeExceeded(_));
+        let transport = Transport::Icmp(kind);
+        let mut packet = Packet::new(address(src), address(dst), IpNumber::ICMP, transport);
+        if is_error {
+            packet.ip.dscp = IpDscp::CS6;
+        }
+        packet
     }
 
     /// A packet of any other protocol.

@@ -84,6 +84,9 @@ fn service(
         fallback: None,
         persistence: persistence(raw, report),
         one_packet: raw.one_packet.as_ref().is_some_and(|value| *value.get_ref()),
+        drain_timeout: raw.drain_timeout.as_ref().and_then(|value| {
+            report.check(value.span(), durations::duration("drain-timeout", value.get_ref()))
+        }),
         mss_clamp: mss_clamp(raw, report),
         on_unknown: raw.on_unknown.as_ref().and_then(|word| report.keyword("on-unknown", word)),
         reset_on_expiry: raw.reset_on_expiry.as_ref().map(|value| *value.get_ref()),
@@ -98,6 +101,7 @@ fn service(
     }
     check_one_packet_mode(raw, &service, report);
     check_one_packet_endpoint(raw, &service, report);
+    check_drain_timeout(raw, &service, report);
     check_any_port(raw, endpoints.unwrap_or_default(), report);
     (endpoints.is_some() && protocols.is_some() && scheduler.is_some()).then_some(service)
 }
@@ -194,6 +198,16 @@ fn check_one_packet_endpoint(raw: &raw::Service, service: &VirtualService, repor
         let fault = Fault::new("`one-packet` needs a `vip` of one address and one port")
             .help("write a `[[service]]` for each endpoint");
         report.add(one_packet.span(), fault);
+    }
+}
+
+fn check_drain_timeout(raw: &raw::Service, service: &VirtualService, report: &mut Report) {
+    if let Some(drain_timeout) = &raw.drain_timeout
+        && service.one_packet
+    {
+        let fault = Fault::new("`one-packet` keeps no connections, so there are none to drain")
+            .help("leave `drain-timeout` out");
+        report.add(drain_timeout.span(), fault);
     }
 }
 

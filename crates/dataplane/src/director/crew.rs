@@ -45,11 +45,12 @@ struct PortShare {
 type Rings = (Vec<Option<RingProducer>>, Vec<RingConsumer>);
 
 impl Crew<'_> {
-    /// Opens both ports, and returns them, and a seat for each worker.
+    /// Opens both ports, and returns them, who owns what, and a seat for each
+    /// worker.
     pub(super) fn open_ports(
         &self,
         config: &Config,
-    ) -> Result<(DrivenPorts, Vec<Seat>), StartError> {
+    ) -> Result<(DrivenPorts, Owners, Vec<Seat>), StartError> {
         let [outside, inside] = [Role::Outside, Role::Inside].map(|role| config.ports.get(role));
         let outside = Candidate::examine(outside, self.workers)?;
         let inside = Candidate::examine(inside, self.workers)?;
@@ -63,7 +64,7 @@ impl Crew<'_> {
         let (outside, outside_shares) = self.deal(&config.ports.outside.name, outside, 0)?;
         let (inside, inside_shares) = self.deal(&config.ports.inside.name, inside, behind)?;
         let seats = self.seats(&owners, outside_shares.into_iter().zip(inside_shares))?;
-        Ok(([outside, inside], seats))
+        Ok(([outside, inside], owners, seats))
     }
 
     /// Deals out the queues of a port, one each as far as they go. The first one goes to the worker
@@ -118,7 +119,7 @@ impl Crew<'_> {
                 rx: [outside.rx, inside.rx],
                 interfaces: [outside.interface, inside.interface],
                 steering,
-                place: Place { announces: me == 0, workers: self.workers, gossip },
+                place: Place { workers: self.workers, gossip },
             })
         });
         seats.collect()

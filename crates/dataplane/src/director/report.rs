@@ -1,10 +1,12 @@
 //! What a director did, for people to read when it ends.
 
-use std::fmt;
+use std::{fmt, ops::AddAssign};
 
 use shunt_config::{Config, VirtualService};
 use shunt_dpdk::{Mempool, PortStats};
-use shunt_nat::{Engine, EngineCounters, PoolUsage, ServerCounters, ServiceCounters};
+use shunt_nat::{
+    Engine, EngineCounters, PoolUsage, Server, ServerCounters, ServiceCounters, ServiceId,
+};
 
 use crate::{
     counters::{PipelineCounters, PortCounters},
@@ -132,41 +134,48 @@ impl Report {
 }
 
 fn services(config: &Config, engines: &[&Engine]) -> Vec<ServiceReport> {
-    let mut services = vec![ServiceCounters::default(); config.services.len()];
-    let mut servers: Vec<ServerCounters> = Vec::new();
-    for engine in engines {
-        services.iter_mut().zip(engine.service_counters()).for_each(|(sum, one)| *sum += *one);
-        let counters: Vec<_> = engine.server_counters().collect();
-        servers.resize(counters.len(), ServerCounters::default());
-        servers.iter_mut().zip(counters).for_each(|(sum, one)| *sum += one);
-    }
-    // Servers are numbered through all services, in the order of the file.
-    let mut servers = servers.into_iter();
-    let report = |(service, counters): (&VirtualService, ServiceCounters)| {
+    let all_services = sum(engines.iter().map(|engine| engine.service_counters().collect()));
+    let all_servers = sum(engines.iter().map(|engine| engine.server_counters().collect()));
+    let Some(engine) = engines.first() else { return Vec::new() };
+    let report = |(service, (id, _, servers)): (&VirtualService, (ServiceId, _, &[Server]))| {
         let scheduled = service.servers.iter().map(ToString::to_string);
         let fallback = service.fallback.iter().map(|fallback| format!("{fallback} (fallback)"));
         let names = scheduled.chain(fallback);
-        ServiceReport { name: name(service), counters, servers: names.zip(&mut servers).collect() }
+        let counters = servers.iter().map(|server| all_servers[server.id().0 as usize]);
+        ServiceReport {
+            name: service.to_string(),
+            counters: all_services[id.0 as usize],
+            servers: names.zip(counters).collect(),
+        }
     };
-    config.services.iter().zip(services).map(report).collect()
+    config.services.iter().zip(engine.rules().services()).map(report).collect()
 }
 
-fn name(service: &VirtualService) -> String {
-    let protocols: Vec<_> = service.protocols.iter().map(|protocol| protocol.as_str()).collect();
-    let endpoints: Vec<_> = service.endpoints.iter().map(ToString::to_string).collect();
-    format!("{} {}", protocols.join("+"), endpoints.join(", "))
+/// The sums of what all workers have counted, place by place.
+fn sum<T: Copy + Default + AddAssign>(workers: impl Iterator<Item = Vec<T>>) -> Vec<T> {
+    workers.fold(Vec::new(), |mut sums, counters| {
+        sums.resize(sums.len().max(counters.len()), T::default());
+        sums.iter_mut().zip(counters).for_each(|(sum, one)| *sum += one);
+        sums
+    })
 }
 
 fn pools(config: &Config, engines: &[&Engine]) -> Vec<(String, PoolUsage)> {
     let snat = config.snat.iter().map(|rule| format!("snat {}", rule.from));
-    let names: Vec<_> = snat.chain(["local addresses".to_owned(), "hairpin".to_owned()]).collect();
-    let mut usages = vec![PoolUsage::default(); names.len()];
-    for engine in engines {
-        let rules = engine.rules();
-        let all = rules.snat_usage().chain([rules.local_usage(), rules.hairpin_usage()]);
-        usages.iter_mut().zip(all).for_each(|(sum, one)| *sum += one);
-    }
-    let all = names.into_iter().zip(usages);
+    // Every worker may use all endpoints of an SNAT rule, and has some of the others for itself.
+    let snat_usages = sum(engines.iter().map(|engine| engine.rules().snat_usage().collect()));
+    let endpoints = engines.first().into_iter().flat_map(|engine| engine.rules().snat_usage());
+    let snat = snat.zip(
+        snat_usages
+            .into_iter()
+            .zip(endpoints)
+            .map(|(usage, PoolUsage { endpoints, .. })| PoolUsage { endpoints, ..usage }),
+    );
+    let own = sum(engines
+        .iter()
+        .map(|engine| vec![engine.rules().local_usage(), engine.rules().hairpin_usage()]));
+    let own = ["local addresses", "hairpin"].map(str::to_owned).into_iter().zip(own);
+    let all = snat.chain(own);
     all.filter(|(_, usage)| {
         *usage != PoolUsage { endpoints: usage.endpoints, ..PoolUsage::default() }
     })
@@ -225,12 +234,19 @@ impl fmt::Display for Report {
                  {scarce} when these were scarce, {exhausted} refused",
             )?;
         }
-        let EngineCounters { opened, expired, replaced, evicted, icmp_errors, disbelieved_resets } =
-            self.engine;
+        let EngineCounters {
+            opened,
+            expired,
+            replaced,
+            evicted,
+            drained,
+            icmp_errors,
+            disbelieved_resets,
+        } = self.engine;
         writeln!(
             f,
             "connections: {} now, {opened} opened, {expired} expired, {replaced} replaced, \
-             {evicted} evicted; {icmp_errors} ICMP errors translated, \
+             {evicted} evicted, {drained} drained; {icmp_errors} ICMP errors translated, \
              {disbelieved_resets} resets not believed",
             self.connections,
         )?;

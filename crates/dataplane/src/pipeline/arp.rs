@@ -14,33 +14,43 @@ use zerocopy::IntoBytes;
 use super::Pipeline;
 use crate::{drop_reason::DropReason, gossip::News, neighbours::Due, surroundings::SIDES};
 
-/// Announcements at start, and the time between them (RFC 5227: ANNOUNCE_NUM and
-/// ANNOUNCE_INTERVAL).
+/// Announcements of an address that has become ours, and the time between them (RFC 5227:
+/// ANNOUNCE_NUM and ANNOUNCE_INTERVAL).
 const ANNOUNCEMENTS: u32 = 2;
 const ANNOUNCEMENT_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Says when our addresses are to be announced.
-#[derive(Debug)]
+/// Says which of our addresses are to be announced, and when.
+#[derive(Debug, Default)]
 pub(super) struct Announcer {
-    done: u32,
+    /// By side.
+    addresses: [Vec<Ipv4Addr>; 2],
+    /// Announcements still to be made.
+    left: u32,
     last: Instant,
 }
 
 impl Announcer {
-    /// One that has all announcements to make, or leaves them to another worker's.
-    pub(super) fn new(announces: bool) -> Announcer {
-        let done = if announces { 0 } else { ANNOUNCEMENTS };
-        Announcer { done, last: Instant::default() }
+    /// Has these be announced, by side, and those once more with which it isn't done.
+    pub(super) fn add(&mut self, addresses: &[Vec<Ipv4Addr>; 2]) {
+        for (known, new) in self.addresses.iter_mut().zip(addresses) {
+            known.extend(new);
+            self.left = if new.is_empty() { self.left } else { ANNOUNCEMENTS };
+        }
     }
 
-    fn is_due(&mut self, now: Instant) -> bool {
-        let waited = self.done == 0 || now.since(self.last) >= ANNOUNCEMENT_INTERVAL;
-        let due = self.done < ANNOUNCEMENTS && waited;
-        if due {
-            self.done += 1;
-            self.last = now;
+    /// The addresses to announce now.
+    fn due(&mut self, now: Instant) -> Option<[Vec<Ipv4Addr>; 2]> {
+        let waited = self.left == ANNOUNCEMENTS || now.since(self.last) >= ANNOUNCEMENT_INTERVAL;
+        if self.left == 0 || !waited {
+            return None;
         }
-        due
+        self.left -= 1;
+        self.last = now;
+        Some(if self.left == 0 {
+            std::mem::take(&mut self.addresses)
+        } else {
+            self.addresses.clone()
+        })
     }
 }
 
@@ -106,8 +116,9 @@ impl Pipeline {
 
     /// Does what is due: requests, announcements, and giving up.
     pub(super) fn tick_arp(&mut self, now: Instant) {
-        if self.announcer.is_due(now) {
-            SIDES.into_iter().for_each(|side| self.announce(side));
+        for (side, addresses) in SIDES.into_iter().zip(self.announcer.due(now).unwrap_or_default())
+        {
+            self.announce(side, &addresses);
         }
         for side in SIDES {
             for due in self.interfaces[side as usize].neighbours.due(now) {
@@ -122,11 +133,13 @@ impl Pipeline {
         }
     }
 
-    fn announce(&mut self, side: Side) {
+    fn announce(&mut self, side: Side, addresses: &[Ipv4Addr]) {
         let mac = self.interfaces[side as usize].mac;
-        let addresses: Vec<Ipv4Addr> = self.surroundings.answered(side).collect();
         for address in addresses {
-            self.request(side, &ArpFrame::announcement(mac, address));
+            // It may have ceased to be ours since.
+            if self.surroundings.answers(side, *address) {
+                self.request(side, &ArpFrame::announcement(mac, *address));
+            }
         }
     }
 

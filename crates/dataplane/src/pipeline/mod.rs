@@ -8,10 +8,12 @@ mod fragments;
 mod ipv4;
 mod local;
 
+use std::net::Ipv4Addr;
+
 use shunt_config::Vlan;
 use shunt_dpdk::{Burst, Mbuf, Mempool};
 use shunt_nat::{
-    Engine, Instant, Side, Translation,
+    Engine, EngineConfig, Instant, Side, Translation,
     fragments::{HoldLimits, HoldQueue},
 };
 use shunt_packet::{
@@ -20,6 +22,7 @@ use shunt_packet::{
 };
 
 use crate::{
+    control::Snapshot,
     counters::PipelineCounters,
     drop_reason::{DropCounters, DropReason},
     gossip::Gossip,
@@ -78,35 +81,55 @@ pub(crate) struct Pipeline {
 
 /// A worker among its likes.
 pub(crate) struct Place {
-    /// Whether it is the one that announces our addresses.
-    pub(crate) announces: bool,
     /// How many workers there are.
     pub(crate) workers: usize,
     pub(crate) gossip: Gossip,
 }
 
 impl Pipeline {
+    /// A pipeline that runs `snapshot`.
     pub(crate) fn new(
-        engine: Engine,
-        surroundings: Surroundings,
+        config: &EngineConfig,
+        snapshot: Snapshot,
         interfaces: [Interface; 2],
         pool: Mempool,
         secret: [u64; 4],
         place: Place,
     ) -> Pipeline {
         let share = |rate: u64| rate.div_ceil(place.workers as u64);
-        Pipeline {
-            engine,
+        let Snapshot { ruleset, surroundings, new_addresses } = snapshot;
+        let mut pipeline = Pipeline {
+            engine: Engine::new(config, ruleset),
             counters: PipelineCounters::default(),
             drops: DropCounters::default(),
             interfaces,
             surroundings,
             icmp_limit: RateLimit::new(share(ICMP_ERRORS_PER_SECOND), share(ICMP_ERRORS_AT_ONCE)),
-            announcer: Announcer::new(place.announces),
+            announcer: Announcer::default(),
             fragments: HoldQueue::new(HoldLimits::default(), secret),
             resets: Vec::with_capacity(2 * EXPIRY_BUDGET),
             pool,
             gossip: place.gossip,
+        };
+        pipeline.meet(Instant::default(), &new_addresses);
+        pipeline
+    }
+
+    /// Runs another snapshot from now on, and returns what it ran before.
+    pub(crate) fn replace(&mut self, now: Instant, snapshot: Snapshot) -> Snapshot {
+        let Snapshot { ruleset, surroundings, new_addresses } = snapshot;
+        let ruleset = self.engine.replace_rules(now, ruleset);
+        let surroundings = std::mem::replace(&mut self.surroundings, surroundings);
+        self.meet(now, &new_addresses);
+        Snapshot { ruleset, surroundings, new_addresses }
+    }
+
+    /// Makes known who we are, and gets to know whom we shall need.
+    fn meet(&mut self, now: Instant, new_addresses: &[Vec<Ipv4Addr>; 2]) {
+        self.announcer.add(new_addresses);
+        for side in SIDES {
+            let wanted = self.surroundings.wanted_neighbours(side);
+            self.interfaces[side as usize].neighbours.pin_only(wanted, now);
         }
     }
 

@@ -20,6 +20,8 @@ pub(crate) const PRELUDE: Duration = Duration::from_secs(2);
 pub(crate) struct Step {
     /// Time since the step before.
     pub(crate) wait: Duration,
+    /// What the director is to run from here on.
+    pub(crate) rules: Option<String>,
     pub(crate) arrivals: Vec<Frame>,
     departures: Vec<Frame>,
     any_order: bool,
@@ -136,6 +138,12 @@ impl Case {
     /// is due: with `after_millis(0)` in between, that is done first.
     pub(crate) fn after_millis(mut self, millis: u64) -> Case {
         self.steps.push(Step { wait: Duration::from_millis(millis), ..Step::default() });
+        self
+    }
+
+    /// The director gets other routes, services and SNAT rules, and runs them from here on.
+    pub(crate) fn changes_to(mut self, rules: impl Into<String>) -> Case {
+        self.steps.push(Step { rules: Some(rules.into()), ..Step::default() });
         self
     }
 

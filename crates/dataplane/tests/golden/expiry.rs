@@ -15,7 +15,7 @@ const SERVER: &str = "192.168.2.210:8080";
 
 /// The handshake of one who asks and one who answers, on either side of a translation: each end's
 /// host, and what it and its peer are known as there.
-fn handshake(
+pub(crate) fn handshake(
     case: Case,
     (asker, [asker_port, dialled]): (&Host, [&str; 2]),
     (answerer, [seen, answerer_port]): (&Host, [&str; 2]),
@@ -32,11 +32,11 @@ fn handshake(
 }
 
 /// A reset with the sequence number that the receiver expects.
-fn reset(src: &str, dst: &str, sequence: u32) -> Packet {
+pub(crate) fn reset(src: &str, dst: &str, sequence: u32) -> Packet {
     Packet::tcp(src, dst).seq(sequence).rst().window(0)
 }
 
-fn resets(resets: u64) -> PipelineCounters {
+pub(crate) fn resets(resets: u64) -> PipelineCounters {
     PipelineCounters { resets, ..PipelineCounters::default() }
 }
 

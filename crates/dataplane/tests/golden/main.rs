@@ -16,6 +16,7 @@ mod stage;
 
 mod arp;
 mod balance;
+mod changes;
 mod expiry;
 mod forwarding;
 mod fragments;

@@ -36,16 +36,22 @@ const NOBODY: [u8; 6] = [0x02, 0xff, 0xff, 0xff, 0xff, 0xff];
 pub(crate) struct Script {
     files: [Vec<Vec<u8>>; 2],
     padding: u64,
-    /// Of each step: when, and how many polls.
-    polls: Vec<(Instant, usize)>,
+    turns: Vec<Turn>,
     prelude: usize,
+}
+
+/// What is done in a step.
+struct Turn {
+    now: Instant,
+    rules: Option<String>,
+    polls: usize,
 }
 
 impl Script {
     /// The first `prelude` steps don't count.
     pub(crate) fn new(steps: &[Step], prelude: usize) -> Script {
         let mut script =
-            Script { files: Default::default(), padding: 0, polls: Vec::new(), prelude };
+            Script { files: Default::default(), padding: 0, turns: Vec::new(), prelude };
         let mut now = 0;
         for (number, step) in steps.iter().enumerate() {
             now += step.wait.as_millis() as u64;
@@ -63,7 +69,8 @@ impl Script {
                 }
                 script.files[side as usize].extend(frames);
             }
-            script.polls.push((Instant::from_millis(now), polls));
+            let (now, rules) = (Instant::from_millis(now), step.rules.clone());
+            script.turns.push(Turn { now, rules, polls });
         }
         script
     }
@@ -146,11 +153,12 @@ pub(crate) fn play(script: &Script, setup: &Setup) -> Outcome {
         pcap::write(&file(side, "rx"), &[]);
         eal().attach_vdev(&devargs[side as usize]).expect("a net_pcap device");
     }
-    let mut config = Config::parse("golden.toml", &service_file(&devargs, setup))
+    let mut config = Config::parse("golden.toml", &service_file(&devargs, setup, &setup.rules))
         .unwrap_or_else(|errors| panic!("{errors}"));
     // Fewer than a service file can have: pools live as long as EAL, and there are many cases.
-    config.dpdk.mbufs = setup.mbufs;
-    let mut director = Assembly::open(eal(), &config).expect("a director");
+    let mut at_start = config.clone();
+    at_start.dpdk.mbufs = setup.mbufs;
+    let mut director = Assembly::open(eal(), &at_start).expect("a director");
 
     // net_pcap has read no more than the header of each file yet.
     let exchange = Exchange { real: director.workers()[0].macs().map(|mac| mac.0) };
@@ -162,9 +170,15 @@ pub(crate) fn play(script: &Script, setup: &Setup) -> Outcome {
 
     let mut sent = Vec::new();
     let mut before = PipelineCounters::default();
-    for (step, (now, polls)) in script.polls.iter().enumerate() {
+    for (step, Turn { now, rules, polls }) in script.turns.iter().enumerate() {
         if step == script.prelude {
             before = *director.workers()[0].counters();
+        }
+        if let Some(rules) = rules {
+            config = config
+                .parse_change("changed.toml", &service_file(&devargs, setup, rules))
+                .unwrap_or_else(|errors| panic!("{errors}"));
+            director.apply(*now, &config);
         }
         for _ in 0..*polls {
             director.poll(*now);
@@ -230,8 +244,8 @@ fn overwrite(path: &Path, frames: &[Vec<u8>]) {
     fs::write(path, fs::read(&other).expect("the file just written")).expect("a pcap file");
 }
 
-fn service_file([outside, inside]: &[String; 2], setup: &Setup) -> String {
-    let Setup { port_keys, mtus: [outside_mtu, inside_mtu], nat_keys, rules, .. } = setup;
+fn service_file([outside, inside]: &[String; 2], setup: &Setup, rules: &str) -> String {
+    let Setup { port_keys, mtus: [outside_mtu, inside_mtu], nat_keys, .. } = setup;
     format!(
         r#"
         [dpdk]

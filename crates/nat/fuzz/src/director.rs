@@ -2,8 +2,7 @@ use std::{collections::VecDeque, net::Ipv4Addr, time::Duration};
 
 use shunt_nat::{
     Direction::{Inbound, Outbound},
-    Engine, EngineConfig, Instant, OnUnknown, Rules, Ruleset, ServerId, Side, Timeouts, Topology,
-    Verdict,
+    Engine, EngineConfig, Instant, RealServer, Rules, RulesetBuilder, Side, Topology, Verdict,
 };
 use shunt_packet::{
     ethernet::{EtherType, EthernetHeader},
@@ -15,7 +14,7 @@ use crate::{
     checks,
     endpoints::{Surroundings, rules},
     invariants, scenes,
-    steps::{SetWeight, Step, Steps, Wait},
+    steps::{Change, Step, Steps, Wait},
 };
 
 /// How late the table may notice that a connection's time is up: two ticks of its wheel.
@@ -27,6 +26,7 @@ const REMEMBERED: usize = 8;
 /// An engine that does everything, with little room, under constant supervision.
 pub struct Director {
     engine: Engine,
+    builder: RulesetBuilder,
     rules: Rules,
     now: Instant,
     /// The newest first, as they arrived and as they left; IPv4.
@@ -48,15 +48,12 @@ impl Director {
     #[must_use]
     pub fn new() -> Director {
         let rules = rules();
-        let config = EngineConfig {
-            capacity: 12,
-            secret: [11, 22, 33, 44],
-            timeouts: Timeouts::default(),
-            on_unknown: OnUnknown::Reset,
-            reset_on_expiry: true,
-        };
+        let config = EngineConfig { capacity: 12, secret: [11, 22, 33, 44] };
+        let mut builder = RulesetBuilder::new(7, 1);
+        let ruleset = builder.build(&rules, |_| 0).rulesets.remove(0);
         Director {
-            engine: Engine::new(&config, Ruleset::new(&rules, 7)),
+            engine: Engine::new(&config, ruleset),
+            builder,
             rules,
             now: Instant::from_millis(987_654_321),
             arrived: VecDeque::new(),
@@ -111,7 +108,7 @@ impl Director {
                 self.receive(side, &framed(&raw.packet()));
             }
             Step::Wait(wait) => self.wait(wait),
-            Step::SetWeight(change) => self.set_weight(*change),
+            Step::Change(change) => self.change(*change),
         }
     }
 
@@ -236,13 +233,36 @@ impl Director {
         }
     }
 
-    fn set_weight(&mut self, change: SetWeight) {
-        let servers = self.engine.rules().servers().len() as u32;
-        let weight = match change.weight % 8 {
-            weight @ 0..4 => u16::from(weight),
-            _ => u16::MAX,
+    fn change(&mut self, change: Change) {
+        let place = usize::from(change.place);
+        let (all, rules) = (rules(), &mut self.rules);
+        let nth = place % all.services.len();
+        let service = |rules: &Rules| {
+            rules.services.iter().position(|s| s.endpoints == all.services[nth].endpoints)
         };
-        self.engine.set_weight(ServerId(u32::from(change.server) % servers), weight);
+        match change.to % 16 {
+            weight @ 0..8 => {
+                let weight = if weight < 4 { u16::from(weight) } else { u16::MAX };
+                if let Some(server) = nth_server(rules, place) {
+                    server.weight = weight;
+                }
+            }
+            8..11 => {
+                if let Some(service) = service(rules) {
+                    let servers = &all.services[nth].servers;
+                    let its = &mut rules.services[service].servers;
+                    toggle(its, servers, place / all.services.len(), |a, b| a.address == b.address);
+                }
+            }
+            11..14 => {
+                toggle(&mut rules.services, &all.services, place, |a, b| {
+                    a.endpoints == b.endpoints
+                });
+            }
+            _ => toggle(&mut rules.snat, &all.snat, place, PartialEq::eq),
+        }
+        let ruleset = self.builder.build(&self.rules, |_| 0).rulesets.remove(0);
+        self.engine.replace_rules(self.now, ruleset);
         if let Err(error) = self.check() {
             panic!("{error}\nafter {change:?}\n{}", self.dump());
         }
@@ -271,6 +291,25 @@ impl Director {
         let servers: Vec<_> = self.engine.server_counters().collect();
         format!("{}{:?}\n{servers:?}", connections.collect::<String>(), self.engine.counters())
     }
+}
+
+/// Takes one of `all` items out, or puts it back.
+fn toggle<T: Clone>(there: &mut Vec<T>, all: &[T], nth: usize, is_same: impl Fn(&T, &T) -> bool) {
+    let Some(nth) = nth.checked_rem(all.len()) else { return };
+    match there.iter().position(|item| is_same(item, &all[nth])) {
+        Some(place) => drop(there.remove(place)),
+        None => there.push(all[nth].clone()),
+    }
+}
+
+fn nth_server(rules: &mut Rules, nth: usize) -> Option<&mut RealServer> {
+    let mut servers: Vec<_> = rules
+        .services
+        .iter_mut()
+        .flat_map(|service| service.servers.iter_mut().chain(&mut service.fallback))
+        .collect();
+    let nth = nth.checked_rem(servers.len())?;
+    Some(servers.swap_remove(nth))
 }
 
 fn remember(packets: &mut VecDeque<Vec<u8>>, packet: Vec<u8>) {

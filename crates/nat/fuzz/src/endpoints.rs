@@ -6,8 +6,8 @@ use std::{
 };
 
 use shunt_nat::{
-    ForwardingMode, LocalAddress, OnUnknown, Persistence, RealServer, Rules, Side, SnatRule,
-    Topology, VirtualEndpoint, VirtualService,
+    ForwardingMode, LocalAddress, OnUnknown, OtherConnections, Persistence, RealServer, Rules,
+    Side, SnatRule, Topology, VirtualEndpoint, VirtualService,
     scheduler::{SchedulerFlags, SchedulerKind as Kind},
 };
 use shunt_packet::ipv4::protocol::{TCP, UDP};
@@ -108,6 +108,7 @@ pub(crate) fn rules() -> Rules {
         ],
         local_addresses: vec![LocalAddress { address: LIP, ports: 2000..=2001 }],
         hairpin: Some(LocalAddress { address: DIP, ports: 3000..=3001 }),
+        other: OtherConnections { reset_on_expiry: true, ..OtherConnections::default() },
     }
 }
 
@@ -121,6 +122,7 @@ fn services() -> Vec<VirtualService> {
         VirtualService {
             mss_limit: Some(1400),
             reset_on_expiry: true,
+            drain_timeout: Some(Duration::from_secs(30)),
             ..service(TCP, 80, Kind::RoundRobin, two())
         },
         VirtualService {
@@ -137,6 +139,7 @@ fn services() -> Vec<VirtualService> {
         },
         VirtualService {
             persistence: persistence(32),
+            drain_timeout: Some(Duration::from_secs(30)),
             ..service(TCP, 443, Kind::LocalityLeastConnection, vec![limited, server(RS2, 80, 1)])
         },
         VirtualService {

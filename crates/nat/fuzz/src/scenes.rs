@@ -3,7 +3,7 @@
 
 use crate::{
     endpoints::ENDPOINTS,
-    steps::{Answer, Built, Error, Raw, Replay, SetWeight, Step, Steps, Wait},
+    steps::{Answer, Built, Change, Error, Raw, Replay, Step, Steps, Wait},
 };
 
 const FIN_ACK: u8 = 0x11;
@@ -149,7 +149,7 @@ fn error(kind: u8, from: u8) -> Vec<Step> {
 }
 
 fn weight(server: u8, weight: u8) -> Vec<Step> {
-    vec![Step::SetWeight(SetWeight { server, weight })]
+    vec![Step::Change(Change { place: server, to: weight })]
 }
 
 fn handshake(src: &str, dst: &str, syn: u8) -> Vec<Step> {

@@ -32,8 +32,8 @@ pub enum Step {
     Raw(Raw),
     /// Time passes, and silent connections end.
     Wait(Wait),
-    /// A server takes another share of the connections.
-    SetWeight(SetWeight),
+    /// The rules change.
+    Change(Change),
 }
 
 /// See [`Step::Built`].
@@ -115,13 +115,14 @@ pub struct Wait {
     pub budget: u8,
 }
 
-/// See [`Step::SetWeight`].
+/// See [`Step::Change`].
 #[derive(Arbitrary, Clone, Copy, Debug, Default)]
-pub struct SetWeight {
-    /// The server's place.
-    pub server: u8,
-    /// 0 to 3, or the most.
-    pub weight: u8,
+pub struct Change {
+    /// The place of the server, service or SNAT rule.
+    pub place: u8,
+    /// 0 to 3: the server's weight; 4 to 7: the most weight; beyond, whether the server, the service
+    /// or the SNAT rule is there at all, the other way than before.
+    pub to: u8,
 }
 
 impl<'a> Arbitrary<'a> for Steps {
@@ -143,7 +144,7 @@ impl<'a> Arbitrary<'a> for Step {
             11 => Step::Replay(u.arbitrary()?),
             12 => Step::Raw(u.arbitrary()?),
             13 | 14 => Step::Wait(u.arbitrary()?),
-            _ => Step::SetWeight(u.arbitrary()?),
+            _ => Step::Change(u.arbitrary()?),
         })
     }
 }
@@ -184,7 +185,7 @@ impl Step {
                 [&[12, *how, length as u8], &bytes[..length]].concat()
             }
             Step::Wait(Wait { count, unit, budget }) => vec![13, *count, *unit, *budget],
-            Step::SetWeight(SetWeight { server, weight }) => vec![15, *server, *weight],
+            Step::Change(Change { place, to }) => vec![15, *place, *to],
         }
     }
 }

@@ -53,10 +53,7 @@ impl Engine {
         let (src, dst) = (packet.header.src(), packet.header.dst());
         let is_translatable =
             matches!(packet.header.protocol(), protocol::TCP | protocol::UDP | protocol::ICMP);
-        is_translatable
-            && (self.rules.translates_to(dst)
-                || self.rules.translates_from(src)
-                || self.rules.snat_covers(dst))
+        is_translatable && self.rules.concerns(src, dst)
     }
 }
 

@@ -1,3 +1,4 @@
+mod drain;
 mod fragments;
 mod icmp;
 mod open;
@@ -14,14 +15,14 @@ use crate::{
     counters::{EngineCounters, ServerCounters, ServiceCounters},
     flow::{Direction, FlowKey, Segment, SegmentKind},
     fragments::{FragmentTracker, TrackerLimits},
-    ruleset::{Ruleset, ServerId, ServiceId},
-    service::OnUnknown,
+    ruleset::Ruleset,
     state::{ConnectionState, Timeouts},
     table::{ConnectionId, ConnectionTable},
     time::Instant,
     verdict::{DropReason, Reply, Verdict},
 };
 
+use drain::Drain;
 use fragments::Fate;
 
 /// Which of the director's two networks.
@@ -49,24 +50,14 @@ pub struct EngineConfig {
     pub capacity: u32,
     /// A secret of this boot, under which the connection table hashes.
     pub secret: [u64; 4],
-    /// How long connections of no service may be silent.
-    pub timeouts: Timeouts,
-    /// What becomes of TCP segments in mid-stream that belong to no connection and no service.
-    pub on_unknown: OnUnknown,
-    /// Whether both ends of an established TCP connection of no service are told when it ends for
-    /// being silent.
-    pub reset_on_expiry: bool,
 }
 
 /// The NAT engine of one worker.
 pub struct Engine {
-    config: EngineConfig,
     rules: Ruleset,
     table: ConnectionTable,
     counters: EngineCounters,
-    services: Vec<ServiceCounters>,
-    /// Connections that each server was given.
-    given: Vec<u64>,
+    drain: Drain,
     fragments: FragmentTracker<Fate>,
 }
 
@@ -78,11 +69,9 @@ impl Engine {
     #[must_use]
     pub fn new(config: &EngineConfig, rules: Ruleset) -> Engine {
         Engine {
-            config: *config,
             table: ConnectionTable::new(config.capacity, config.secret),
             counters: EngineCounters::default(),
-            services: vec![ServiceCounters::default(); rules.service_count()],
-            given: vec![0; rules.servers().len()],
+            drain: Drain::default(),
             fragments: FragmentTracker::new(TrackerLimits::default(), config.secret),
             rules,
         }
@@ -120,9 +109,10 @@ impl Engine {
         }
     }
 
-    /// Ends connections that have been silent for too long, looking at no more than `budget`
-    /// records, so that a worker can bound the time it takes. Where both ends are to be told,
-    /// `send` gets a reset for each: an IPv4 packet to be routed.
+    /// Ends connections that have been silent for too long, and those whose server was drained and
+    /// whose time is over, looking at no more than `budget` records, so that a worker can bound the
+    /// time it takes. Where both ends are to be told, `send` gets a reset for each: an IPv4 packet to
+    /// be routed.
     pub fn expire(
         &mut self,
         now: Instant,
@@ -131,12 +121,27 @@ impl Engine {
     ) {
         self.fragments.expire(now);
         while let Some(connection) = self.table.expire(now, &mut budget) {
+            if self.is_drained(&connection, now) {
+                self.end_drained(now, &connection, &mut send);
+                continue;
+            }
             self.counters.expired += 1;
             if self.resets_on_expiry(&connection) {
                 resets(&connection).into_iter().flatten().for_each(|reset| send(&reset));
             }
             self.forget(now, &connection);
         }
+        self.end_all_drained(now, budget, send);
+    }
+
+    /// Goes over to other rules, and returns those that applied so far, to be dropped where that
+    /// disturbs nobody. Connections live on: under the new options of their service, or the last ones
+    /// of a service that was removed.
+    pub fn replace_rules(&mut self, now: Instant, mut rules: Ruleset) -> Ruleset {
+        rules.take_over(&mut self.rules, now);
+        let before = std::mem::replace(&mut self.rules, rules);
+        self.drain.plan(self.rules.next_drain());
+        before
     }
 
     /// The connections.
@@ -157,34 +162,21 @@ impl Engine {
         self.fragments.len()
     }
 
-    /// Has a server take another share of its service's new connections; 0 is none, and those that
-    /// it has live on.
-    ///
-    /// # Panics
-    /// When there is no such server.
-    pub fn set_weight(&mut self, server: ServerId, weight: u16) {
-        self.rules.set_weight(server, weight);
-    }
-
     /// The engine's own counters.
     #[must_use]
     pub fn counters(&self) -> &EngineCounters {
         &self.counters
     }
 
-    /// Counters of all services, by [`ServiceId`].
-    #[must_use]
-    pub fn service_counters(&self) -> &[ServiceCounters] {
-        &self.services
+    /// Counters of all services, by [`ServiceId`]; numbers that nobody has count nothing.
+    pub fn service_counters(&self) -> impl ExactSizeIterator<Item = ServiceCounters> {
+        self.rules.service_counters()
     }
 
-    /// Counters of all servers, by [`ServerId`](crate::ServerId).
-    pub fn server_counters(&self) -> impl Iterator<Item = ServerCounters> {
-        self.rules.servers().iter().zip(&self.given).map(|(server, given)| ServerCounters {
-            connections: *given,
-            active: server.active,
-            inactive: server.inactive,
-        })
+    /// Counters of all servers, by [`ServerId`](crate::ServerId); numbers that nobody has count
+    /// nothing.
+    pub fn server_counters(&self) -> impl ExactSizeIterator<Item = ServerCounters> {
+        self.rules.server_counters()
     }
 
     fn process_segment(
@@ -225,7 +217,7 @@ impl Engine {
         let (kind, before) = (record.kind(), record.state());
         let translation = record.translation(direction);
         let after = self.next_state(id, direction, segment);
-        let timeout = || timeouts_of(&self.config, &self.rules, kind).of(after);
+        let timeout = || timeouts_of(&self.rules, kind).of(after);
         let acknowledgment = match segment.kind {
             SegmentKind::Tcp { flags, acknowledgment, .. } if flags.has(TcpFlags::ACK) => {
                 Some(acknowledgment)
@@ -272,8 +264,8 @@ impl Engine {
     }
 
     fn count(&mut self, kind: ConnectionKind, direction: Direction, packet: &Ipv4Packet<'_>) {
-        let ConnectionKind::Service(ServiceId(service), _) = kind else { return };
-        let counters = &mut self.services[service as usize];
+        let ConnectionKind::Service(service, _) = kind else { return };
+        let counters = self.rules.counters_mut(service);
         let bytes = u64::from(packet.header.total_len());
         match direction {
             Direction::Inbound => {
@@ -290,7 +282,9 @@ impl Engine {
     fn resets_on_expiry(&self, connection: &Connection) -> bool {
         let is_wanted = match connection.kind() {
             ConnectionKind::Service(service, _) => self.rules.options(service).reset_on_expiry,
-            ConnectionKind::Snat | ConnectionKind::Passthrough => self.config.reset_on_expiry,
+            ConnectionKind::Snat | ConnectionKind::Passthrough => {
+                self.rules.other().reset_on_expiry
+            }
         };
         is_wanted && connection.state() == ConnectionState::Established
     }
@@ -304,33 +298,27 @@ impl Engine {
                 let client = connection.key(Direction::Inbound).src();
                 let counts = connection.state() != ConnectionState::SynRecv;
                 self.rules.release_client(service, server, *client.ip(), counts, now);
-                if connection.is_full_nat()
-                    && let Some(pool) = self.rules.local_pool(service, true)
-                {
-                    pool.release();
+                if connection.is_full_nat() {
+                    self.rules.release_source(seen_as(connection));
                 }
             }
-            ConnectionKind::Snat => {
-                let host = *connection.key(Direction::Inbound).src().ip();
-                if let Some(pool) = self.rules.snat_pool(host) {
-                    pool.release();
-                }
-            }
+            ConnectionKind::Snat => self.rules.release_source(seen_as(connection)),
             ConnectionKind::Passthrough => {}
         }
     }
 }
 
 /// The timeouts of a connection.
-fn timeouts_of<'a>(
-    config: &'a EngineConfig,
-    rules: &'a Ruleset,
-    kind: ConnectionKind,
-) -> &'a Timeouts {
+fn timeouts_of(rules: &Ruleset, kind: ConnectionKind) -> &Timeouts {
     match kind {
         ConnectionKind::Service(service, _) => &rules.options(service).timeouts,
-        ConnectionKind::Snat | ConnectionKind::Passthrough => &config.timeouts,
+        ConnectionKind::Snat | ConnectionKind::Passthrough => &rules.other().timeouts,
     }
+}
+
+/// The address as which a connection's opener is seen by the other end.
+fn seen_as(connection: &Connection) -> Ipv4Addr {
+    *connection.key(Direction::Outbound).dst().ip()
 }
 
 /// The resets that end a connection at both ends, each as if the other end had sent it; an end

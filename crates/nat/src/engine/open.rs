@@ -84,8 +84,8 @@ impl Engine {
         // A server may already serve this very client endpoint through another service: the others
         // are tried in its place then.
         let vport = segment.key.dst().port();
-        for server in self.rules.candidates(service, chosen) {
-            let Some(real) = self.rules.usable_endpoint(server, vport) else { continue };
+        for candidate in self.rules.candidates(service, chosen) {
+            let Some((server, real)) = self.rules.candidate(candidate, vport) else { continue };
             match self.open_to_server(now, side, packet, segment, (service, server), real) {
                 Err(DropReason::TupleInUse) => {}
                 result => return result.unwrap_or_else(Verdict::Drop),
@@ -95,7 +95,7 @@ impl Engine {
     }
 
     fn refuse_service(&mut self, segment: &Segment, service: ServiceId) -> Verdict {
-        self.services[service.0 as usize].refused += 1;
+        self.rules.counters_mut(service).refused += 1;
         Verdict::Reply(match segment.kind {
             SegmentKind::Tcp { .. } => Reply::Reset,
             SegmentKind::Udp | SegmentKind::Echo { .. } => Reply::PortUnreachable,
@@ -122,10 +122,8 @@ impl Engine {
         };
         let outbound = FlowKey::new(key.protocol(), real, seen_as);
         let opened = self.open(now, packet, key, outbound, kind);
-        if opened.is_err()
-            && let Some(pool) = self.rules.local_pool(service, side == Side::Inside)
-        {
-            pool.release();
+        if opened.is_err() && seen_as != client {
+            self.rules.release_source(*seen_as.ip());
         }
         let opened = opened?;
         self.rules.note_client(service, server, *client.ip(), now);
@@ -133,7 +131,7 @@ impl Engine {
     }
 
     fn snat(&mut self, now: Instant, packet: &Ipv4Packet<'_>, segment: &Segment) -> Verdict {
-        if let Some(refusal) = refuse(packet, segment, self.config.on_unknown) {
+        if let Some(refusal) = refuse(packet, segment, self.rules.other().on_unknown) {
             return refusal;
         }
         let key = segment.key;
@@ -144,10 +142,8 @@ impl Engine {
         };
         let replies = FlowKey::new(key.protocol(), key.dst(), seen_as);
         let opened = self.open(now, packet, key, replies, ConnectionKind::Snat);
-        if opened.is_err()
-            && let Some(pool) = self.rules.snat_pool(*host.ip())
-        {
-            pool.release();
+        if opened.is_err() {
+            self.rules.release_source(*seen_as.ip());
         }
         opened.unwrap_or_else(Verdict::Drop)
     }
@@ -161,11 +157,8 @@ impl Engine {
         server: ServerId,
     ) -> Verdict {
         let key = segment.key;
-        let Some(real) = self.rules.usable_endpoint(server, key.dst().port()) else {
-            return self.refuse_service(segment, service);
-        };
-        self.services[service.0 as usize].connections += 1;
-        self.given[server.0 as usize] += 1;
+        let real = self.rules.endpoint(server, key.dst().port());
+        self.rules.note_given(service, server);
         self.count(ConnectionKind::Service(service, server), Direction::Inbound, packet);
         let leaves_as = FlowKey::new(key.protocol(), key.src(), real);
         Verdict::Translate(Translation::between(&key, leaves_as))
@@ -181,7 +174,7 @@ impl Engine {
         if packet.header.ttl() <= 1 {
             return Some(Verdict::Reply(Reply::TimeExceeded));
         }
-        let counters = &mut self.services[service.0 as usize];
+        let counters = self.rules.counters_mut(service);
         counters.out_packets += 1;
         counters.out_bytes += u64::from(packet.header.total_len());
         let leaves_as = FlowKey::new(key.protocol(), virtual_endpoint, key.dst());
@@ -207,8 +200,7 @@ impl Engine {
         self.counters.opened += 1;
         let mut mss_limit = None;
         if let ConnectionKind::Service(service, server) = kind {
-            self.services[service.0 as usize].connections += 1;
-            self.given[server.0 as usize] += 1;
+            self.rules.note_given(service, server);
             self.rules.add_connection(server, false);
             mss_limit = self.rules.options(service).mss_limit;
         }
@@ -227,7 +219,7 @@ impl Engine {
         kind: ConnectionKind,
         state: ConnectionState,
     ) -> Result<ConnectionId, DropReason> {
-        let timeout = timeouts_of(&self.config, &self.rules, kind).of(state);
+        let timeout = timeouts_of(&self.rules, kind).of(state);
         let mut may_evict = true;
         loop {
             match self.table.insert(inbound, outbound, kind, (state, timeout), now) {
@@ -260,7 +252,7 @@ impl Engine {
 /// addresses gets another.
 fn allocate(
     table: &ConnectionTable,
-    pool: &mut SourcePool,
+    pool: &SourcePool,
     host: SocketAddrV4,
     peer: SocketAddrV4,
     protocol: u8,

@@ -65,8 +65,9 @@ impl<T> Destinations<T> {
 /// many as weight: then a destination moves or spreads (Zhang: Job Scheduling Algorithms in Linux
 /// Virtual Server).
 pub(super) fn is_overloaded(server: &Server, servers: &[Server]) -> bool {
-    let has_half_its_load = |other: &Server| u64::from(other.active) * 2 < u64::from(other.weight);
-    server.active > u32::from(server.weight)
+    let has_half_its_load =
+        |other: &Server| u64::from(other.active()) * 2 < u64::from(other.weight);
+    server.active() > u32::from(server.weight)
         && usable(servers).any(|(_, other)| has_half_its_load(other))
 }
 

@@ -4,7 +4,7 @@ use crate::server::Server;
 /// Destination hashing: like [source hashing](super::sh), flags and all, by the virtual address
 /// (with the flag `port`: and port). A service with one VIP:vport has one server then: this is for
 /// services of many.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct DestinationHash(Slots);
 
 impl DestinationHash {
@@ -15,15 +15,11 @@ impl DestinationHash {
     pub(crate) fn pick(&self, servers: &[Server], request: &Request) -> Option<usize> {
         self.0.pick(servers, request.virtual_endpoint)
     }
-
-    pub(crate) fn servers_changed(&mut self, servers: &[Server]) {
-        self.0.replace(tile(servers));
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Scheduler, SchedulerFlags, SchedulerKind::DestinationHash, testing::*};
+    use super::super::{SchedulerFlags, SchedulerKind::DestinationHash, testing::*};
 
     #[test]
     fn the_virtual_address_decides_not_the_client() {
@@ -45,7 +41,7 @@ mod tests {
     fn with_port_the_virtual_port_decides_too() {
         let servers = servers(&[1, 1, 1]);
         let flags = SchedulerFlags { port: true, fallback: false };
-        let mut scheduler = Scheduler::new(DestinationHash, flags, &servers, SEED);
+        let mut scheduler = Subject::new(DestinationHash, flags, &servers, SEED);
         let picked: Vec<usize> = (1..=60)
             .map(|vport| scheduler.pick(&servers, &request_to(1, 1, vport)).unwrap())
             .collect();
@@ -54,15 +50,15 @@ mod tests {
 
     #[test]
     fn refuses_or_falls_back() {
-        let mut servers = servers(&[1, 1]);
+        let servers = servers(&[1, 1]);
         for fallback in [false, true] {
             let flags = SchedulerFlags { fallback, port: false };
-            let mut scheduler = Scheduler::new(DestinationHash, flags, &servers, SEED);
+            let mut scheduler = Subject::new(DestinationHash, flags, &servers, SEED);
             let picked = scheduler.pick(&servers, &request(1)).unwrap();
-            servers[picked].overloaded = true;
+            servers[picked].set_overloaded(true);
             let instead = fallback.then_some(1 - picked);
             assert_eq!(scheduler.pick(&servers, &request(1)), instead);
-            servers[picked].overloaded = false;
+            servers[picked].set_overloaded(false);
             scheduler.servers_changed(&servers[..1]);
             assert_eq!(scheduler.pick(&servers[..1], &request(1)), Some(0));
         }

@@ -14,11 +14,11 @@ mod tests {
     fn the_highest_weight_that_can() {
         let mut servers = servers(&[1, 65535, 65534, 65535]);
         assert_eq!(pick(&servers), Some(1));
-        servers[1].overloaded = true;
+        servers[1].set_overloaded(true);
         assert_eq!(pick(&servers), Some(3));
         servers[3].weight = 0;
         assert_eq!(pick(&servers), Some(2));
-        servers[1].overloaded = false;
+        servers[1].set_overloaded(false);
         assert_eq!(pick(&servers), Some(1), "back as soon as it can");
     }
 }

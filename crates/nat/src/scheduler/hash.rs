@@ -23,12 +23,17 @@ pub(super) fn scale(hash: u64, limit: u64) -> u64 {
 
 /// A stream of random numbers: SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number
 /// Generators, OOPSLA 2014). Not for secrets.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Random(u64);
 
 impl Random {
     pub(super) fn new(seed: u64) -> Random {
         Random(mix(seed))
+    }
+
+    /// Another stream, one for each number.
+    pub(super) fn fork(&self, number: u64) -> Random {
+        Random(keyed(self.0, number))
     }
 
     pub(super) fn next(&mut self) -> u64 {

@@ -36,6 +36,11 @@ impl LocalityLeastConnection {
         self.assigned.remember(destination, servers[picked].endpoint, request.now);
         Some(picked)
     }
+
+    /// Goes on with what was remembered before; who left is replaced when it would be picked.
+    pub(crate) fn take_over(&mut self, before: &mut LocalityLeastConnection) {
+        std::mem::swap(&mut self.assigned, &mut before.assigned);
+    }
 }
 
 fn can_stay(server: &Server, servers: &[Server]) -> bool {
@@ -48,12 +53,12 @@ mod tests {
 
     #[test]
     fn one_server_for_one_destination() {
-        let mut servers = servers(&[10, 10, 10]);
+        let servers = servers(&[10, 10, 10]);
         let mut scheduler = scheduler(LocalityLeastConnection, &servers);
         for client in 0..10 {
             let picked = scheduler.pick(&servers, &request_to(client, 1, 80));
             assert_eq!(picked, Some(0), "at its weight, not above");
-            servers[0].active += 1;
+            servers[0].set_active(servers[0].active() + 1);
         }
         assert_eq!(scheduler.pick(&servers, &request_to(1, 2, 80)), Some(1), "least connections");
         assert_eq!(scheduler.pick(&servers, &request_to(1, 1, 443)), Some(0));
@@ -61,14 +66,14 @@ mod tests {
 
     #[test]
     fn an_overloaded_server_hands_over_for_good() {
-        let mut servers = [loaded(1, 10, 0, 0), loaded(2, 10, 5, 0), loaded(3, 10, 6, 0)];
+        let servers = [loaded(1, 10, 0, 0), loaded(2, 10, 5, 0), loaded(3, 10, 6, 0)];
         let mut scheduler = scheduler(LocalityLeastConnection, &servers);
         assert_eq!(scheduler.pick(&servers, &request(1)), Some(0));
-        servers[0].active = 11;
+        servers[0].set_active(11);
         assert_eq!(scheduler.pick(&servers, &request(1)), Some(0), "nobody has half its load");
-        servers[1].active = 4;
+        servers[1].set_active(4);
         assert_eq!(scheduler.pick(&servers, &request(1)), Some(1));
-        servers[0].active = 0;
+        servers[0].set_active(0);
         assert_eq!(scheduler.pick(&servers, &request(1)), Some(1));
     }
 
@@ -77,9 +82,9 @@ mod tests {
         let mut servers = servers(&[1, 1, 1]);
         let mut scheduler = scheduler(LocalityLeastConnection, &servers);
         assert_eq!(scheduler.pick(&servers, &request(1)), Some(0));
-        servers[0].overloaded = true;
+        servers[0].set_overloaded(true);
         assert_eq!(scheduler.pick(&servers, &request(1)), Some(1));
-        servers[0].overloaded = false;
+        servers[0].set_overloaded(false);
         servers[1].weight = 0;
         assert_eq!(scheduler.pick(&servers, &request(1)), Some(0));
         let rest = &servers[1..];
@@ -92,10 +97,10 @@ mod tests {
 
     #[test]
     fn forgets_after_a_day() {
-        let mut servers = servers(&[9, 9]);
+        let servers = servers(&[9, 9]);
         let mut scheduler = scheduler(LocalityLeastConnection, &servers);
         assert_eq!(scheduler.pick(&servers, &request(1)), Some(0));
-        servers[0].active = 1;
+        servers[0].set_active(1);
         assert_eq!(scheduler.pick(&servers, &later(request(1), 86_400)), Some(0));
         assert_eq!(scheduler.pick(&servers, &later(request(1), 2 * 86_400 + 1)), Some(1));
     }

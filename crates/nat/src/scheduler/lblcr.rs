@@ -4,7 +4,6 @@ use super::{
     Request,
     destinations::{Destinations, EXPIRY, is_overloaded},
     load::PerWeight,
-    positions::Positions,
     usable, wlc,
 };
 use crate::{server::Server, time::Instant};
@@ -18,6 +17,8 @@ use crate::{server::Server, time::Instant};
 #[derive(Debug)]
 pub(crate) struct LocalityLeastConnectionReplicated {
     assigned: Destinations<ServerSet>,
+    /// All servers, sorted.
+    present: Vec<SocketAddrV4>,
 }
 
 #[derive(Debug)]
@@ -28,8 +29,16 @@ struct ServerSet {
 }
 
 impl LocalityLeastConnectionReplicated {
-    pub(crate) fn new() -> LocalityLeastConnectionReplicated {
-        LocalityLeastConnectionReplicated { assigned: Destinations::new() }
+    pub(crate) fn new(servers: &[Server]) -> LocalityLeastConnectionReplicated {
+        let mut present: Vec<_> = servers.iter().map(|server| server.endpoint).collect();
+        present.sort_unstable();
+        LocalityLeastConnectionReplicated { assigned: Destinations::new(), present }
+    }
+
+    /// One for the same servers that remembers nothing.
+    pub(crate) fn of_worker(&self) -> LocalityLeastConnectionReplicated {
+        let present = self.present.clone();
+        LocalityLeastConnectionReplicated { assigned: Destinations::new(), present }
     }
 
     /// Steps over the servers times the size of the set, which is small unless nearly all servers
@@ -45,10 +54,11 @@ impl LocalityLeastConnectionReplicated {
         Some(picked)
     }
 
-    pub(crate) fn servers_changed(&mut self, servers: &[Server]) {
-        let positions = Positions::of(servers);
+    /// Goes on with the sets from before, without those who left.
+    pub(crate) fn take_over(&mut self, before: &mut LocalityLeastConnectionReplicated) {
+        std::mem::swap(&mut self.assigned, &mut before.assigned);
         for set in self.assigned.values_mut() {
-            set.members.retain(|endpoint| positions.get(endpoint).is_some());
+            set.members.retain(|endpoint| self.present.binary_search(endpoint).is_ok());
         }
     }
 }
@@ -104,35 +114,35 @@ mod tests {
 
     #[test]
     fn the_set_grows_under_load_and_is_shared() {
-        let mut servers = servers(&[10, 10, 10]);
+        let servers = servers(&[10, 10, 10]);
         let mut scheduler = scheduler(LocalityLeastConnectionReplicated, &servers);
         assert_eq!(scheduler.pick(&servers, &request(1)), Some(0));
-        servers[0].active = 10;
+        servers[0].set_active(10);
         assert_eq!(scheduler.pick(&servers, &request(1)), Some(0), "at its weight, not above");
-        servers[0].active = 11;
+        servers[0].set_active(11);
         assert_eq!(scheduler.pick(&servers, &request(1)), Some(1), "a second one");
-        servers[1].active = 8;
+        servers[1].set_active(8);
         assert_eq!(scheduler.pick(&servers, &request(1)), Some(1), "not the third one");
-        servers[0].active = 7;
+        servers[0].set_active(7);
         assert_eq!(scheduler.pick(&servers, &request(1)), Some(0), "the first is still in");
     }
 
     #[test]
     fn the_set_shrinks_with_time() {
-        let mut servers = servers(&[10, 10, 10]);
+        let servers = servers(&[10, 10, 10]);
         let mut scheduler = scheduler(LocalityLeastConnectionReplicated, &servers);
         scheduler.pick(&servers, &request(1));
-        servers[0].active = 11;
+        servers[0].set_active(11);
         assert_eq!(scheduler.pick(&servers, &request(1)), Some(1));
-        servers[1].active = 3;
+        servers[1].set_active(3);
         assert_eq!(scheduler.pick(&servers, &later(request(1), DAY)), Some(1));
-        servers[0].active = 2;
+        servers[0].set_active(2);
         assert_eq!(scheduler.pick(&servers, &later(request(1), DAY)), Some(0), "still in");
-        servers[0].active = 4;
+        servers[0].set_active(4);
         assert_eq!(scheduler.pick(&servers, &later(request(1), DAY + 1)), Some(1));
-        servers[0].active = 0;
+        servers[0].set_active(0);
         assert_eq!(scheduler.pick(&servers, &later(request(1), DAY + 3)), Some(1), "it is out");
-        servers[1].active = 10;
+        servers[1].set_active(10);
         let much_later = later(request(1), 2 * DAY + 2);
         for _ in 0..2 {
             assert_eq!(scheduler.pick(&servers, &much_later), Some(1), "the last one stays");
@@ -141,29 +151,29 @@ mod tests {
 
     #[test]
     fn what_is_not_usable_is_stepped_over_and_leaves_first() {
-        let mut servers = servers(&[10, 10, 10]);
+        let servers = servers(&[10, 10, 10]);
         let mut scheduler = scheduler(LocalityLeastConnectionReplicated, &servers);
         scheduler.pick(&servers, &request(1));
-        servers[0].overloaded = true;
+        servers[0].set_overloaded(true);
         assert_eq!(scheduler.pick(&servers, &request(1)), Some(1));
-        servers[1].active = 9;
+        servers[1].set_active(9);
         assert_eq!(scheduler.pick(&servers, &later(request(1), DAY)), Some(1));
         assert_eq!(scheduler.pick(&servers, &later(request(1), DAY + 1)), Some(1));
-        servers[0].overloaded = false;
+        servers[0].set_overloaded(false);
         assert_eq!(scheduler.pick(&servers, &later(request(1), DAY + 2)), Some(1), "0 is out");
     }
 
     #[test]
     fn one_that_left_and_came_back_is_not_in_the_set() {
-        let mut servers = servers(&[10, 10]);
+        let servers = servers(&[10, 10]);
         let mut scheduler = scheduler(LocalityLeastConnectionReplicated, &servers);
         scheduler.pick(&servers, &request(1));
-        servers[0].active = 11;
+        servers[0].set_active(11);
         assert_eq!(scheduler.pick(&servers, &request(1)), Some(1));
         scheduler.servers_changed(&servers[1..]);
         scheduler.servers_changed(&servers);
-        servers[0].active = 0;
-        servers[1].active = 10;
+        servers[0].set_active(0);
+        servers[1].set_active(10);
         assert_eq!(scheduler.pick(&servers, &request(1)), Some(1));
     }
 
@@ -172,7 +182,7 @@ mod tests {
         let mut servers = servers(&[10, 10, 10]);
         let mut scheduler = scheduler(LocalityLeastConnectionReplicated, &servers);
         assert_eq!(scheduler.pick(&servers, &request(1)), Some(0));
-        servers[0].active = 5;
+        servers[0].set_active(5);
         servers.reverse();
         scheduler.servers_changed(&servers);
         assert_eq!(scheduler.pick(&servers, &request(1)), Some(2));

@@ -6,7 +6,7 @@ use crate::server::Server;
 
 /// What a server's connections cost it: an active one as much as 256 others (IPVS's ratio).
 pub(super) fn overhead(server: &Server) -> u64 {
-    u64::from(server.active) * 256 + u64::from(server.inactive)
+    u64::from(server.active()) * 256 + u64::from(server.inactive())
 }
 
 /// A load in relation to a weight, compared without dividing. Weight 0 counts as 1.
@@ -66,9 +66,9 @@ mod tests {
 
     #[test]
     fn the_largest_loads_and_weights_fit() {
-        let full = loaded(1, 65535, u32::MAX, u32::MAX);
-        let nearly = loaded(2, 65535, u32::MAX, u32::MAX - 1);
-        let light = loaded(3, 1, u32::MAX, u32::MAX);
+        let full = loaded(1, 65535, u32::MAX, u32::MAX / 2);
+        let nearly = loaded(2, 65535, u32::MAX, u32::MAX / 2 - 1);
+        let light = loaded(3, 1, u32::MAX, u32::MAX / 2);
         assert!(PerWeight::of(&nearly) < PerWeight::of(&full));
         assert!(PerWeight::of(&full) < PerWeight::of(&light));
     }

@@ -1,4 +1,4 @@
-use std::net::SocketAddrV4;
+use std::{net::SocketAddrV4, sync::Arc};
 
 use hashbrown::HashSet;
 
@@ -20,12 +20,11 @@ use crate::server::Server;
 ///
 /// As with [source hashing](super::sh), a server beyond its threshold stays in the table, for the
 /// flag `fallback` to deal with, and one of weight 0 does not.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Maglev {
     slots: Slots,
     /// By index: what the slots were made from.
-    members: Vec<Member>,
-    last_disruption: Option<Disruption>,
+    members: Arc<[Member]>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,30 +49,27 @@ pub struct Disruption {
 impl Maglev {
     pub(crate) fn new(flags: SchedulerFlags, servers: &[Server], seed: u64) -> Maglev {
         let members = members(servers);
-        Maglev {
-            slots: Slots::new(fill(&members, seed), flags, seed),
-            members,
-            last_disruption: None,
-        }
+        Maglev { slots: Slots::new(fill(&members, seed), flags, seed), members }
     }
 
     pub(crate) fn pick(&self, servers: &[Server], request: &Request) -> Option<usize> {
         self.slots.pick(servers, request.client)
     }
 
-    /// Fills the table anew, unless endpoints and weights are what they were.
-    pub(crate) fn servers_changed(&mut self, servers: &[Server]) {
-        let members = members(servers);
-        if members == self.members {
-            return;
+    /// Fills a table anew, unless endpoints and weights are what they were, and says what that did.
+    pub(crate) fn after(
+        before: &Maglev,
+        flags: SchedulerFlags,
+        servers: &[Server],
+        seed: u64,
+    ) -> (Maglev, Option<Disruption>) {
+        if members(servers) == before.members {
+            let slots = before.slots.with_flags(flags);
+            return (Maglev { slots, members: Arc::clone(&before.members) }, None);
         }
-        let mut after = Maglev::new(self.slots.flags(), servers, self.slots.seed());
-        after.last_disruption = Some(Maglev::disruption(self, &after));
-        *self = after;
-    }
-
-    pub(crate) fn last_disruption(&self) -> Option<Disruption> {
-        self.last_disruption
+        let after = Maglev::new(flags, servers, seed);
+        let disruption = Maglev::disruption(before, &after);
+        (after, Some(disruption))
     }
 
     /// Compares two tables, point by point in the space of hashes if their sizes differ.
@@ -107,7 +103,7 @@ impl Maglev {
     }
 }
 
-fn members(servers: &[Server]) -> Vec<Member> {
+fn members(servers: &[Server]) -> Arc<[Member]> {
     let member = |server: &Server| Member { endpoint: server.endpoint, weight: server.weight };
     servers.iter().map(member).collect()
 }
@@ -184,7 +180,7 @@ impl Preferences {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{Scheduler, SchedulerKind, testing::*},
+        super::{SchedulerKind, testing::*},
         *,
     };
     use proptest::prelude::*;
@@ -270,7 +266,7 @@ mod tests {
         let mut servers = servers(&[1, 1, 1, 1]);
         let mut scheduler = scheduler(SchedulerKind::Maglev, &servers);
         assert_eq!(scheduler.last_disruption(), None);
-        servers[0].active = 9;
+        servers[0].set_active(9);
         scheduler.servers_changed(&servers);
         assert_eq!(scheduler.last_disruption(), None, "connections are no change");
         servers.reverse();
@@ -317,12 +313,12 @@ mod tests {
 
     #[test]
     fn an_overloaded_server_refuses_or_falls_back_and_others_do_not_notice() {
-        let mut servers = servers(&[1, 1, 1]);
+        let servers = servers(&[1, 1, 1]);
         for fallback in [false, true] {
             let flags = SchedulerFlags { fallback, port: false };
-            let mut scheduler = Scheduler::new(SchedulerKind::Maglev, flags, &servers, SEED);
+            let mut scheduler = Subject::new(SchedulerKind::Maglev, flags, &servers, SEED);
             let before = scheduler.picks_of_clients(&servers, 300);
-            servers[1].overloaded = true;
+            servers[1].set_overloaded(true);
             let mut fallen = Vec::new();
             for (client, server) in (0..300).zip(before) {
                 match (server, scheduler.pick(&servers, &request(client))) {
@@ -330,7 +326,7 @@ mod tests {
                     (server, picked) => assert_eq!(picked, Some(server)),
                 }
             }
-            servers[1].overloaded = false;
+            servers[1].set_overloaded(false);
             if fallback {
                 assert!(fallen.contains(&Some(0)) && fallen.contains(&Some(2)));
                 assert!(!fallen.contains(&None) && !fallen.contains(&Some(1)));
@@ -344,7 +340,7 @@ mod tests {
     fn with_port_one_client_spreads() {
         let servers = servers(&[1, 1]);
         let flags = SchedulerFlags { port: true, fallback: false };
-        let mut scheduler = Scheduler::new(SchedulerKind::Maglev, flags, &servers, SEED);
+        let mut scheduler = Subject::new(SchedulerKind::Maglev, flags, &servers, SEED);
         let picked: Vec<usize> = (1..=1000)
             .map(|cport| scheduler.pick(&servers, &request_from(1, cport)).unwrap())
             .collect();

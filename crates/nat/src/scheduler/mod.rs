@@ -124,13 +124,61 @@ impl Scheduler {
                 Scheduler::LocalityLeastConnection(LocalityLeastConnection::new())
             }
             SchedulerKind::LocalityLeastConnectionReplicated => {
-                Scheduler::LocalityLeastConnectionReplicated(
-                    LocalityLeastConnectionReplicated::new(),
-                )
+                let scheduler = LocalityLeastConnectionReplicated::new(servers);
+                Scheduler::LocalityLeastConnectionReplicated(scheduler)
             }
             SchedulerKind::Failover => Scheduler::Failover,
             SchedulerKind::Overflow => Scheduler::Overflow,
             SchedulerKind::PowerOfTwo => Scheduler::PowerOfTwo(PowerOfTwo::new(seed)),
+        }
+    }
+
+    /// The scheduler that follows on `before` when servers or their weights change, and for `mh` what
+    /// that does to its table, if anything. A server is who it was if its endpoint is.
+    ///
+    /// It may take milliseconds: `mh` fills its table anew.
+    pub(crate) fn after(
+        before: &Scheduler,
+        kind: SchedulerKind,
+        flags: SchedulerFlags,
+        servers: &[Server],
+        seed: u64,
+    ) -> (Scheduler, Option<Disruption>) {
+        match (kind, before) {
+            (SchedulerKind::RoundRobin, Scheduler::RoundRobin(before)) => {
+                (Scheduler::RoundRobin(RoundRobin::after(before, servers)), None)
+            }
+            (SchedulerKind::Maglev, Scheduler::Maglev(before)) => {
+                let (maglev, disruption) = Maglev::after(before, flags, servers, seed);
+                (Scheduler::Maglev(maglev), disruption)
+            }
+            _ => (Scheduler::new(kind, flags, servers, seed), None),
+        }
+    }
+
+    /// A worker's own: what the workers have in common is shared, the rest is as new.
+    pub(crate) fn of_worker(&self, worker: usize) -> Scheduler {
+        match self {
+            Scheduler::RoundRobin(scheduler) => Scheduler::RoundRobin(scheduler.clone()),
+            Scheduler::WeightedRoundRobin(scheduler) => {
+                Scheduler::WeightedRoundRobin(scheduler.clone())
+            }
+            Scheduler::LeastConnection => Scheduler::LeastConnection,
+            Scheduler::WeightedLeastConnection => Scheduler::WeightedLeastConnection,
+            Scheduler::ShortestExpectedDelay => Scheduler::ShortestExpectedDelay,
+            Scheduler::NeverQueue => Scheduler::NeverQueue,
+            Scheduler::SourceHash(scheduler) => Scheduler::SourceHash(scheduler.clone()),
+            Scheduler::DestinationHash(scheduler) => Scheduler::DestinationHash(scheduler.clone()),
+            Scheduler::Maglev(scheduler) => Scheduler::Maglev(scheduler.clone()),
+            Scheduler::LocalityLeastConnection(_) => {
+                Scheduler::LocalityLeastConnection(LocalityLeastConnection::new())
+            }
+            Scheduler::LocalityLeastConnectionReplicated(scheduler) => {
+                Scheduler::LocalityLeastConnectionReplicated(scheduler.of_worker())
+            }
+            Scheduler::Failover => Scheduler::Failover,
+            Scheduler::Overflow => Scheduler::Overflow,
+            Scheduler::PowerOfTwo(scheduler) => Scheduler::PowerOfTwo(scheduler.of_worker(worker)),
         }
     }
 
@@ -140,8 +188,8 @@ impl Scheduler {
     /// when the client's server is not usable and there is no `fallback`; with `ovf` when every
     /// server is full.
     ///
-    /// The servers are those of `new` or the last [`servers_changed`](Scheduler::servers_changed),
-    /// in that order; their connections and overload may have changed since.
+    /// The servers are those of `new` or `after`, in that order; their connections and overload may
+    /// have changed since.
     pub(crate) fn pick(&mut self, servers: &[Server], request: &Request) -> Option<usize> {
         match self {
             Scheduler::RoundRobin(scheduler) => scheduler.pick(servers),
@@ -163,37 +211,31 @@ impl Scheduler {
         }
     }
 
-    /// Notes that weights changed, or that servers came, went or changed places. A server is who
-    /// it was if its endpoint is.
-    ///
-    /// It may allocate, and `mh` may take milliseconds to fill its table anew.
-    pub(crate) fn servers_changed(&mut self, servers: &[Server]) {
-        match self {
-            Scheduler::RoundRobin(scheduler) => scheduler.servers_changed(servers),
-            Scheduler::WeightedRoundRobin(scheduler) => scheduler.servers_changed(servers),
-            Scheduler::SourceHash(scheduler) => scheduler.servers_changed(servers),
-            Scheduler::DestinationHash(scheduler) => scheduler.servers_changed(servers),
-            Scheduler::Maglev(scheduler) => scheduler.servers_changed(servers),
-            Scheduler::LocalityLeastConnectionReplicated(scheduler) => {
-                scheduler.servers_changed(servers);
+    /// Goes on where the scheduler of the same service left off on this worker, before the rules
+    /// changed. `was_at` is the place that a server had then. Allocates nothing.
+    pub(crate) fn take_over(
+        &mut self,
+        before: &mut Scheduler,
+        was_at: impl Fn(usize) -> Option<usize>,
+    ) {
+        match (self, before) {
+            (Scheduler::RoundRobin(after), Scheduler::RoundRobin(_)) => after.begin(),
+            (Scheduler::WeightedRoundRobin(after), Scheduler::WeightedRoundRobin(before)) => {
+                after.take_over(before, was_at);
             }
-            Scheduler::LeastConnection
-            | Scheduler::WeightedLeastConnection
-            | Scheduler::ShortestExpectedDelay
-            | Scheduler::NeverQueue
-            | Scheduler::LocalityLeastConnection(_)
-            | Scheduler::Failover
-            | Scheduler::Overflow
-            | Scheduler::PowerOfTwo(_) => {}
-        }
-    }
-
-    /// What the last change of the servers did to the table of `mh`; `None` before the first one,
-    /// and for all other schedulers.
-    pub(crate) fn last_disruption(&self) -> Option<Disruption> {
-        match self {
-            Scheduler::Maglev(scheduler) => scheduler.last_disruption(),
-            _ => None,
+            (
+                Scheduler::LocalityLeastConnection(after),
+                Scheduler::LocalityLeastConnection(before),
+            ) => after.take_over(before),
+            (
+                Scheduler::LocalityLeastConnectionReplicated(after),
+                Scheduler::LocalityLeastConnectionReplicated(before),
+            ) => after.take_over(before),
+            (Scheduler::PowerOfTwo(after), Scheduler::PowerOfTwo(before)) => {
+                *after = before.clone();
+            }
+            // The others remember nothing, or are what the builder made of them.
+            _ => {}
         }
     }
 }

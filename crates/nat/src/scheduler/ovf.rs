@@ -7,7 +7,7 @@ use crate::server::Server;
 /// As ipvsadm(8) says, this does not suit UDP: it has no active connections.
 pub(super) fn pick(servers: &[Server]) -> Option<usize> {
     usable(servers)
-        .filter(|(_, server)| server.active < u32::from(server.weight))
+        .filter(|(_, server)| server.active() < u32::from(server.weight))
         .rev()
         .max_by_key(|(_, server)| server.weight)
         .map(|(index, _)| index)
@@ -22,9 +22,9 @@ mod tests {
         let mut servers = servers(&[1, 3, 2, 0]);
         assert_eq!(fill(pick, &mut servers, 6), [1, 1, 1, 2, 2, 0]);
         assert_eq!(pick(&servers), None, "all full");
-        servers[2].active -= 1;
+        servers[2].set_active(servers[2].active() - 1);
         assert_eq!(pick(&servers), Some(2));
-        servers[1].active -= 1;
+        servers[1].set_active(servers[1].active() - 1);
         assert_eq!(pick(&servers), Some(1));
     }
 
@@ -34,7 +34,7 @@ mod tests {
         assert_eq!(pick(&servers), Some(1));
         servers[0].weight = 6;
         assert_eq!(pick(&servers), Some(0));
-        servers[0].overloaded = true;
+        servers[0].set_overloaded(true);
         assert_eq!(pick(&servers), Some(1));
     }
 

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{Scheduler, SchedulerFlags, SchedulerKind, testing::*};
+use super::{SchedulerFlags, SchedulerKind, testing::*};
 use crate::server::Server;
 
 #[derive(Clone, Debug)]
@@ -47,9 +47,10 @@ fn some_servers() -> impl Strategy<Value = Vec<Server>> {
     let load = || prop_oneof![8 => 0u32..10, 1 => Just(u32::MAX / 2)];
     prop::collection::vec((weight(), load(), load(), prop::bool::weighted(0.2)), 0..7).prop_map(
         |servers| {
-            let server = |(host, (weight, active, inactive, overloaded))| Server {
-                overloaded,
-                ..loaded(host, weight, active, inactive)
+            let server = |(host, (weight, active, inactive, overloaded))| {
+                let server = loaded(host, weight, active, inactive);
+                server.set_overloaded(overloaded);
+                server
             };
             (1..).zip(servers).map(server).collect()
         },
@@ -73,7 +74,7 @@ fn check(
     steps: &[Step],
     seed: u64,
 ) -> Result<(), TestCaseError> {
-    let mut scheduler = Scheduler::new(kind, flags, &servers, seed);
+    let mut scheduler = Subject::new(kind, flags, &servers, seed);
     for step in steps {
         let count = servers.len();
         match step {
@@ -85,7 +86,7 @@ fn check(
                 match picked {
                     Some(picked) => {
                         prop_assert!(servers[picked].is_usable());
-                        servers[picked].active += 1;
+                        servers[picked].set_active(servers[picked].active() + 1);
                     }
                     None => prop_assert!(!is_usable || !never_refuses(kind, flags)),
                 }
@@ -95,8 +96,8 @@ fn check(
                 scheduler.servers_changed(&servers);
             }
             _ if count == 0 => {}
-            Step::Close(who) => servers[who.index(count)].active = 0,
-            Step::SetOverloaded(who, to) => servers[who.index(count)].overloaded = *to,
+            Step::Close(who) => servers[who.index(count)].set_active(0),
+            Step::SetOverloaded(who, to) => servers[who.index(count)].set_overloaded(*to),
             Step::SetWeight(who, to) => {
                 servers[who.index(count)].weight = *to;
                 scheduler.servers_changed(&servers);
@@ -150,12 +151,12 @@ proptest! {
 #[test]
 fn no_servers_or_all_drained_or_all_overloaded_is_none() {
     let mut overloaded = servers(&[1, 65535]);
-    overloaded.iter_mut().for_each(|server| server.overloaded = true);
+    overloaded.iter_mut().for_each(|server| server.set_overloaded(true));
     for kind in SchedulerKind::ALL {
         for fallback in [false, true] {
             let flags = SchedulerFlags { fallback, port: false };
             for servers in [vec![], servers(&[0, 0, 0]), overloaded.clone()] {
-                let mut scheduler = Scheduler::new(kind, flags, &servers, SEED);
+                let mut scheduler = Subject::new(kind, flags, &servers, SEED);
                 assert_eq!(scheduler.pick(&servers, &request(1)), None, "{kind} {servers:?}");
             }
         }

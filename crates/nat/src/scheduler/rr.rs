@@ -1,37 +1,76 @@
-use std::net::SocketAddrV4;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering::Relaxed},
+};
 
-use super::positions::{Positions, endpoints};
-use crate::server::Server;
+use super::positions::{Positions, order_of};
+use crate::{ruleset::ServerId, server::Server};
 
-/// Round robin: each usable server in turn, whatever its weight.
-#[derive(Debug)]
+/// Round robin: each usable server in turn, whatever its weight. All workers share one turn.
+#[derive(Clone, Debug)]
 pub(crate) struct RoundRobin {
-    order: Vec<SocketAddrV4>,
-    /// Whose turn it is: an index into `order`.
-    next: usize,
+    order: Arc<[ServerId]>,
+    /// Whose turn it is: an index into `order`. Written by every worker that picks.
+    turn: Arc<AtomicU32>,
+    heritage: Option<Heritage>,
 }
+
+/// The turn in another order of the servers, and by place in that order the place in this one.
+#[derive(Clone, Debug)]
+struct Heritage {
+    turn: Arc<AtomicU32>,
+    places: Arc<[u32]>,
+}
+
+/// A turn that has not begun: the first worker to go over to a new order fills in who has it.
+const NOT_BEGUN: u32 = u32::MAX;
 
 impl RoundRobin {
     pub(crate) fn new(servers: &[Server]) -> RoundRobin {
-        RoundRobin { order: endpoints(servers), next: 0 }
+        RoundRobin { order: order_of(servers), turn: Arc::default(), heritage: None }
     }
 
-    /// Usually one step; as many more as there are unusable servers in a row.
-    pub(crate) fn pick(&mut self, servers: &[Server]) -> Option<usize> {
-        let next = self.next.min(servers.len());
-        let mut turn = (next..servers.len()).chain(0..next);
-        let picked = turn.find(|server| servers[*server].is_usable())?;
-        self.next = (picked + 1) % servers.len();
-        Some(picked)
-    }
-
-    /// The turn stays with the server that has it or, if it left, passes to the next that stays.
-    pub(crate) fn servers_changed(&mut self, servers: &[Server]) {
+    /// The turn stays with the server that has it or, if that left, passes to the next that stays.
+    pub(crate) fn after(before: &RoundRobin, servers: &[Server]) -> RoundRobin {
+        let order = order_of(servers);
+        if order == before.order {
+            return before.clone();
+        }
         let positions = Positions::of(servers);
-        let (before, from) = self.order.split_at(self.next.min(self.order.len()));
-        let mut turn = from.iter().chain(before);
-        self.next = turn.find_map(|endpoint| positions.get(endpoint)).unwrap_or(0);
-        self.order = endpoints(servers);
+        let heir = |place: usize| {
+            let (earlier, later) = before.order.split_at(place);
+            let heir = later.iter().chain(earlier).find_map(|server| positions.get(*server));
+            heir.unwrap_or(0) as u32
+        };
+        let places = (0..before.order.len()).map(heir).collect();
+        let heritage = Heritage { turn: Arc::clone(&before.turn), places };
+        let turn = Arc::new(AtomicU32::new(NOT_BEGUN));
+        RoundRobin { order, turn, heritage: Some(heritage) }
+    }
+
+    /// Goes over to this order of the servers, unless another worker has already.
+    pub(crate) fn begin(&self) {
+        if let Some(Heritage { turn, places }) = &self.heritage {
+            let heir = places.get(turn.load(Relaxed) as usize).copied().unwrap_or(0);
+            // If it has begun, it goes on.
+            let _ = self.turn.compare_exchange(NOT_BEGUN, heir, Relaxed, Relaxed);
+        }
+    }
+
+    /// Usually one step; as many more as there are unusable servers in a row, and all of them again
+    /// for every other worker that picks at this moment.
+    pub(crate) fn pick(&self, servers: &[Server]) -> Option<usize> {
+        let mut turn = self.turn.load(Relaxed);
+        loop {
+            let first = (turn as usize).min(servers.len());
+            let mut in_turn = (first..servers.len()).chain(0..first);
+            let picked = in_turn.find(|server| servers[*server].is_usable())?;
+            let next = ((picked + 1) % servers.len()) as u32;
+            match self.turn.compare_exchange_weak(turn, next, Relaxed, Relaxed) {
+                Ok(_) => return Some(picked),
+                Err(now) => turn = now,
+            }
+        }
     }
 }
 
@@ -47,12 +86,12 @@ mod tests {
 
     #[test]
     fn what_is_not_usable_loses_its_turn() {
-        let mut servers = servers(&[1, 0, 1, 1]);
+        let servers = servers(&[1, 0, 1, 1]);
         let mut scheduler = scheduler(RoundRobin, &servers);
         assert_eq!(scheduler.picks(&servers, 4), [0, 2, 3, 0]);
-        servers[2].overloaded = true;
+        servers[2].set_overloaded(true);
         assert_eq!(scheduler.picks(&servers, 3), [3, 0, 3]);
-        servers[2].overloaded = false;
+        servers[2].set_overloaded(false);
         assert_eq!(scheduler.picks(&servers, 3), [0, 2, 3]);
     }
 
@@ -76,6 +115,19 @@ mod tests {
             scheduler.servers_changed(&after);
             assert_eq!(scheduler.picks(&after, 3), expected, "{what}");
         }
+    }
+
+    #[test]
+    fn workers_share_the_turn() {
+        const PICKS: usize = 3000;
+        let servers = servers(&[1, 1, 1]);
+        let scheduler = super::RoundRobin::new(&servers);
+        let picked = std::thread::scope(|scope| {
+            let work = || (0..PICKS).map(|_| scheduler.pick(&servers).unwrap()).collect::<Vec<_>>();
+            let workers = [scope.spawn(work), scope.spawn(work)];
+            workers.map(|worker| worker.join().unwrap()).concat()
+        });
+        assert_eq!(counts(&picked, 3), [2 * PICKS / 3; 3]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ pub(super) fn pick(servers: &[Server]) -> Option<usize> {
 }
 
 fn expected_delay(server: &Server) -> PerWeight {
-    PerWeight::new(u64::from(server.active) + 1, server.weight)
+    PerWeight::new(u64::from(server.active()) + 1, server.weight)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use crate::server::Server;
 /// clients go to the others by weight meanwhile. A server of weight 0 is not in the table. When a
 /// weight changes or a server comes or goes, most clients change servers:
 /// [Maglev hashing](super::mh) is for those who mind.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct SourceHash(Slots);
 
 impl SourceHash {
@@ -18,10 +18,6 @@ impl SourceHash {
 
     pub(crate) fn pick(&self, servers: &[Server], request: &Request) -> Option<usize> {
         self.0.pick(servers, request.client)
-    }
-
-    pub(crate) fn servers_changed(&mut self, servers: &[Server]) {
-        self.0.replace(tile(servers));
     }
 }
 
@@ -44,7 +40,7 @@ pub(super) fn tile(servers: &[Server]) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{Scheduler, SchedulerFlags, SchedulerKind::SourceHash, testing::*},
+        super::{SchedulerFlags, SchedulerKind::SourceHash, testing::*},
         *,
     };
 
@@ -90,7 +86,7 @@ mod tests {
     fn with_port_one_client_spreads() {
         let servers = servers(&[1, 1]);
         let flags = SchedulerFlags { port: true, fallback: false };
-        let mut scheduler = Scheduler::new(SourceHash, flags, &servers, SEED);
+        let mut scheduler = Subject::new(SourceHash, flags, &servers, SEED);
         let picked: Vec<usize> = (1..=1000)
             .map(|cport| scheduler.pick(&servers, &request_from(1, cport)).unwrap())
             .collect();
@@ -101,7 +97,7 @@ mod tests {
     fn the_seed_decides() {
         let servers = servers(&[1, 1, 1, 1]);
         let mut of_seed = [1, 1, 2].map(|seed| {
-            Scheduler::new(SourceHash, SchedulerFlags::default(), &servers, seed)
+            Subject::new(SourceHash, SchedulerFlags::default(), &servers, seed)
                 .picks_of_clients(&servers, 100)
         });
         let [first, same, other] = &mut of_seed;
@@ -111,10 +107,10 @@ mod tests {
 
     #[test]
     fn an_overloaded_server_refuses_its_clients_and_no_others() {
-        let mut servers = servers(&[1, 1, 1]);
+        let servers = servers(&[1, 1, 1]);
         let mut scheduler = scheduler(SourceHash, &servers);
         let before = scheduler.picks_of_clients(&servers, 300);
-        servers[1].overloaded = true;
+        servers[1].set_overloaded(true);
         for (client, server) in (0..300).zip(before) {
             let picked = scheduler.pick(&servers, &request(client));
             assert_eq!(picked, (server != 1).then_some(server));
@@ -123,11 +119,11 @@ mod tests {
 
     #[test]
     fn with_fallback_its_clients_spread_over_the_others() {
-        let mut servers = servers(&[1, 1, 3]);
+        let servers = servers(&[1, 1, 3]);
         let flags = SchedulerFlags { fallback: true, port: false };
-        let mut scheduler = Scheduler::new(SourceHash, flags, &servers, SEED);
+        let mut scheduler = Subject::new(SourceHash, flags, &servers, SEED);
         let before = scheduler.picks_of_clients(&servers, 5000);
-        servers[0].overloaded = true;
+        servers[0].set_overloaded(true);
         let during = scheduler.picks_of_clients(&servers, 5000);
         let mut fallen = Vec::new();
         for (before, during) in before.iter().zip(during) {
@@ -139,7 +135,7 @@ mod tests {
         let counts = counts(&fallen, 3);
         assert_eq!(counts[0], 0);
         assert!((2.0..4.0).contains(&(counts[2] as f64 / counts[1] as f64)), "{counts:?}");
-        servers[0].overloaded = false;
+        servers[0].set_overloaded(false);
         assert_eq!(scheduler.picks_of_clients(&servers, 5000), before);
     }
 

@@ -1,19 +1,25 @@
-use std::{fmt, net::SocketAddrV4};
+use std::{fmt, net::SocketAddrV4, sync::Arc};
 
 use super::{SchedulerFlags, hash, usable};
 use crate::server::Server;
 
 /// A table of servers that is looked up by a hash: what `sh`, `dh` and `mh` have in common.
+#[derive(Clone)]
 pub(super) struct Slots {
-    /// Indexes of servers; empty if no server has a weight.
-    servers: Vec<u32>,
+    /// Indexes of servers; empty if no server has a weight. All workers read one table.
+    servers: Arc<[u32]>,
     flags: SchedulerFlags,
     seed: u64,
 }
 
 impl Slots {
     pub(super) fn new(servers: Vec<u32>, flags: SchedulerFlags, seed: u64) -> Slots {
-        Slots { servers, flags, seed }
+        Slots { servers: servers.into(), flags, seed }
+    }
+
+    /// The same table, looked up under other flags.
+    pub(super) fn with_flags(&self, flags: SchedulerFlags) -> Slots {
+        Slots { flags, ..self.clone() }
     }
 
     /// The server of an endpoint. One table look-up, unless it comes to falling back.
@@ -34,18 +40,6 @@ impl Slots {
     pub(super) fn at(&self, hash: u64) -> Option<usize> {
         let slot = hash::scale(hash, self.servers.len() as u64);
         self.servers.get(slot as usize).map(|server| *server as usize)
-    }
-
-    pub(super) fn replace(&mut self, servers: Vec<u32>) {
-        self.servers = servers;
-    }
-
-    pub(super) fn flags(&self) -> SchedulerFlags {
-        self.flags
-    }
-
-    pub(super) fn seed(&self) -> u64 {
-        self.seed
     }
 
     pub(super) fn len(&self) -> usize {

@@ -1,24 +1,42 @@
 //! Servers and requests to test schedulers with.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::{
+    net::{Ipv4Addr, SocketAddrV4},
+    sync::Arc,
+};
 
-use super::{Request, Scheduler, SchedulerFlags, SchedulerKind};
-use crate::{server::Server, time::Instant};
+use super::{Disruption, Request, Scheduler, SchedulerFlags, SchedulerKind, positions::order_of};
+use crate::{ruleset::ServerId, server::Server, time::Instant};
 
 pub(super) const SEED: u64 = 0x5eed;
 
-pub(super) fn scheduler(kind: SchedulerKind, servers: &[Server]) -> Scheduler {
-    Scheduler::new(kind, SchedulerFlags::default(), servers, SEED)
+/// A worker's scheduler, and what it takes to change its servers as a director does.
+pub(super) struct Subject {
+    kind: SchedulerKind,
+    flags: SchedulerFlags,
+    seed: u64,
+    order: Arc<[ServerId]>,
+    common: Scheduler,
+    own: Scheduler,
+    last_disruption: Option<Disruption>,
+}
+
+pub(super) fn scheduler(kind: SchedulerKind, servers: &[Server]) -> Subject {
+    Subject::new(kind, SchedulerFlags::default(), servers, SEED)
 }
 
 /// An idle server 10.0.x.y:80.
 pub(super) fn server(host: u16, weight: u16) -> Server {
     let [high, low] = host.to_be_bytes();
-    Server::new(SocketAddrV4::new(Ipv4Addr::new(10, 0, high, low), 80), weight)
+    let endpoint = SocketAddrV4::new(Ipv4Addr::new(10, 0, high, low), 80);
+    Server::new(ServerId(host.into()), endpoint, weight)
 }
 
 pub(super) fn loaded(host: u16, weight: u16, active: u32, inactive: u32) -> Server {
-    Server { active, inactive, ..server(host, weight) }
+    let server = server(host, weight);
+    server.set_active(active);
+    server.set_inactive(inactive);
+    server
 }
 
 /// Idle servers 10.0.0.1:80 and so on.
@@ -49,7 +67,38 @@ pub(super) fn later(request: Request, seconds: u64) -> Request {
     Request { now: Instant::from_millis(seconds * 1000), ..request }
 }
 
-impl Scheduler {
+impl Subject {
+    pub(super) fn new(
+        kind: SchedulerKind,
+        flags: SchedulerFlags,
+        servers: &[Server],
+        seed: u64,
+    ) -> Subject {
+        let common = Scheduler::new(kind, flags, servers, seed);
+        let (own, order) = (common.of_worker(0), order_of(servers));
+        Subject { kind, flags, seed, order, common, own, last_disruption: None }
+    }
+
+    pub(super) fn pick(&mut self, servers: &[Server], request: &Request) -> Option<usize> {
+        self.own.pick(servers, request)
+    }
+
+    /// Weights changed, or servers came, went or changed places.
+    pub(super) fn servers_changed(&mut self, servers: &[Server]) {
+        let (common, disruption) =
+            Scheduler::after(&self.common, self.kind, self.flags, servers, self.seed);
+        let mut own = common.of_worker(0);
+        own.take_over(&mut self.own, |place| {
+            self.order.iter().position(|id| *id == servers[place].id)
+        });
+        self.last_disruption = disruption.or(self.last_disruption);
+        (self.common, self.own, self.order) = (common, own, order_of(servers));
+    }
+
+    pub(super) fn last_disruption(&self) -> Option<Disruption> {
+        self.last_disruption
+    }
+
     /// So many picks for one client.
     pub(super) fn picks(&mut self, servers: &[Server], count: usize) -> Vec<usize> {
         (0..count).map(|_| self.pick(servers, &request(1)).unwrap()).collect()
@@ -69,7 +118,7 @@ pub(super) fn fill(
 ) -> Vec<usize> {
     let mut open = || {
         let picked = pick(servers).unwrap();
-        servers[picked].active += 1;
+        servers[picked].set_active(servers[picked].active() + 1);
         picked
     };
     (0..count).map(|_| open()).collect()

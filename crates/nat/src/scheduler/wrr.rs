@@ -1,9 +1,4 @@
-use std::net::SocketAddrV4;
-
-use super::{
-    positions::{Positions, endpoints},
-    usable,
-};
+use super::usable;
 use crate::server::Server;
 
 /// Smooth weighted round robin, after nginx: every pick raises each server's credit by its weight,
@@ -14,10 +9,9 @@ use crate::server::Server;
 /// total changes, because a weight did or a server became unusable, the credits are scaled
 /// along; else a credit from large weights would give one server all connections for long after
 /// the weights became small.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct WeightedRoundRobin {
-    order: Vec<SocketAddrV4>,
-    /// By index into `order`.
+    /// By place in the service's order.
     credits: Vec<i64>,
     /// The sum of the weights of the usable servers at the last pick.
     total: i64,
@@ -25,7 +19,7 @@ pub(crate) struct WeightedRoundRobin {
 
 impl WeightedRoundRobin {
     pub(crate) fn new(servers: &[Server]) -> WeightedRoundRobin {
-        WeightedRoundRobin { order: endpoints(servers), credits: vec![0; servers.len()], total: 0 }
+        WeightedRoundRobin { credits: vec![0; servers.len()], total: 0 }
     }
 
     pub(crate) fn pick(&mut self, servers: &[Server]) -> Option<usize> {
@@ -58,21 +52,21 @@ impl WeightedRoundRobin {
         self.total = total;
     }
 
-    /// Who stays keeps its credit; who comes starts with none.
+    /// Who stays keeps its credit; who comes starts with none. `was_at` is the place that a server
+    /// had in the order before.
     ///
     /// The sum of the credits need not be zero then, but who leaves takes along most of what it
     /// has more or less than the average, so the average stays within about one total: the worst
     /// that comes of it is that a newcomer's first turn is one turn early or late.
-    pub(crate) fn servers_changed(&mut self, servers: &[Server]) {
-        let positions = Positions::of(servers);
-        let mut credits = vec![0; servers.len()];
-        for (endpoint, credit) in self.order.iter().zip(&self.credits) {
-            if let Some(position) = positions.get(endpoint) {
-                credits[position] = *credit;
-            }
+    pub(crate) fn take_over(
+        &mut self,
+        before: &WeightedRoundRobin,
+        was_at: impl Fn(usize) -> Option<usize>,
+    ) {
+        for (place, credit) in self.credits.iter_mut().enumerate() {
+            *credit = was_at(place).map_or(0, |place| before.credits[place]);
         }
-        self.credits = credits;
-        self.order = endpoints(servers);
+        self.total = before.total;
     }
 }
 
@@ -113,13 +107,13 @@ mod tests {
 
     #[test]
     fn overload_of_the_heaviest_leaves_the_others_their_proportion() {
-        let mut servers = servers(&[65535, 1, 1]);
+        let servers = servers(&[65535, 1, 1]);
         let mut scheduler = scheduler(WeightedRoundRobin, &servers);
         scheduler.picks(&servers, 20_000);
-        servers[0].overloaded = true;
+        servers[0].set_overloaded(true);
         let picked = scheduler.picks(&servers, 10);
         assert!(counts(&picked, 3)[1..].iter().all(|count| (4..=6).contains(count)), "{picked:?}");
-        servers[0].overloaded = false;
+        servers[0].set_overloaded(false);
         assert!(counts(&scheduler.picks(&servers, 65537), 3)[0] >= 65534);
     }
 

@@ -12,6 +12,7 @@
 //! direction costs six bytes more a connection and has no such weakness.
 
 mod index;
+mod scan;
 mod wheel;
 
 use std::time::Duration;
@@ -26,6 +27,7 @@ use crate::{
     time::Instant,
 };
 use index::{Entry, Index, MAX_RECORDS};
+pub(crate) use scan::ScanPosition;
 use wheel::{NIL, Wheel};
 
 /// One for the key of either direction.

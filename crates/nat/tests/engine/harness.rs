@@ -5,9 +5,12 @@ use std::{net::Ipv4Addr, time::Duration};
 
 use shunt_nat::{
     Connection, ConnectionState, DropReason, Engine, EngineConfig, EngineCounters, Instant,
-    LocalAddress, OnUnknown, RealServer, Reply, Rules, Ruleset, ServerCounters, ServerId,
-    ServiceCounters, Side, SnatRule, Timeouts, Topology, Verdict, VirtualEndpoint, VirtualService,
-    scheduler::SchedulerKind::{RoundRobin, WeightedRoundRobin},
+    LocalAddress, RealServer, Reply, Rules, RulesetBuilder, ServerCounters, ServiceCounters, Side,
+    SnatRule, Topology, Verdict, VirtualEndpoint, VirtualService,
+    scheduler::{
+        Disruption,
+        SchedulerKind::{RoundRobin, WeightedRoundRobin},
+    },
 };
 use shunt_packet::ipv4::{Ipv4Packet, protocol};
 use shunt_testkit::{Packet, describe, ethernet, mac, verify_checksums};
@@ -102,6 +105,7 @@ impl Topology for Lab {
 /// An engine between two networks.
 pub(crate) struct Director {
     engine: Engine,
+    builder: RulesetBuilder,
     rules: Rules,
     steps: usize,
     now: Instant,
@@ -125,13 +129,7 @@ impl Director {
 
     /// What these tests run an engine with unless they say otherwise.
     pub(crate) fn config(capacity: u32) -> EngineConfig {
-        EngineConfig {
-            capacity,
-            secret: [11, 22, 33, 44],
-            timeouts: Timeouts::default(),
-            on_unknown: OnUnknown::Reset,
-            reset_on_expiry: false,
-        }
+        EngineConfig { capacity, secret: [11, 22, 33, 44] }
     }
 
     /// A director that does all that `rules` says.
@@ -140,11 +138,13 @@ impl Director {
     }
 
     pub(crate) fn with_config(config: &EngineConfig, rules: &Rules) -> Director {
-        let engine = Engine::new(config, Ruleset::new(rules, 7));
+        let mut builder = RulesetBuilder::new(7, 1);
+        let ruleset = builder.build(rules, |_| 0).rulesets.remove(0);
+        let engine = Engine::new(config, ruleset);
         // A clock's start means nothing; an odd one shows who thinks that it does.
         let now = Instant::from_millis(987_654_321);
         let mut director =
-            Director { engine, rules: rules.clone(), steps: 0, now, sent: Vec::new() };
+            Director { engine, builder, rules: rules.clone(), steps: 0, now, sent: Vec::new() };
         director.wait(Duration::ZERO);
         director
     }
@@ -207,10 +207,24 @@ impl Director {
         self.outside(tcp(client, vip).ack(1)).leaves_as(tcp(client, real).ack(1));
     }
 
-    /// Changes a server's weight.
-    pub(crate) fn set_weight(&mut self, server: u32, weight: u16) {
-        self.engine.set_weight(ServerId(server), weight);
+    /// Changes the rules. Returns what that did to services with Maglev hashing.
+    pub(crate) fn change(&mut self, change: impl FnOnce(&mut Rules)) -> Vec<Disruption> {
+        change(&mut self.rules);
+        let mut update = self.builder.build(&self.rules, |_| 0);
+        self.engine.replace_rules(self.now, update.rulesets.remove(0));
         self.check();
+        update.disruptions.into_iter().map(|(_, disruption)| disruption).collect()
+    }
+
+    /// Changes the weight of a server, counted through all services.
+    pub(crate) fn set_weight(&mut self, server: usize, weight: u16) {
+        self.change(|rules| {
+            let mut all = rules
+                .services
+                .iter_mut()
+                .flat_map(|service| service.servers.iter_mut().chain(&mut service.fallback));
+            all.nth(server).expect("a server").weight = weight;
+        });
     }
 
     pub(crate) fn connections(&self) -> Vec<&Connection> {
@@ -236,7 +250,7 @@ impl Director {
     }
 
     pub(crate) fn service(&self, service: usize) -> ServiceCounters {
-        self.engine.service_counters()[service]
+        self.engine.service_counters().nth(service).unwrap()
     }
 
     pub(crate) fn server(&self, server: usize) -> ServerCounters {
@@ -253,8 +267,7 @@ impl Director {
 
     /// Connections that each server has now.
     pub(crate) fn current(&self) -> Vec<u64> {
-        let current = |server: ServerCounters| u64::from(server.active + server.inactive);
-        self.engine.server_counters().map(current).collect()
+        self.engine.server_counters().map(|server| server.current()).collect()
     }
 
     /// Checks the [`invariants`] after a step: after every one while the table is small, else as
@@ -284,7 +297,7 @@ impl Director {
             self.connections().len(),
             connections.collect::<String>(),
             self.engine.counters(),
-            self.engine.service_counters(),
+            self.engine.service_counters().collect::<Vec<_>>(),
             self.engine.server_counters().collect::<Vec<_>>(),
         )
     }

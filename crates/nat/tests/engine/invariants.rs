@@ -1,23 +1,27 @@
 //! What holds whatever happens, checked after every step of every test.
 
-use std::{fmt::Debug, ops::Range};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
+    net::Ipv4Addr,
+};
 
 use shunt_nat::{
     Connection, ConnectionKind, ConnectionState,
     Direction::{self, Inbound, Outbound},
-    Engine, EngineCounters, FlowKey, ForwardingMode, Instant, Rules, ServerId, ServiceId,
+    Engine, EngineCounters, FlowKey, Instant, LocalAddress, Rules, ServerId, ServiceId,
 };
 use shunt_packet::ipv4::{Ipv4Packet, protocol};
 
 /// Says which invariant does not hold, if one doesn't. Takes time in proportion to the table.
 pub(crate) fn check(engine: &Engine, rules: &Rules, now: Instant) -> Result<(), String> {
     counters_balance(engine)?;
-    servers_are_accounted_for(engine, rules)?;
+    servers_are_accounted_for(engine)?;
     pools_are_accounted_for(engine, rules)?;
-    clients_keep_servers_of_their_service(engine, rules, now)?;
+    clients_keep_servers_of_their_service(engine, now)?;
     for connection in engine.table().iter() {
         let found = keys_are_its_own(engine, connection)
-            .and_then(|()| server_is_its_services(connection, rules))
+            .and_then(|()| server_is_its_services(engine, connection))
             .and_then(|()| translations_are_inverses(connection));
         found.map_err(|error| format!("{error}: {:?}", connection.key(Inbound)))?;
     }
@@ -33,18 +37,22 @@ where
 
 fn counters_balance(engine: &Engine) -> Result<(), String> {
     let table = engine.table();
-    let EngineCounters { opened, expired, replaced, evicted, .. } = *engine.counters();
+    let EngineCounters { opened, expired, replaced, evicted, drained, .. } = *engine.counters();
     equal("records", &table.len(), &table.iter().count())?;
-    let not_ended = opened - expired - replaced - evicted;
+    let not_ended = opened - expired - replaced - evicted - drained;
     equal("opened and not ended", &not_ended, &(table.len() as u64))?;
-    let by_service: u64 = engine.service_counters().iter().map(|service| service.connections).sum();
+    // What removed servers were given is forgotten with them.
+    let by_service: u64 = engine.service_counters().map(|service| service.connections).sum();
     let by_server: u64 = engine.server_counters().map(|server| server.connections).sum();
-    equal("connections by service and by server", &by_service, &by_server)
+    match by_server <= by_service {
+        true => Ok(()),
+        false => equal("connections by server and by service", &by_server, &by_service),
+    }
 }
 
 /// Active and inactive connections are those in the table, and the thresholds follow.
-fn servers_are_accounted_for(engine: &Engine, rules: &Rules) -> Result<(), String> {
-    let mut in_table = vec![(0, 0); engine.rules().servers().len()];
+fn servers_are_accounted_for(engine: &Engine) -> Result<(), String> {
+    let mut in_table = vec![(0, 0); engine.server_counters().len()];
     for connection in engine.table().iter() {
         if let ConnectionKind::Service(_, ServerId(server)) = connection.kind() {
             let (active, inactive) = &mut in_table[server as usize];
@@ -56,15 +64,16 @@ fn servers_are_accounted_for(engine: &Engine, rules: &Rules) -> Result<(), Strin
         engine.server_counters().map(|server| (server.active, server.inactive)).collect();
     equal("active and inactive", &counted, &in_table)?;
 
-    let configured =
-        rules.services.iter().flat_map(|service| service.servers.iter().chain(&service.fallback));
-    for (server, real) in engine.rules().servers().iter().zip(configured) {
-        let limit = match real.upper_threshold {
-            0 => u32::MAX,
-            limit => limit,
-        };
-        if server.connections() >= limit && !server.overloaded {
-            return Err(format!("{} is not overloaded", server.endpoint));
+    for (_, options, servers) in engine.rules().services() {
+        let configured = options.servers.iter().chain(&options.fallback);
+        for (server, real) in servers.iter().zip(configured) {
+            let limit = match real.upper_threshold {
+                0 => u32::MAX,
+                limit => limit,
+            };
+            if server.connections() >= limit && !server.is_overloaded() {
+                return Err(format!("{} is not overloaded", server.endpoint()));
+            }
         }
     }
     Ok(())
@@ -72,62 +81,36 @@ fn servers_are_accounted_for(engine: &Engine, rules: &Rules) -> Result<(), Strin
 
 /// Endpoints in use are those of the connections in the table.
 fn pools_are_accounted_for(engine: &Engine, rules: &Rules) -> Result<(), String> {
-    let mut snat = vec![0; rules.snat.len()];
-    let (mut local, mut hairpin) = (0, 0);
+    let mut in_table: BTreeMap<Ipv4Addr, u64> = BTreeMap::new();
     for connection in engine.table().iter() {
-        let seen_as = *connection.key(Outbound).dst().ip();
-        let host = *connection.key(Inbound).src().ip();
-        match connection.kind() {
-            ConnectionKind::Snat => {
-                let rule = rules.snat.iter().position(|rule| rule.from.contains(&host));
-                let rule = rule.ok_or("no rule covers an outbound connection")?;
-                snat[rule] += 1;
-                if !rules.snat[rule].to.contains(&seen_as) {
-                    return Err(format!("{seen_as} is not the rule's"));
-                }
-            }
-            ConnectionKind::Service(ServiceId(service), _) if connection.is_full_nat() => {
-                let (sources, count) = match rules.services[service as usize].mode {
-                    ForwardingMode::FullNat => (&rules.local_addresses[..], &mut local),
-                    ForwardingMode::Nat => (rules.hairpin.as_slice(), &mut hairpin),
-                };
-                *count += 1;
-                if !sources.iter().any(|source| source.address == seen_as) {
-                    return Err(format!("{seen_as} is not the pool's"));
-                }
-            }
-            ConnectionKind::Service(..) | ConnectionKind::Passthrough => {}
+        let has_source = connection.kind() == ConnectionKind::Snat || connection.is_full_nat();
+        if has_source {
+            *in_table.entry(*connection.key(Outbound).dst().ip()).or_default() += 1;
         }
     }
+    let in_use = |addresses: BTreeSet<Ipv4Addr>| -> u64 {
+        addresses.iter().filter_map(|address| in_table.get(address)).sum()
+    };
+    let of = |local: &[LocalAddress]| in_use(local.iter().map(|local| local.address).collect());
+    let snat = rules.snat.iter().map(|rule| in_use(rule.to.iter().copied().collect())).collect();
+    let counted = engine.rules().snat_usage().map(|usage| usage.in_use).collect::<Vec<_>>();
+    equal("SNAT endpoints", &counted, &snat)?;
+    let (local, hairpin) = (engine.rules().local_usage(), engine.rules().hairpin_usage());
+    equal("local endpoints", &local.in_use, &of(&rules.local_addresses))?;
+    equal("hairpin endpoints", &hairpin.in_use, &of(rules.hairpin.as_slice()))
+}
+
+/// The services that have a server: one, or none if nobody has its number.
+fn service_of(engine: &Engine, server: ServerId) -> Option<ServiceId> {
     let rules = engine.rules();
-    let in_use: Vec<_> = rules.snat_usage().map(|usage| usage.in_use).collect();
-    equal("SNAT endpoints", &in_use, &snat)?;
-    equal("local endpoints", &rules.local_usage().in_use, &local)?;
-    equal("hairpin endpoints", &rules.hairpin_usage().in_use, &hairpin)
+    let listed = rules.services().flat_map(|(id, _, servers)| servers.iter().map(move |s| (id, s)));
+    let mut all = listed.chain(rules.retired_servers());
+    all.find(|(_, known)| known.id() == server).map(|(service, _)| service)
 }
 
-/// The places of each service's servers, the fallback not counted.
-fn servers_of(rules: &Rules) -> Vec<Range<u32>> {
-    let mut next = 0;
-    rules
-        .services
-        .iter()
-        .map(|service| {
-            let servers = next..next + service.servers.len() as u32;
-            next = servers.end + u32::from(service.fallback.is_some());
-            servers
-        })
-        .collect()
-}
-
-fn clients_keep_servers_of_their_service(
-    engine: &Engine,
-    rules: &Rules,
-    now: Instant,
-) -> Result<(), String> {
-    let servers = servers_of(rules);
-    for (ServiceId(service), client, ServerId(server)) in engine.rules().kept_servers(now) {
-        if !servers[service as usize].contains(&server) {
+fn clients_keep_servers_of_their_service(engine: &Engine, now: Instant) -> Result<(), String> {
+    for (service, client, server) in engine.rules().kept_servers(now) {
+        if service_of(engine, server) != Some(service) {
             return Err(format!("{client} keeps a server of another service"));
         }
     }
@@ -149,14 +132,9 @@ fn keys_are_its_own(engine: &Engine, connection: &Connection) -> Result<(), Stri
     Ok(())
 }
 
-fn server_is_its_services(connection: &Connection, rules: &Rules) -> Result<(), String> {
-    let ConnectionKind::Service(ServiceId(service), ServerId(server)) = connection.kind() else {
-        return Ok(());
-    };
-    let its = servers_of(rules)[service as usize].clone();
-    let has_fallback = rules.services[service as usize].fallback.is_some();
-    let is_its = its.contains(&server) || (has_fallback && server == its.end);
-    if is_its { Ok(()) } else { Err(format!("server {server} is not one of {its:?}")) }
+fn server_is_its_services(engine: &Engine, connection: &Connection) -> Result<(), String> {
+    let ConnectionKind::Service(service, server) = connection.kind() else { return Ok(()) };
+    equal("service of the server", &service_of(engine, server), &Some(service))
 }
 
 /// What comes in, is answered, and has its answer go out, is the answer that its sender expects; the

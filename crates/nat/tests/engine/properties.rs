@@ -50,6 +50,7 @@ pub(crate) fn director() -> Director {
             snat: vec![SnatRule { to, ..snat(80..=82) }],
             local_addresses: vec![local(INSIDE_ADDRESS, 60_000..=60_002)],
             hairpin: Some(local(INSIDE_ADDRESS, 60_002..=60_003)),
+            ..Rules::default()
         },
     )
 }

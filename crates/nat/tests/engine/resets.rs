@@ -6,7 +6,7 @@ use std::time::Duration;
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use shunt_nat::{
     ConnectionState::{Close, Established, SynRecv, SynSent},
-    DropReason, EngineConfig, ForwardingMode, OnUnknown, Reply, Rules, VirtualService,
+    DropReason, ForwardingMode, OnUnknown, OtherConnections, Reply, Rules, VirtualService,
 };
 
 use crate::harness::*;
@@ -270,9 +270,9 @@ fn nobody_is_told_of_other_ends() {
 
 #[test]
 fn nobody_is_told_unless_the_service_says_so() {
-    let config = EngineConfig { reset_on_expiry: true, ..Director::config(64) };
-    let rules = Rules { services: vec![rr(VIP, &[RS1])], ..Rules::default() };
-    let mut director = Director::with_config(&config, &rules);
+    let other = OtherConnections { reset_on_expiry: true, ..OtherConnections::default() };
+    let rules = Rules { services: vec![rr(VIP, &[RS1])], other, ..Rules::default() };
+    let mut director = Director::with_rules(&rules);
     establish(&mut director, 9000, 5000);
     director.wait(EXPIRED);
     assert_eq!((director.counters().expired, sent_by(&mut director)), (1, vec![]));
@@ -280,15 +280,15 @@ fn nobody_is_told_unless_the_service_says_so() {
 
 #[test]
 fn connections_of_no_service_follow_the_director() {
-    let rules = Rules {
+    let mut rules = Rules {
         services: vec![announced(rr(VIP, &[RS1]))],
         snat: vec![snat(1024..=65_535)],
         ..Rules::default()
     };
     let behind = "192.168.1.100:50000";
     for is_wanted in [false, true] {
-        let config = EngineConfig { reset_on_expiry: is_wanted, ..Director::config(64) };
-        let mut director = Director::with_config(&config, &rules);
+        rules.other.reset_on_expiry = is_wanted;
+        let mut director = Director::with_rules(&rules);
         director.inside(tcp(HOST, REMOTE).syn()).leaves_as(tcp(behind, REMOTE).syn());
         let answer = |src, dst| tcp(src, dst).syn().ack(30);
         director.outside(answer(REMOTE, behind)).leaves_as(answer(REMOTE, HOST));
@@ -311,7 +311,7 @@ fn connections_of_no_service_follow_the_director() {
 fn strays_may_be_dropped_in_silence() {
     let other = "192.168.1.100:8080";
     let silent = VirtualService { on_unknown: OnUnknown::Drop, ..rr(VIP, &[RS1]) };
-    let rules = Rules {
+    let mut rules = Rules {
         services: vec![silent, rr(other, &[RS1])],
         snat: vec![snat(1024..=65_535)],
         ..Rules::default()
@@ -324,8 +324,8 @@ fn strays_may_be_dropped_in_silence() {
     director.outside(tcp(CLIENT, other).ack(1)).is_answered_by(Reply::Reset);
     director.inside(tcp(HOST, REMOTE).ack(1)).is_answered_by(Reply::Reset);
 
-    let config = EngineConfig { on_unknown: OnUnknown::Drop, ..Director::config(64) };
-    let mut director = Director::with_config(&config, &rules);
+    rules.other.on_unknown = OnUnknown::Drop;
+    let mut director = Director::with_rules(&rules);
     director.inside(tcp(HOST, REMOTE).ack(1)).is_dropped_for(reason);
     director.outside(tcp(CLIENT, other).ack(1)).is_answered_by(Reply::Reset);
 }

@@ -290,9 +290,12 @@ fn scarcity_is_told_before_exhaustion() {
 }
 
 #[test]
-fn each_rule_counts_its_own() {
-    let one = SnatRule { from: "192.168.2.50/32".parse().unwrap(), ..snat(1024..=2047) };
-    let mut director = Director::new(&[], &[one, snat(4096..=8191)]);
+fn each_rule_counts_the_connections_on_its_addresses() {
+    let from = |network: &str| network.parse().unwrap();
+    let to = vec!["192.168.1.101".parse().unwrap()];
+    let elsewhere = SnatRule { from: from("192.168.2.50/32"), to, ..snat(1024..=2047) };
+    let shared = SnatRule { from: from("192.168.2.60/32"), ..snat(1024..=1024) };
+    let mut director = Director::new(&[], &[elsewhere, shared, snat(4096..=8191)]);
     let _ = director.inside(udp(HOST, REMOTE)).translated();
     for port in 1..=2 {
         let _ = director.inside(udp(&format!("192.168.2.51:{port}"), REMOTE)).translated();
@@ -303,5 +306,5 @@ fn each_rule_counts_its_own() {
         .snat_usage()
         .map(|usage| (usage.endpoints, usage.in_use))
         .collect();
-    assert_eq!(usage, [(1024, 1), (4096, 2)]);
+    assert_eq!(usage, [(1024, 1), (1, 2), (4096, 2)]);
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use shunt_nat::{
     ConnectionState::{Udp, UdpOneWay},
-    EngineConfig, EngineCounters, Rules, Timeouts, VirtualService,
+    EngineCounters, OtherConnections, Rules, Timeouts, VirtualService,
 };
 
 use crate::harness::*;
@@ -96,14 +96,14 @@ fn each_service_has_its_own() {
 
 #[test]
 fn the_directors_own_are_for_connections_of_no_service() {
-    let config = EngineConfig { timeouts: hasty(), ..Director::config(64) };
     let rules = Rules {
+        other: OtherConnections { timeouts: hasty(), ..OtherConnections::default() },
         services: vec![rr(VIP, &[RS1])],
         snat: vec![snat(1024..=65_535)],
         ..Rules::default()
     };
     let after = |first: fn(&mut Director)| {
-        let mut director = Director::with_config(&config, &rules);
+        let mut director = Director::with_rules(&rules);
         first(&mut director);
         director.remaining()
     };

@@ -36,6 +36,14 @@ impl Clients {
         alive.map(|((service, client), kept)| (*service, *client, kept.server))
     }
 
+    pub(crate) fn forget_service(&mut self, service: usize) {
+        self.0.retain(|(known, _), _| *known != service);
+    }
+
+    pub(crate) fn forget_server(&mut self, server: usize) {
+        self.0.retain(|_, kept| kept.server != server);
+    }
+
     pub(crate) fn server(
         &self,
         service: usize,

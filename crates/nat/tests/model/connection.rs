@@ -1,3 +1,5 @@
+use std::net::Ipv4Addr;
+
 use shunt_nat::{
     ConnectionState::{self, SynRecv, SynSent},
     Direction,
@@ -18,11 +20,13 @@ pub(crate) const RESET_WINDOW: u32 = 1 << 20;
 pub(crate) struct Connection {
     pub(crate) flows: [Flow; 2],
     pub(crate) owner: Owner,
-    /// Where its source endpoint is from, if that is translated.
-    pub(crate) pool: Option<PoolName>,
+    /// Whether its source endpoint is one of the director's.
+    pub(crate) is_hidden: bool,
     pub(crate) state: ConnectionState,
     /// When the last packet came, in milliseconds.
     pub(crate) last_seen: u64,
+    /// How long it may be silent: what the rules said of its state when it came there.
+    pub(crate) timeout: u64,
     /// By direction, the sequence number that the receiver expects next, if it ever said.
     pub(crate) expected: [Option<u32>; 2],
 }
@@ -30,7 +34,7 @@ pub(crate) struct Connection {
 /// What a connection was opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
-    /// Places of the service and, among all servers of all services, of the server.
+    /// Numbers of the service and the server.
     Service(usize, usize),
     Snat,
     Passthrough,
@@ -52,6 +56,16 @@ impl Connection {
     /// What packets of this direction leave as.
     pub(crate) fn leaves_as(&self, direction: Direction) -> Flow {
         self.flow(direction.opposite()).reverse()
+    }
+
+    /// When it has been silent for as long as it may be.
+    pub(crate) fn deadline(&self) -> u64 {
+        self.last_seen + self.timeout
+    }
+
+    /// The director's address as which its opener is seen.
+    pub(crate) fn source(&self) -> Option<Ipv4Addr> {
+        self.is_hidden.then(|| *self.flow(Direction::Outbound).dst.ip())
     }
 
     pub(crate) fn server(&self) -> Option<usize> {

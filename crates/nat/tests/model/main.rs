@@ -1,7 +1,7 @@
 //! The engine against a model: the simplest NAT that can be, which is also the shortest description
 //! of what the engine does.
 //!
-//! Random steps (packets, damaged packets, fragments, ICMP errors, time, changed weights) are done
+//! Random steps (packets, damaged packets, fragments, ICMP errors, time, changes of the rules) are done
 //! to both. After each, [`run`] compares the verdict, every byte of the packet that left, all
 //! counters, and all that can be seen of every connection; and recomputes the checksums of what
 //! left.
@@ -31,6 +31,7 @@
 //! What fails is shrunk, printed, and its seed kept in `proptest-regressions.txt` beside this file,
 //! from where it is tried first ever after.
 
+mod changes;
 mod clients;
 mod connection;
 mod flow;

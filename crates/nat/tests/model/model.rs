@@ -1,14 +1,15 @@
 //! The whole NAT, as simply as can be: vectors, searched from one end to the other.
 
+mod change;
 mod known;
 mod unknown;
 
-use std::rc::Rc;
+use std::{net::Ipv4Addr, rc::Rc};
 
 use shunt_nat::{
     ConnectionState,
     Direction::{self, Inbound},
-    EngineCounters, ServiceCounters, Side, Timeouts, VirtualService,
+    EngineCounters, Persistence, PoolUsage, Rules, ServiceCounters, Side, SnatRule, VirtualService,
 };
 
 use crate::{
@@ -21,53 +22,66 @@ use crate::{
     pool::Pool,
     servers::{Scheduler, Server},
     setup::Setup,
+    state::is_over,
     wire::Ip,
     witness::Witness,
 };
 
 #[derive(Clone)]
 pub(crate) struct Model {
-    setup: Rc<Setup>,
+    capacity: usize,
+    rules: Rc<Rules>,
     pub(crate) connections: Vec<Connection>,
-    /// All servers of all services in their order, a service's fallback behind its others.
-    pub(crate) servers: Vec<Server>,
-    schedulers: Vec<Scheduler>,
+    /// By number, like the servers: those of the rules, and those that were removed and had
+    /// connections when the rules changed last.
+    pub(crate) services: Vec<Option<Service>>,
+    pub(crate) servers: Vec<Option<Server>>,
+    /// The services of the rules in their order.
+    order: Vec<usize>,
     pub(crate) clients: Clients,
     pub(crate) fragments: Fragments,
     snat: Vec<Pool>,
+    /// Rules that were removed, and whose addresses were in use when the rules changed last.
+    former_snat: Vec<SnatRule>,
     local: Pool,
     hairpin: Pool,
     pub(crate) counters: EngineCounters,
-    pub(crate) services: Vec<ServiceCounters>,
+}
+
+#[derive(Clone)]
+pub(crate) struct Service {
+    /// Of a removed service, the last ones.
+    options: Rc<VirtualService>,
+    is_removed: bool,
+    /// Its servers: first those that are scheduled, then the fallback.
+    listed: Vec<usize>,
+    scheduled: usize,
+    removed_servers: Vec<usize>,
+    /// Virtual addresses that it had before.
+    former_addresses: Vec<Ipv4Addr>,
+    scheduler: Scheduler,
+    pub(crate) counters: ServiceCounters,
 }
 
 impl Model {
-    pub(crate) fn new(setup: Rc<Setup>) -> Model {
-        let rules = &setup.rules;
-        let servers = |service: &VirtualService| {
-            service.servers.iter().chain(&service.fallback).map(|real| Server::new(*real)).collect()
-        };
-        let scheduler = |service: &VirtualService| {
-            let falls_back = service.scheduler_flags.fallback;
-            Scheduler::new(service.scheduler, falls_back, service.servers.len())
-        };
-        Model {
+    pub(crate) fn new(setup: &Setup) -> Model {
+        let mut model = Model {
+            capacity: setup.capacity as usize,
+            rules: Rc::default(),
             connections: Vec::new(),
-            servers: rules.services.iter().flat_map::<Vec<_>, _>(servers).collect(),
-            schedulers: rules.services.iter().map(scheduler).collect(),
+            services: Vec::new(),
+            servers: Vec::new(),
+            order: Vec::new(),
             clients: Clients::default(),
             fragments: Fragments::default(),
-            snat: rules
-                .snat
-                .iter()
-                .map(|rule| Pool::new(rule.to.iter().map(|to| (*to, rule.ports.clone())).collect()))
-                .collect(),
-            local: Pool::of(&rules.local_addresses),
-            hairpin: Pool::of(rules.hairpin.as_slice()),
+            snat: Vec::new(),
+            former_snat: Vec::new(),
+            local: Pool::of(&[]),
+            hairpin: Pool::of(&[]),
             counters: EngineCounters::default(),
-            services: vec![ServiceCounters::default(); rules.services.len()],
-            setup,
-        }
+        };
+        model.change(0, &setup.rules);
+        model
     }
 
     /// What becomes of a packet that arrives.
@@ -85,40 +99,74 @@ impl Model {
         }
     }
 
-    /// Ends connections that were silent for as long as they may be. When it comes to each is up to
-    /// the engine, and in which order, but it looks at no more than `budget`. Returns the resets that
-    /// go out.
+    /// Ends connections that were silent for as long as they may be, or whose server was drained for
+    /// as long as they may outlive that. When it comes to each is up to the engine, and in which
+    /// order, but it looks at no more than `budget`. Returns the resets that go out.
     pub(crate) fn expire(&mut self, now: u64, budget: usize, witness: Witness<'_>) -> Vec<Vec<u8>> {
         self.fragments.forget_old(now);
-        let is_ended =
-            |connection: &&Connection| self.deadline(connection) <= now && !witness.has(connection);
+        let is_due = |c: &Connection| c.deadline() <= now || self.is_drained(now, c);
+        let is_ended = |connection: &&Connection| is_due(connection) && !witness.has(connection);
         let mut ended: Vec<_> =
             self.connections.iter().filter(is_ended).take(budget).cloned().collect();
         ended.sort_by_key(|connection| !self.goes_first(now, connection, witness));
+        let mut resets = Vec::new();
         for connection in &ended {
-            self.counters.expired += 1;
+            let is_told = if self.is_drained(now, connection) {
+                self.counters.drained += 1;
+                !is_over(connection.state)
+            } else {
+                self.counters.expired += 1;
+                self.resets_on_expiry(connection.owner)
+                    && connection.state == ConnectionState::Established
+            };
+            if is_told {
+                resets.extend(self::resets(connection));
+            }
             self.remove(now, connection);
         }
-        ended.iter().flat_map(|connection| self.resets(connection)).collect()
+        resets
     }
 
     /// Of several connections of one client that end at once, one that binds the client to its server
     /// may do so only before one that does not has released it.
     fn goes_first(&self, now: u64, connection: &Connection, witness: Witness<'_>) -> bool {
         let Owner::Service(service, _) = connection.owner else { return true };
-        let Some(persistence) = self.setup.rules.services[service].persistence else { return true };
+        let Some(persistence) = self.persistence(service) else { return true };
         let client = masked(persistence, *connection.flow(Inbound).src.ip());
         binds(connection) == witness.keeps(now, service, client)
     }
 
-    pub(crate) fn set_weight(&mut self, server: usize, weight: u16) {
-        self.servers[server].weight = weight;
+    /// Whether a connection has outlived the draining of its server for as long as it may.
+    pub(crate) fn is_drained(&self, now: u64, connection: &Connection) -> bool {
+        let Owner::Service(service, server) = connection.owner else { return false };
+        let timeout = self.options(service).drain_timeout;
+        let since = self.server(server).drained_since;
+        since.zip(timeout).is_some_and(|(since, timeout)| since + timeout.as_millis() as u64 <= now)
     }
 
-    /// When a connection has been silent for as long as it may be.
-    pub(crate) fn deadline(&self, connection: &Connection) -> u64 {
-        let timeout = self.timeouts(connection.owner).of(connection.state);
-        connection.last_seen + timeout.as_millis() as u64
+    pub(crate) fn service(&self, number: usize) -> &Service {
+        self.services[number].as_ref().expect("a service")
+    }
+
+    fn service_mut(&mut self, number: usize) -> &mut Service {
+        self.services[number].as_mut().expect("a service")
+    }
+
+    pub(crate) fn server(&self, number: usize) -> &Server {
+        self.servers[number].as_ref().expect("a server")
+    }
+
+    fn server_mut(&mut self, number: usize) -> &mut Server {
+        self.servers[number].as_mut().expect("a server")
+    }
+
+    fn options(&self, service: usize) -> &VirtualService {
+        &self.service(service).options
+    }
+
+    /// Clients of a service that was removed keep nothing.
+    fn persistence(&self, service: usize) -> Option<Persistence> {
+        self.options(service).persistence.filter(|_| !self.service(service).is_removed)
     }
 
     /// The connection that a packet belongs to: its place, and the packet's direction.
@@ -150,40 +198,46 @@ impl Model {
         snat.chain([PoolName::Local, PoolName::Hairpin])
     }
 
-    fn timeouts(&self, owner: Owner) -> &Timeouts {
-        match owner {
-            Owner::Service(service, _) => &self.setup.rules.services[service].timeouts,
-            Owner::Snat | Owner::Passthrough => &self.setup.timeouts,
+    /// What can be seen of a pool. It counts all connections on its addresses.
+    pub(crate) fn usage(&self, name: PoolName) -> PoolUsage {
+        let pool = self.pool(name);
+        PoolUsage {
+            endpoints: pool.endpoints().count() as u64,
+            in_use: pool.addresses().into_iter().map(|address| self.in_use(address)).sum(),
+            scarce: pool.scarce,
+            exhausted: pool.exhausted,
         }
+    }
+
+    fn in_use(&self, address: Ipv4Addr) -> u64 {
+        self.connections.iter().filter(|c| c.source() == Some(address)).count() as u64
+    }
+
+    fn timeout(&self, owner: Owner, state: ConnectionState) -> u64 {
+        let timeouts = match owner {
+            Owner::Service(service, _) => &self.options(service).timeouts,
+            Owner::Snat | Owner::Passthrough => &self.rules.other.timeouts,
+        };
+        timeouts.of(state).as_millis() as u64
     }
 
     pub(crate) fn mss_limit(&self, owner: Owner) -> Option<u16> {
         match owner {
-            Owner::Service(service, _) => self.setup.rules.services[service].mss_limit,
+            Owner::Service(service, _) => self.options(service).mss_limit,
             Owner::Snat | Owner::Passthrough => None,
         }
     }
 
-    /// Both ends are told, each in the name of the other, provided that its sequence numbers are
-    /// known.
-    fn resets(&self, connection: &Connection) -> Vec<Vec<u8>> {
-        let is_wanted = match connection.owner {
-            Owner::Service(service, _) => self.setup.rules.services[service].reset_on_expiry,
-            Owner::Snat | Owner::Passthrough => self.setup.reset_on_expiry,
-        };
-        if !is_wanted || connection.state != ConnectionState::Established {
-            return Vec::new();
+    fn resets_on_expiry(&self, owner: Owner) -> bool {
+        match owner {
+            Owner::Service(service, _) => self.options(service).reset_on_expiry,
+            Owner::Snat | Owner::Passthrough => self.rules.other.reset_on_expiry,
         }
-        let reset = |direction: Direction| {
-            let sequence = connection.expected[direction as usize]?;
-            Some(packet::reset(connection.leaves_as(direction), sequence))
-        };
-        [Inbound, Direction::Outbound].into_iter().filter_map(reset).collect()
     }
 
     fn count(&mut self, owner: Owner, direction: Direction, packet: Ip<'_>) {
         let Owner::Service(service, _) = owner else { return };
-        let counters = &mut self.services[service];
+        let counters = &mut self.service_mut(service).counters;
         let (packets, bytes) = match direction {
             Inbound => (&mut counters.in_packets, &mut counters.in_bytes),
             Direction::Outbound => (&mut counters.out_packets, &mut counters.out_bytes),
@@ -197,12 +251,8 @@ impl Model {
         let (at, _) = self.find(&connection.flows[0]).expect("a connection to remove");
         self.connections.remove(at);
         self.recount();
-        if let Some(pool) = connection.pool {
-            self.pool_mut(pool).usage.in_use -= 1;
-        }
-        let setup = Rc::clone(&self.setup);
         if let Owner::Service(service, server) = connection.owner
-            && let Some(persistence) = setup.rules.services[service].persistence
+            && let Some(persistence) = self.persistence(service)
         {
             let counts = binds(connection);
             let client = *connection.flow(Inbound).src.ip();
@@ -213,11 +263,20 @@ impl Model {
     /// Counts every server's connections anew.
     fn recount(&mut self) {
         for (place, server) in self.servers.iter_mut().enumerate() {
+            let Some(server) = server else { continue };
             let its = || self.connections.iter().filter(|c| c.server() == Some(place));
             let active = its().filter(|c| c.state == ConnectionState::Established).count();
             server.set_connections(active as u32, (its().count() - active) as u32);
         }
     }
+}
+
+/// Both ends are told, each in the name of the other, provided that its sequence numbers are known.
+fn resets(connection: &Connection) -> impl Iterator<Item = Vec<u8>> {
+    [Inbound, Direction::Outbound].into_iter().filter_map(|direction| {
+        let sequence = connection.expected[direction as usize]?;
+        Some(packet::reset(connection.leaves_as(direction), sequence))
+    })
 }
 
 /// Whether a connection that ends binds its client to its server for some time: it was more than an

@@ -1,12 +1,12 @@
 //! Source endpoints for translated connections.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, SocketAddrV4},
     ops::RangeInclusive,
 };
 
-use shunt_nat::{LocalAddress, PoolUsage};
+use shunt_nat::{LocalAddress, SnatRule};
 
 /// A search that passed over fewer taken ports must not be called long.
 const LONG_SEARCH: usize = 8;
@@ -18,18 +18,33 @@ pub(crate) struct Pool {
     /// By host, the addresses one of which is the host's own, as far as can be seen: a host keeps to
     /// one address while that has free ports (RFC 4787, REQ-2).
     homes: BTreeMap<Ipv4Addr, Vec<Ipv4Addr>>,
-    pub(crate) usage: PoolUsage,
+    /// Connections for which it may be called a long search, and those that got nothing.
+    pub(crate) scarce: u64,
+    pub(crate) exhausted: u64,
 }
 
 impl Pool {
     pub(crate) fn new(addresses: Vec<(Ipv4Addr, RangeInclusive<u16>)>) -> Pool {
-        let endpoints = addresses.iter().map(|(_, ports)| ports.len() as u64).sum();
-        let usage = PoolUsage { endpoints, ..PoolUsage::default() };
-        Pool { addresses, homes: BTreeMap::new(), usage }
+        Pool { addresses, homes: BTreeMap::new(), scarce: 0, exhausted: 0 }
+    }
+
+    pub(crate) fn of_rule(rule: &SnatRule) -> Pool {
+        Pool::new(rule.to.iter().map(|to| (*to, rule.ports.clone())).collect())
     }
 
     pub(crate) fn of(local: &[LocalAddress]) -> Pool {
         Pool::new(local.iter().map(|local| (local.address, local.ports.clone())).collect())
+    }
+
+    /// The pool that takes the place of another one.
+    pub(crate) fn after(self, before: Pool) -> Pool {
+        let homes = if self.addresses == before.addresses { before.homes } else { self.homes };
+        Pool { homes, addresses: self.addresses, ..before }
+    }
+
+    /// Each one once.
+    pub(crate) fn addresses(&self) -> BTreeSet<Ipv4Addr> {
+        self.addresses.iter().map(|(address, _)| *address).collect()
     }
 
     pub(crate) fn endpoints(&self) -> impl Iterator<Item = SocketAddrV4> {
@@ -54,10 +69,9 @@ impl Pool {
         };
         let acceptable: Vec<_> = free.iter().copied().filter(is_acceptable).collect();
         let Some(first) = acceptable.first() else {
-            self.usage.exhausted += 1;
+            self.exhausted += 1;
             return None;
         };
-        self.usage.in_use += 1;
         match witnessed.filter(|witnessed| acceptable.contains(witnessed)) {
             Some(witnessed) => {
                 let homes = self.possible_homes(host, *witnessed.ip(), free).collect();
@@ -84,6 +98,6 @@ impl Pool {
 
     /// Whether the engine may say that it had to search for long.
     pub(crate) fn is_scarce(&self, free: usize) -> bool {
-        self.usage.endpoints as usize - free >= LONG_SEARCH
+        self.endpoints().count() - free >= LONG_SEARCH
     }
 }

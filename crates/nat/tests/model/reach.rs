@@ -1,22 +1,17 @@
 //! That the random steps come everywhere: a comparison of nothing with nothing proves nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::{
     strategy::{Strategy, ValueTree},
     test_runner::TestRunner,
 };
-use shunt_nat::{ConnectionKind, ServerId, ServiceId};
+use shunt_nat::{ConnectionKind, Direction, Instant, ServerId, ServiceId};
 
-use crate::{
-    outcome::Outcome,
-    run::Run,
-    setup::{Setup, setup},
-    steps::steps,
-};
+use crate::{outcome::Outcome, run::Run, setup::setup, steps::steps};
 
 /// Outcomes, states, kinds, and events that counters tell of.
-const EVERYTHING: [&str; 55] = [
+const EVERYTHING: [&str; 61] = [
     "Sent",
     "Sent with followers",
     "Forwarded",
@@ -72,6 +67,12 @@ const EVERYTHING: [&str; 55] = [
     "resets on expiry",
     "scarce",
     "exhausted",
+    "drained",
+    "connection to a removed server",
+    "connection to a removed service",
+    "client of a removed server",
+    "connection that no SNAT rule covers",
+    "number of another service",
 ];
 
 #[test]
@@ -82,10 +83,19 @@ fn the_steps_come_everywhere() {
     for _ in 0..ENOUGH {
         let case = (setup(), steps()).new_tree(&mut runner).expect("a case");
         let (setup, steps) = case.current();
-        let mut run = Run::new(setup.clone());
+        let mut run = Run::new(setup);
+        let mut numbers = BTreeMap::new();
         for step in &steps {
             run.act(step).unwrap_or_else(|error| panic!("{error}"));
-            seen(&run, &setup, |what| {
+            for (number, options, _) in run.engine.rules().services() {
+                let identity =
+                    (options.protocols.first().copied(), options.endpoints.first().cloned());
+                let before = numbers.insert(number.0, identity.clone());
+                if before.is_some_and(|before| before != identity) {
+                    missing.remove("number of another service");
+                }
+            }
+            seen(&run, |what| {
                 missing.remove(what);
             });
         }
@@ -97,7 +107,7 @@ fn the_steps_come_everywhere() {
 }
 
 /// Says what is to be seen after a step.
-fn seen(run: &Run, setup: &Setup, mut see: impl FnMut(&str)) {
+fn seen(run: &Run, mut see: impl FnMut(&str)) {
     match &run.outcome {
         Some(Outcome::Sent(_, followers)) => {
             see(if followers.is_empty() { "Sent" } else { "Sent with followers" });
@@ -112,8 +122,13 @@ fn seen(run: &Run, setup: &Setup, mut see: impl FnMut(&str)) {
         match connection.kind() {
             ConnectionKind::Service(service, server) => {
                 see("Service");
-                if is_fallback(setup, service, server) {
-                    see("fallback");
+                see(standing(run, service, server));
+            }
+            ConnectionKind::Snat => {
+                see("Snat");
+                let host = *connection.key(Direction::Inbound).src().ip();
+                if run.rules.snat.iter().all(|rule| !rule.from.contains(&host)) {
+                    see("connection that no SNAT rule covers");
                 }
             }
             other => see(&format!("{other:?}")),
@@ -123,7 +138,14 @@ fn seen(run: &Run, setup: &Setup, mut see: impl FnMut(&str)) {
     let given: u64 = engine.server_counters().map(|server| server.connections).sum();
     let (local, hairpin) = (rules.local_usage(), rules.hairpin_usage());
     let pools = || rules.snat_usage().chain([local, hairpin]);
+    let servers = || rules.services().flat_map(|(_, _, servers)| servers);
+    let mut kept = rules.kept_servers(Instant::from_millis(run.now));
     let facts = [
+        ("drained", counters.drained > 0),
+        (
+            "client of a removed server",
+            kept.any(|(_, _, server)| servers().all(|known| known.id() != server)),
+        ),
         ("full NAT", local.in_use > 0),
         ("hairpin", hairpin.in_use > 0),
         ("one packet", given > counters.opened),
@@ -133,8 +155,8 @@ fn seen(run: &Run, setup: &Setup, mut see: impl FnMut(&str)) {
         ("evicted", counters.evicted > 0),
         ("ICMP errors", counters.icmp_errors > 0),
         ("disbelieved resets", counters.disbelieved_resets > 0),
-        ("refused", engine.service_counters().iter().any(|service| service.refused > 0)),
-        ("overloaded", rules.servers().iter().any(|server| server.overloaded)),
+        ("refused", engine.service_counters().any(|service| service.refused > 0)),
+        ("overloaded", servers().any(shunt_nat::Server::is_overloaded)),
         ("kept server", rules.persistent_clients() > 0),
         ("resets on expiry", run.resets > 0),
         ("scarce", pools().any(|usage| usage.scarce > 0)),
@@ -143,10 +165,15 @@ fn seen(run: &Run, setup: &Setup, mut see: impl FnMut(&str)) {
     facts.iter().filter(|(_, is_so)| *is_so).for_each(|(what, _)| see(what));
 }
 
-fn is_fallback(setup: &Setup, ServiceId(service): ServiceId, ServerId(server): ServerId) -> bool {
-    let services = &setup.rules.services[..=service as usize];
-    let count =
-        |fallbacks: usize| services.iter().map(|s| s.servers.len()).sum::<usize>() + fallbacks;
-    let fallbacks = services.iter().filter(|s| s.fallback.is_some()).count();
-    services[service as usize].fallback.is_some() && server as usize + 1 == count(fallbacks)
+/// What a connection's server is now.
+fn standing(run: &Run, service: ServiceId, server: ServerId) -> &'static str {
+    let mut services = run.engine.rules().services();
+    let Some((_, options, servers)) = services.find(|(id, ..)| *id == service) else {
+        return "connection to a removed service";
+    };
+    match servers.iter().position(|known| known.id() == server) {
+        None => "connection to a removed server",
+        Some(place) if place == options.servers.len() => "fallback",
+        Some(_) => "connection to a server",
+    }
 }

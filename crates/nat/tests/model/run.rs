@@ -1,12 +1,12 @@
 //! Runs engine and model side by side, and compares all that can be seen of them.
 
-use std::{net::SocketAddrV4, rc::Rc};
+use std::net::SocketAddrV4;
 
 use shunt_nat::{
     ConnectionKind,
     Direction::{self, Inbound, Outbound},
-    DropReason, Engine, Instant, Ruleset, ServerId, ServiceId, Side, Topology, Translation,
-    Verdict,
+    DropReason, Engine, Instant, Rules, RulesetBuilder, ServerCounters, ServerId, ServiceCounters,
+    ServiceId, Side, Topology, Translation, Verdict,
     fragments::{FragmentError, FragmentKey, HoldLimits, HoldQueue},
 };
 use shunt_packet::ipv4::Ipv4Packet;
@@ -40,7 +40,10 @@ pub(crate) fn run(setup: Setup, steps: &[Step]) -> Result<(), String> {
 pub(crate) struct Run {
     pub(crate) engine: Engine,
     model: Model,
-    now: u64,
+    builder: RulesetBuilder,
+    pub(crate) rules: Rules,
+    first_rules: Rules,
+    pub(crate) now: u64,
     /// Fragments that wait for the first one of their packet.
     held: HoldQueue<Vec<u8>>,
     /// What became of the packet of the last step, if that was one.
@@ -53,10 +56,14 @@ impl Run {
     pub(crate) fn new(setup: Setup) -> Run {
         // A clock's start means nothing; an odd one shows who thinks that it does.
         let now = 987_654_321;
-        let mut engine = Engine::new(&setup.config(), Ruleset::new(&setup.rules, setup.seed));
+        let mut builder = RulesetBuilder::new(setup.seed, 1);
+        let ruleset = builder.build(&setup.rules, |_| 0).rulesets.remove(0);
+        let mut engine = Engine::new(&setup.config(), ruleset);
         engine.expire(Instant::from_millis(now), 0, |_| {});
         let held = HoldQueue::new(HoldLimits::default(), setup.config().secret);
-        Run { engine, model: Model::new(Rc::new(setup)), now, held, outcome: None, resets: 0 }
+        let model = Model::new(&setup);
+        let (rules, first_rules) = (setup.rules.clone(), setup.rules);
+        Run { engine, model, builder, rules, first_rules, now, held, outcome: None, resets: 0 }
     }
 
     /// Does a step, and says what is different then.
@@ -97,11 +104,11 @@ impl Run {
                 Ok(())
             }
             Step::Expire { budget } => self.expire(*budget),
-            Step::SetWeight { server, weight } => {
-                if let Some(server) = server.checked_rem(self.model.servers.len()) {
-                    self.engine.set_weight(ServerId(server as u32), *weight);
-                    self.model.set_weight(server, *weight);
-                }
+            Step::Change(change) => {
+                change.apply(&mut self.rules, &self.first_rules);
+                let ruleset = self.builder.build(&self.rules, |_| 0).rulesets.remove(0);
+                self.engine.replace_rules(Instant::from_millis(self.now), ruleset);
+                self.model.change(self.now, &self.rules);
                 Ok(())
             }
         }
@@ -185,7 +192,9 @@ impl Run {
         resets.sort();
         expected.sort();
         equal("resets", resets, expected)?;
-        let late = |connection: &&Connection| self.model.deadline(connection) + SLACK <= self.now;
+        let late = |connection: &&Connection| {
+            connection.deadline() + SLACK <= self.now || self.model.is_drained(self.now, connection)
+        };
         match self.model.connections.iter().find(late) {
             Some(connection) if budget.is_none() => Err(format!("{connection:?} lives too long")),
             _ => Ok(()),
@@ -196,23 +205,42 @@ impl Run {
     fn compare(&self) -> Result<(), String> {
         let (engine, model) = (&self.engine, &self.model);
         equal("counters", *engine.counters(), model.counters)?;
-        equal("services", engine.service_counters(), &model.services[..])?;
-        for (server, expected) in engine.rules().servers().iter().zip(&model.servers) {
-            equal("weight", server.weight, expected.weight)?;
-            let counted = (server.active, server.inactive, server.overloaded);
-            let expected = (expected.active, expected.inactive, expected.overloaded);
-            equal("active, inactive, overloaded", counted, expected)?;
-        }
-        let given: Vec<_> = engine.server_counters().map(|server| server.connections).collect();
-        let expected: Vec<_> = model.servers.iter().map(|server| server.given).collect();
-        equal("connections given", given, expected)?;
+        self.compare_services()?;
         let witness = Witness { engine, outcome: &Outcome::Punted };
         for pool in model.pools() {
-            equal("source endpoints", witness.usage(pool), model.pool(pool).usage)?;
+            equal("source endpoints", witness.usage(pool), model.usage(pool))?;
         }
         equal("incomplete packets", engine.incomplete_packets(), model.fragments.len())?;
         self.compare_clients()?;
         self.compare_connections()
+    }
+
+    fn compare_services(&self) -> Result<(), String> {
+        let (engine, model) = (&self.engine, &self.model);
+        let expected = model.services.iter().map(|service| {
+            service.as_ref().map_or_else(ServiceCounters::default, |service| service.counters)
+        });
+        equal("services", engine.service_counters().collect(), expected.collect::<Vec<_>>())?;
+        for (number, expected) in (0..).map(ServerId).zip(&model.servers) {
+            let server = engine.rules().server(number);
+            let seen = server.map(|server| {
+                let counted = (server.active(), server.inactive(), server.is_overloaded());
+                (server.weight(), counted)
+            });
+            let expected = expected.as_ref().map(|server| {
+                (server.real.weight, (server.active, server.inactive, server.overloaded))
+            });
+            equal("weight, active, inactive, overloaded", seen, expected)?;
+        }
+        let counters: Vec<_> = engine.server_counters().collect();
+        let expected = model.servers.iter().map(|server| {
+            server.as_ref().map_or_else(ServerCounters::default, |server| ServerCounters {
+                connections: server.given,
+                active: server.active,
+                inactive: server.inactive,
+            })
+        });
+        equal("servers", counters, expected.collect())
     }
 
     fn compare_clients(&self) -> Result<(), String> {
@@ -263,9 +291,9 @@ impl Run {
         };
         equal("kind", record.kind(), kind)?;
         equal("state", record.state(), connection.state)?;
-        let is_hidden = connection.pool.is_some() && connection.owner != Owner::Snat;
+        let is_hidden = connection.is_hidden && connection.owner != Owner::Snat;
         equal("full NAT", record.is_full_nat(), is_hidden)?;
-        let remaining = self.model.deadline(connection).saturating_sub(self.now);
+        let remaining = connection.deadline().saturating_sub(self.now);
         let counted = record.remaining(Instant::from_millis(self.now)).as_millis() as u64;
         equal("remaining", counted, remaining)?;
         for direction in [Inbound, Outbound] {
@@ -280,7 +308,7 @@ impl Run {
     /// What a failed run's reader wants to know.
     fn dump(&self) -> String {
         let connections = self.model.connections.iter().map(|connection| {
-            let left = self.model.deadline(connection).saturating_sub(self.now);
+            let left = connection.deadline().saturating_sub(self.now);
             format!("  {connection:?}, {left} ms left\n")
         });
         format!("at {}, the model has\n{}", self.now, connections.collect::<String>())

@@ -7,7 +7,6 @@ use shunt_nat::{RealServer, scheduler::SchedulerKind};
 #[derive(Clone, Debug)]
 pub(crate) struct Server {
     pub(crate) real: RealServer,
-    pub(crate) weight: u16,
     /// Connections that it was given.
     pub(crate) given: u64,
     /// Established TCP connections.
@@ -15,16 +14,23 @@ pub(crate) struct Server {
     /// All others.
     pub(crate) inactive: u32,
     pub(crate) overloaded: bool,
+    /// Since when its weight is 0, or it was removed.
+    pub(crate) drained_since: Option<u64>,
 }
 
 impl Server {
     pub(crate) fn new(real: RealServer) -> Server {
-        let weight = real.weight;
-        Server { real, weight, given: 0, active: 0, inactive: 0, overloaded: false }
+        let (given, active, inactive) = (0, 0, 0);
+        Server { real, given, active, inactive, overloaded: false, drained_since: None }
     }
 
     pub(crate) fn is_usable(&self) -> bool {
-        self.weight > 0 && !self.overloaded
+        self.real.weight > 0 && !self.overloaded
+    }
+
+    /// It gets nothing any more.
+    pub(crate) fn remove(&mut self) {
+        self.real = RealServer { weight: 0, upper_threshold: 0, ..self.real };
     }
 
     /// Its connections changed: at the upper threshold it is overloaded, and stays so until it is
@@ -39,7 +45,7 @@ impl Server {
         };
         if upper > 0.0 && connections >= upper {
             self.overloaded = true;
-        } else if connections < lower {
+        } else if upper == 0.0 || connections < lower {
             self.overloaded = false;
         }
     }
@@ -70,8 +76,29 @@ pub(crate) struct Picks {
 }
 
 impl Scheduler {
-    pub(crate) fn new(kind: SchedulerKind, falls_back: bool, servers: usize) -> Scheduler {
-        Scheduler { kind, falls_back, turn: 0, credits: vec![0; servers], total: 0 }
+    pub(crate) fn new(kind: SchedulerKind) -> Scheduler {
+        Scheduler { kind, falls_back: false, turn: 0, credits: Vec::new(), total: 0 }
+    }
+
+    /// Its servers changed from `before` to `after`. Who stays is owed what it was owed; the turn
+    /// stays with whose turn it is or, if that one left, passes to the next that stays.
+    pub(crate) fn change(
+        &mut self,
+        kind: SchedulerKind,
+        falls_back: bool,
+        before: &[usize],
+        after: &[usize],
+    ) {
+        let before = if kind == self.kind { before } else { &[] };
+        if kind != self.kind {
+            *self = Scheduler::new(kind);
+        }
+        self.falls_back = falls_back;
+        let in_turn = before.iter().cycle().skip(self.turn).take(before.len());
+        let heir = in_turn.filter_map(|server| after.iter().position(|s| s == server)).next();
+        self.turn = heir.unwrap_or(0);
+        let owed = |server| before.iter().position(|s| s == server).map(|at| self.credits[at]);
+        self.credits = after.iter().map(|server| owed(server).unwrap_or(0)).collect();
     }
 
     /// Whom it picks. Where that is up to hashing or chance, all who can be picked.
@@ -84,7 +111,7 @@ impl Scheduler {
             WeightedRoundRobin => self.weighted_round_robin(&usable, servers),
             LeastConnection => least(&usable, |server| (servers[server].load(), 1)),
             WeightedLeastConnection => {
-                least(&usable, |server| (servers[server].load(), servers[server].weight))
+                least(&usable, |server| (servers[server].load(), servers[server].real.weight))
             }
             ShortestExpectedDelay => shortest_delay(&usable, servers),
             NeverQueue => {
@@ -94,7 +121,7 @@ impl Scheduler {
             Failover => heaviest(&usable, servers),
             Overflow => {
                 let has_room =
-                    |server: usize| servers[server].active < u32::from(servers[server].weight);
+                    |server: usize| servers[server].active < u32::from(servers[server].real.weight);
                 heaviest(&retain(&usable, has_room), servers)
             }
             LocalityLeastConnection | LocalityLeastConnectionReplicated | PowerOfTwo => {
@@ -102,7 +129,7 @@ impl Scheduler {
             }
             // A client whose server is overloaded is refused, or goes to another one.
             SourceHash | DestinationHash | Maglev => {
-                let is_overloaded = |server: &Server| server.weight > 0 && server.overloaded;
+                let is_overloaded = |server: &Server| server.real.weight > 0 && server.overloaded;
                 let may_refuse = servers.iter().any(is_overloaded) && !self.falls_back;
                 return Picks { nobody: usable.is_empty() || may_refuse, servers: usable };
             }
@@ -120,7 +147,7 @@ impl Scheduler {
     /// Smooth, after nginx: everybody is owed its weight more; who is owed most is picked and pays
     /// the total. When the total changes, so does in proportion what is owed.
     fn weighted_round_robin(&mut self, usable: &[usize], servers: &[Server]) -> Option<usize> {
-        let weight = |server: usize| i64::from(servers[server].weight);
+        let weight = |server: usize| i64::from(servers[server].real.weight);
         let total: i64 = usable.iter().map(|server| weight(*server)).sum();
         if self.total != 0 && total != 0 {
             self.credits.iter_mut().for_each(|credit| *credit = *credit * total / self.total);
@@ -134,7 +161,7 @@ impl Scheduler {
 }
 
 fn shortest_delay(usable: &[usize], servers: &[Server]) -> Option<usize> {
-    least(usable, |server| (u64::from(servers[server].active) + 1, servers[server].weight))
+    least(usable, |server| (u64::from(servers[server].active) + 1, servers[server].real.weight))
 }
 
 /// The first with the least load for its weight.
@@ -147,7 +174,7 @@ fn least(usable: &[usize], load: impl Fn(usize) -> (u64, u16)) -> Option<usize> 
 
 /// The first with the highest weight.
 fn heaviest(usable: &[usize], servers: &[Server]) -> Option<usize> {
-    usable.iter().copied().min_by_key(|server| Reverse(servers[*server].weight))
+    usable.iter().copied().min_by_key(|server| Reverse(servers[*server].real.weight))
 }
 
 fn retain(usable: &[usize], is_kept: impl Fn(usize) -> bool) -> Vec<usize> {

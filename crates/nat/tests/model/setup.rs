@@ -8,8 +8,8 @@ use proptest::{
     sample::{select, subsequence},
 };
 use shunt_nat::{
-    EngineConfig, ForwardingMode, LocalAddress, OnUnknown, Persistence, RealServer, Rules, Side,
-    SnatRule, Timeouts, Topology, VirtualEndpoint, VirtualService,
+    EngineConfig, ForwardingMode, LocalAddress, OnUnknown, OtherConnections, Persistence,
+    RealServer, Rules, Side, SnatRule, Timeouts, Topology, VirtualEndpoint, VirtualService,
     scheduler::{SchedulerFlags, SchedulerKind},
 };
 
@@ -67,20 +67,11 @@ pub(crate) struct Setup {
     pub(crate) capacity: u32,
     pub(crate) seed: u64,
     pub(crate) rules: Rules,
-    pub(crate) timeouts: Timeouts,
-    pub(crate) on_unknown: OnUnknown,
-    pub(crate) reset_on_expiry: bool,
 }
 
 impl Setup {
     pub(crate) fn config(&self) -> EngineConfig {
-        EngineConfig {
-            capacity: self.capacity,
-            secret: [self.seed, 2, 3, 4],
-            timeouts: self.timeouts,
-            on_unknown: self.on_unknown,
-            reset_on_expiry: self.reset_on_expiry,
-        }
+        EngineConfig { capacity: self.capacity, secret: [self.seed, 2, 3, 4] }
     }
 }
 
@@ -89,29 +80,40 @@ prop_compose! {
         capacity in prop_oneof![3 => Just(64u32), 2 => 1u32..8],
         seed: u64,
         rules in rules().boxed(),
+    ) -> Setup {
+        Setup { capacity, seed, rules }
+    }
+}
+
+prop_compose! {
+    pub(crate) fn rules()(
+        services in prop::collection::vec(service().boxed(), 1..5),
+        snat in prop::collection::vec(snat(), 0..3),
+        local_addresses in local_addresses(),
+        hairpin in prop::option::of(local_address(INSIDE[0])),
+        other in other(),
+    ) -> Rules {
+        Rules { services, snat, local_addresses, hairpin, other }
+    }
+}
+
+pub(crate) fn local_addresses() -> impl Strategy<Value = Vec<LocalAddress>> {
+    subsequence(INSIDE.to_vec(), 0..=2)
+        .prop_flat_map(|addresses| addresses.into_iter().map(local_address).collect::<Vec<_>>())
+}
+
+prop_compose! {
+    pub(crate) fn other()(
         timeouts in timeouts(),
         on_unknown in on_unknown(),
         reset_on_expiry: bool,
-    ) -> Setup {
-        Setup { capacity, seed, rules, timeouts, on_unknown, reset_on_expiry }
+    ) -> OtherConnections {
+        OtherConnections { timeouts, on_unknown, reset_on_expiry }
     }
 }
 
 prop_compose! {
-    fn rules()(
-        services in prop::collection::vec(service().boxed(), 1..5),
-        snat in prop::collection::vec(snat(), 0..3),
-        local_addresses in subsequence(INSIDE.to_vec(), 0..=2).prop_flat_map(|addresses| {
-            addresses.into_iter().map(local_address).collect::<Vec<_>>()
-        }),
-        hairpin in prop::option::of(local_address(INSIDE[0])),
-    ) -> Rules {
-        Rules { services, snat, local_addresses, hairpin }
-    }
-}
-
-prop_compose! {
-    fn service()(
+    pub(crate) fn service()(
         one_packet in prop::bool::weighted(0.15),
         protocols in select(vec![vec![TCP], vec![UDP], vec![TCP, UDP]]),
         mut endpoints in subsequence(endpoints(), 1..=3),
@@ -126,6 +128,7 @@ prop_compose! {
         on_unknown in on_unknown(),
         reset_on_expiry: bool,
         timeouts in timeouts(),
+        drain_timeout in prop::option::of(select(vec![0, 1500, 10_000])),
     ) -> VirtualService {
         if one_packet {
             endpoints.retain(|endpoint| endpoint.ports.len() == 1);
@@ -145,6 +148,7 @@ prop_compose! {
             on_unknown,
             reset_on_expiry,
             timeouts,
+            drain_timeout: drain_timeout.map(Duration::from_millis),
         }
     }
 }
@@ -171,7 +175,7 @@ fn scheduler() -> impl Strategy<Value = SchedulerKind> {
 }
 
 /// Where servers listen; that of port 0 does so where its clients dial. The last one is outside.
-fn servers_at() -> Vec<(Ipv4Addr, Option<u16>)> {
+pub(crate) fn servers_at() -> Vec<(Ipv4Addr, Option<u16>)> {
     vec![
         (HOSTS[0], Some(80)),
         (HOSTS[1], Some(80)),
@@ -187,7 +191,7 @@ fn servers() -> impl Strategy<Value = Vec<RealServer>> {
 }
 
 prop_compose! {
-    fn server((address, port): (Ipv4Addr, Option<u16>))(
+    pub(crate) fn server((address, port): (Ipv4Addr, Option<u16>))(
         weight in prop_oneof![4 => 1u16..4, 1 => Just(0), 1 => Just(u16::MAX)],
         upper_threshold in prop_oneof![3 => Just(0u32), 1 => 1u32..6],
         lower_threshold in 0u32..3,
@@ -226,7 +230,7 @@ fn timeouts() -> impl Strategy<Value = Timeouts> {
 }
 
 prop_compose! {
-    fn snat()(
+    pub(crate) fn snat()(
         from in select(vec!["10.0.0.0/24", "10.0.0.0/8", "10.0.0.9/32"]),
         to in subsequence(OUTSIDE[1..].to_vec(), 0..=2),
         ports in ports(),

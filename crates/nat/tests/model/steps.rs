@@ -6,6 +6,7 @@ use proptest::{prelude::*, sample::select};
 use shunt_nat::{Direction, Side};
 
 use crate::{
+    changes::{Change, change},
     connection::RESET_WINDOW,
     flow::Flow,
     packet::{Cut, Shape},
@@ -13,31 +14,16 @@ use crate::{
     wire::{ACK, FIN, ICMP, RST, SYN, TCP, UDP},
 };
 
-/// Connections and servers are numbered, and the numbers wrap: there always is one.
+/// Connections are numbered, and the numbers wrap: there always is one.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
     /// A packet between any hosts.
-    Packet {
-        side: Side,
-        flow: Flow,
-        is_request: bool,
-        shape: Shape,
-    },
+    Packet { side: Side, flow: Flow, is_request: bool, shape: Shape },
     /// Several packets, each from the next port, so that ports and table run out.
-    Flood {
-        side: Side,
-        flow: Flow,
-        shape: Shape,
-        count: u16,
-    },
+    Flood { side: Side, flow: Flow, shape: Shape, count: u16 },
     /// A packet of a connection that lives. Its sequence number is relative to what its receiver
     /// expects. Echo requests go in and replies go out, unless `is_odd`.
-    Follow {
-        connection: usize,
-        direction: Direction,
-        is_odd: bool,
-        shape: Shape,
-    },
+    Follow { connection: usize, direction: Direction, is_odd: bool, shape: Shape },
     /// An ICMP message about a packet that left and could not go on. Of the packet, `quoted` bytes are
     /// quoted. `from` sends it, or the one to whom the packet went.
     Error {
@@ -50,17 +36,11 @@ pub(crate) enum Step {
         shape: Shape,
     },
     /// Time passes, and nobody looks who was silent for too long.
-    Wait {
-        millis: u64,
-    },
+    Wait { millis: u64 },
     /// Silent connections end; no more than so many are looked at.
-    Expire {
-        budget: Option<usize>,
-    },
-    SetWeight {
-        server: usize,
-        weight: u16,
-    },
+    Expire { budget: Option<usize> },
+    /// The rules change.
+    Change(Box<Change>),
 }
 
 pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -72,8 +52,7 @@ pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => error().boxed(),
         1 => millis().prop_map(|millis| Step::Wait { millis }),
         1 => prop::option::weighted(0.3, 0usize..4).prop_map(|budget| Step::Expire { budget }),
-        1 => (0usize..20, select(vec![0, 1, 2, 5]))
-            .prop_map(|(server, weight)| Step::SetWeight { server, weight }),
+        1 => change().boxed().prop_map(|change| Step::Change(Box::new(change))),
     ];
     prop::collection::vec(step, 1..400)
 }

@@ -9,6 +9,7 @@ use shunt_nat::{
 
 use super::Model;
 use crate::{
+    connection::Connection,
     flow::Flow,
     fragments::Fate,
     outcome::Outcome::{self, *},
@@ -62,9 +63,13 @@ impl Model {
         if packet.ttl() <= 1 {
             return Answered(Reply::TimeExceeded);
         }
-        let connection = &mut self.connections[at];
-        let is_believed = connection.see(direction, segment.kind, now);
-        let (owner, leaves_as) = (connection.owner, connection.leaves_as(direction));
+        let before = self.connections[at].state;
+        let is_believed = self.connections[at].see(direction, segment.kind, now);
+        let Connection { owner, state, .. } = self.connections[at];
+        if state != before {
+            self.connections[at].timeout = self.timeout(owner, state);
+        }
+        let leaves_as = self.connections[at].leaves_as(direction);
         self.counters.disbelieved_resets += u64::from(!is_believed);
         self.count(owner, direction, packet);
         self.recount();
@@ -136,14 +141,17 @@ impl Model {
     /// whose packets are translated, or has to be known for its answers' sake.
     fn may_translate(&self, packet: Ip<'_>) -> bool {
         let (src, dst) = (packet.src(), packet.dst());
-        let rules = &self.setup.rules;
-        let is_virtual =
-            rules.services.iter().any(|s| s.endpoints.iter().any(|e| e.address == dst));
+        let is_virtual = self.services.iter().flatten().any(|service| {
+            let mut endpoints = service.options.endpoints.iter();
+            endpoints.any(|e| e.address == dst) || service.former_addresses.contains(&dst)
+        });
+        let snat = &self.rules.snat;
+        let mut all_snat = snat.iter().chain(&self.former_snat);
         [TCP, UDP, ICMP].contains(&packet.protocol())
             && (is_virtual
-                || rules.snat.iter().any(|rule| rule.to.contains(&dst))
-                || rules.snat.iter().any(|r| r.from.contains(&src) || r.from.contains(&dst))
-                || self.servers.iter().any(|server| server.real.address == src))
+                || all_snat.any(|rule| rule.from.contains(&src) || rule.to.contains(&dst))
+                || snat.iter().any(|rule| rule.from.contains(&dst))
+                || self.servers.iter().flatten().any(|server| server.real.address == src))
     }
 }
 

@@ -31,7 +31,7 @@ impl Model {
         if let Some(service) = self.dialled(&segment.flow)
             && (side == Side::Outside || self.serves_inside(service))
         {
-            let on_unknown = self.setup.rules.services[service].on_unknown;
+            let on_unknown = self.options(service).on_unknown;
             return refusal(packet, segment, on_unknown).unwrap_or_else(|| {
                 self.open_service(now, side, packet, segment, service, witness)
             });
@@ -40,7 +40,7 @@ impl Model {
         if Lab.is_local(dst) {
             return Punted;
         }
-        let rules = &self.setup.rules;
+        let rules = Rc::clone(&self.rules);
         let snat = |host| rules.snat.iter().position(|rule| rule.from.contains(&host));
         match (side, Lab.side_of(dst)) {
             (Side::Inside, Some(Side::Outside)) => {
@@ -48,8 +48,9 @@ impl Model {
                     if packet.ttl() <= 1 {
                         return Answered(Reply::TimeExceeded);
                     }
-                    self.services[service].out_packets += 1;
-                    self.services[service].out_bytes += packet.total_len() as u64;
+                    let counters = &mut self.service_mut(service).counters;
+                    counters.out_packets += 1;
+                    counters.out_bytes += packet.total_len() as u64;
                     return Sent(translated(packet.0, &leaves_as, None), Vec::new());
                 }
                 match snat(src) {
@@ -62,7 +63,7 @@ impl Model {
                 if snat(dst).is_some() && segment.opens() && packet.ttl() > 1 =>
             {
                 let flows = [segment.flow, segment.flow.reverse()];
-                let opened = self.open(now, packet, flows, Owner::Passthrough, None, witness);
+                let opened = self.open(now, packet, flows, Owner::Passthrough, false, witness);
                 opened.unwrap_or_else(Dropped)
             }
             _ => Punted,
@@ -72,7 +73,7 @@ impl Model {
     /// The service that a packet dials: the one with the narrowest range of ports that fits, and of
     /// several with the same range the last.
     fn dialled(&self, flow: &Flow) -> Option<usize> {
-        let services = self.setup.rules.services.iter().enumerate().rev();
+        let services = self.order.iter().map(|service| (*service, self.options(*service))).rev();
         let fitting = services.filter(|(_, service)| service.protocols.contains(&flow.protocol));
         let endpoints = fitting
             .flat_map(|(at, service)| service.endpoints.iter().map(move |endpoint| (at, endpoint)));
@@ -85,9 +86,8 @@ impl Model {
 
     /// An inside client's server must not see its address, or it would answer directly.
     fn serves_inside(&self, service: usize) -> bool {
-        let service = &self.setup.rules.services[service];
-        let is_hidden =
-            service.mode == ForwardingMode::FullNat || self.setup.rules.hairpin.is_some();
+        let service = self.options(service);
+        let is_hidden = service.mode == ForwardingMode::FullNat || self.rules.hairpin.is_some();
         is_hidden && !service.one_packet
     }
 
@@ -105,7 +105,7 @@ impl Model {
         for choice in choices {
             let mut attempt = self.clone();
             let outcome = attempt.open_to(now, side, packet, segment, service, choice, witness);
-            let given = attempt.servers.iter().map(|server| server.given);
+            let given = attempt.given();
             if witness.saw(&outcome) && given.eq(witness.given()) {
                 *self = attempt;
                 return outcome;
@@ -117,31 +117,39 @@ impl Model {
     /// The servers to which a new connection may be given, or none: the one that the client keeps,
     /// else one that the scheduler may pick, else the fallback.
     fn choices(&mut self, now: u64, flow: &Flow, service: usize) -> Vec<Option<usize>> {
-        let first = self.first_server(service);
-        let options = &self.setup.rules.services[service];
-        let kept = options
-            .persistence
+        let kept = self
+            .persistence(service)
             .and_then(|persistence| self.clients.server(service, persistence, *flow.src.ip(), now));
         if let Some(kept) = kept
-            && self.servers[kept].is_usable()
+            && self.scheduled(service).contains(&kept)
+            && self.server(kept).is_usable()
         {
             return vec![Some(kept)];
         }
-        let fallback = first + options.servers.len();
-        let servers = &self.servers[first..fallback];
-        let picks = self.schedulers[service].pick(servers);
+        let scheduled = self.scheduled(service).to_vec();
+        let servers: Vec<_> = scheduled.iter().map(|server| self.server(*server).clone()).collect();
+        let picks = self.service_mut(service).scheduler.pick(&servers);
         let mut choices: Vec<_> =
-            picks.servers.into_iter().map(|server| Some(first + server)).collect();
+            picks.servers.into_iter().map(|server| Some(scheduled[server])).collect();
         if picks.nobody {
-            let is_usable = options.fallback.is_some() && self.servers[fallback].is_usable();
-            choices.push(is_usable.then_some(fallback));
+            choices.push(self.fallback(service).filter(|server| self.server(*server).is_usable()));
         }
         choices
     }
 
-    fn first_server(&self, service: usize) -> usize {
-        let before = &self.setup.rules.services[..service];
-        before.iter().map(|s| s.servers.len() + usize::from(s.fallback.is_some())).sum()
+    fn scheduled(&self, service: usize) -> &[usize] {
+        let service = self.service(service);
+        &service.listed[..service.scheduled]
+    }
+
+    fn fallback(&self, service: usize) -> Option<usize> {
+        let service = self.service(service);
+        service.listed.get(service.scheduled).copied()
+    }
+
+    /// Connections that servers were given.
+    pub(crate) fn given(&self) -> impl Iterator<Item = u64> {
+        self.servers.iter().map(|server| server.as_ref().map_or(0, |server| server.given))
     }
 
     #[expect(clippy::too_many_arguments, reason = "it is what there is to know")]
@@ -155,10 +163,9 @@ impl Model {
         chosen: Option<usize>,
         witness: Witness<'_>,
     ) -> Outcome {
-        let setup = Rc::clone(&self.setup);
-        let options = &setup.rules.services[service];
+        let options = Rc::clone(&self.service(service).options);
         let Some(chosen) = chosen else {
-            self.services[service].refused += 1;
+            self.service_mut(service).counters.refused += 1;
             return Answered(match segment.kind {
                 Kind::Tcp { .. } => Reply::Reset,
                 _ => Reply::PortUnreachable,
@@ -178,11 +185,11 @@ impl Model {
             ForwardingMode::Nat => None,
         };
         // A server may know this client's endpoint from another service: the others are tried then.
-        let first = self.first_server(service);
-        let fallback = first + options.servers.len();
-        let others = if chosen == fallback { first..first } else { first..fallback };
-        for server in [chosen].into_iter().chain(others.filter(|server| *server != chosen)) {
-            if !self.servers[server].is_usable() {
+        let fallback = self.fallback(service);
+        let others = if Some(chosen) == fallback { &[] } else { self.scheduled(service) };
+        let others: Vec<_> = others.iter().copied().filter(|server| *server != chosen).collect();
+        for server in [chosen].into_iter().chain(others) {
+            if !self.server(server).is_usable() {
                 continue;
             }
             let real = self.endpoint(server, flow.dst.port());
@@ -195,10 +202,10 @@ impl Model {
             };
             let flows = [flow, Flow { src: real, dst: seen_as, ..flow }];
             let owner = Owner::Service(service, server);
-            match self.open(now, packet, flows, owner, pool, witness) {
+            match self.open(now, packet, flows, owner, pool.is_some(), witness) {
                 Ok(outcome) => {
                     if let Some(persistence) = options.persistence
-                        && server != fallback
+                        && Some(server) != fallback
                     {
                         self.clients.connect(service, persistence, *flow.src.ip(), server);
                     }
@@ -219,7 +226,7 @@ impl Model {
         rule: usize,
         witness: Witness<'_>,
     ) -> Outcome {
-        if let Some(refusal) = refusal(packet, segment, self.setup.on_unknown) {
+        if let Some(refusal) = refusal(packet, segment, self.rules.other.on_unknown) {
             return refusal;
         }
         let (flow, pool) = (segment.flow, PoolName::Snat(rule));
@@ -227,12 +234,12 @@ impl Model {
             return Dropped(DropReason::SnatPortsExhausted);
         };
         let flows = [flow, Flow { src: flow.dst, dst: seen_as, ..flow }];
-        self.open(now, packet, flows, Owner::Snat, Some(pool), witness).unwrap_or_else(Dropped)
+        self.open(now, packet, flows, Owner::Snat, true, witness).unwrap_or_else(Dropped)
     }
 
     /// RIP:rport of a server for who dialled `vport`.
     fn endpoint(&self, server: usize, vport: u16) -> SocketAddrV4 {
-        let real = &self.servers[server].real;
+        let real = &self.server(server).real;
         SocketAddrV4::new(real.address, real.port.unwrap_or(vport))
     }
 
@@ -241,14 +248,13 @@ impl Model {
         if flow.protocol != UDP {
             return None;
         }
-        let services = self.setup.rules.services.iter().enumerate().rev();
-        services.filter(|(_, service)| service.one_packet).find_map(|(service, options)| {
-            let vip = &options.endpoints[0];
+        self.order.iter().rev().copied().find_map(|service| {
+            let options = self.options(service);
+            let vip = options.endpoints.first().filter(|_| options.one_packet)?;
             let from = SocketAddrV4::new(vip.address, *vip.ports.start());
-            let first = self.first_server(service);
-            let count = options.servers.len() + usize::from(options.fallback.is_some());
-            let is_its = |server| self.endpoint(server, from.port()) == flow.src;
-            (first..first + count).any(is_its).then_some((service, Flow { src: from, ..*flow }))
+            let mut listed = self.service(service).listed.iter();
+            let is_its = listed.any(|server| self.endpoint(*server, from.port()) == flow.src);
+            is_its.then_some((service, Flow { src: from, ..*flow }))
         })
     }
 
@@ -269,8 +275,8 @@ impl Model {
         let free: Vec<_> = self.pool(name).endpoints().filter(is_free).collect();
         let pool = self.pool_mut(name);
         let allocated = pool.allocate(flow.src, &free, witness.seen_as(flow))?;
-        let was_long = witness.usage(name).scarce > pool.usage.scarce;
-        pool.usage.scarce += u64::from(was_long && pool.is_scarce(free.len()));
+        let was_long = witness.usage(name).scarce > pool.scarce;
+        pool.scarce += u64::from(was_long && pool.is_scarce(free.len()));
         Some(allocated)
     }
 
@@ -281,23 +287,20 @@ impl Model {
         packet: Ip<'_>,
         flows: [Flow; 2],
         owner: Owner,
-        pool: Option<PoolName>,
+        is_hidden: bool,
         witness: Witness<'_>,
     ) -> Result<Outcome, DropReason> {
-        if let Err(reason) = self.make_room(now, &flows, witness) {
-            if let Some(pool) = pool {
-                self.pool_mut(pool).usage.in_use -= 1;
-            }
-            return Err(reason);
-        }
+        self.make_room(now, &flows, witness)?;
         let state = match (flows[0].protocol, owner) {
             (UDP, _) => ConnectionState::UdpOneWay,
             (ICMP, _) => ConnectionState::Icmp,
             (_, Owner::Snat) => ConnectionState::SynSent,
             _ => ConnectionState::SynRecv,
         };
+        let timeout = self.timeout(owner, state);
+        let (last_seen, expected) = (now, [None; 2]);
         let connection =
-            Connection { flows, owner, pool, state, last_seen: now, expected: [None; 2] };
+            Connection { flows, owner, is_hidden, state, last_seen, timeout, expected };
         let leaves_as = connection.leaves_as(Inbound);
         self.connections.push(connection);
         self.recount();
@@ -310,8 +313,8 @@ impl Model {
     }
 
     fn note_given(&mut self, service: usize, server: usize) {
-        self.services[service].connections += 1;
-        self.servers[server].given += 1;
+        self.service_mut(service).counters.connections += 1;
+        self.server_mut(server).given += 1;
     }
 
     /// Removes what is in the way of a new connection, if it may be.
@@ -330,7 +333,7 @@ impl Model {
             self.counters.replaced += 1;
             self.remove(now, &user);
         }
-        if self.connections.len() == self.setup.capacity as usize {
+        if self.connections.len() == self.capacity {
             let victim = self.victim(witness).ok_or(DropReason::TableFull)?;
             self.counters.evicted += 1;
             self.remove(now, &victim);

@@ -1,0 +1,235 @@
+use std::{
+    net::SocketAddrV4,
+    sync::{Arc, Weak},
+};
+
+use hashbrown::{HashMap, HashSet};
+
+use super::{
+    Ruleset, ServerId, ServerState, ServiceId, ServiceState, dialled,
+    dialled::Dialled,
+    known::{Generation, Known, KnownServer},
+    plan::{Place, Plan, ServicePlan},
+    sources::{KnownSources, Sources},
+};
+use crate::{
+    counters::ServiceCounters,
+    persistence::PersistenceTable,
+    scheduler::{Disruption, Scheduler, SchedulerKind},
+    server::Server,
+    service::{Rules, VirtualService},
+};
+
+/// Makes [`Ruleset`]s, one for each worker at every change, and knows what outlives a change.
+///
+/// A service is who it was if its first protocol and its first endpoint are; a server is who it was,
+/// within its service, if its address and port are. Who stays keeps its number, its connections, its
+/// counters and, as far as that makes sense, the state of its scheduler. Who is removed gets no new
+/// connections, but those that it has live on. When they have ended, and all rulesets from before have
+/// been dropped, the next change gives its number away.
+#[derive(Debug)]
+pub struct RulesetBuilder {
+    seed: u64,
+    workers: usize,
+    generation: Generation,
+    /// Plans that some worker may run still.
+    alive: Vec<(Generation, Weak<Plan>)>,
+    known: Known,
+    sources: KnownSources,
+    persistence: Option<Arc<PersistenceTable>>,
+}
+
+/// What a change comes to.
+#[derive(Debug)]
+pub struct Update {
+    /// One for each worker. A worker has to take in those of all updates in their order, and to send
+    /// back those that they replace, for being dropped where that disturbs nobody.
+    pub rulesets: Vec<Ruleset>,
+    /// What the change did to the tables of services that are scheduled by Maglev hashing, if they
+    /// had to be filled anew.
+    pub disruptions: Vec<(ServiceId, Disruption)>,
+}
+
+impl RulesetBuilder {
+    /// A builder for so many workers. `seed` decides what is left to chance.
+    #[must_use]
+    pub fn new(seed: u64, workers: usize) -> RulesetBuilder {
+        RulesetBuilder {
+            seed,
+            workers,
+            generation: 0,
+            alive: Vec::new(),
+            known: Known::default(),
+            sources: KnownSources::new(workers),
+            persistence: None,
+        }
+    }
+
+    /// Arranges rules for the workers. `owner` says to which worker the packets come that arrive
+    /// inside for a local address and port, and is asked once for each of them.
+    ///
+    /// It may take milliseconds for each service with Maglev hashing whose servers changed.
+    ///
+    /// # Panics
+    /// When `owner` names a worker that there isn't.
+    pub fn build(&mut self, rules: &Rules, owner: impl Fn(SocketAddrV4) -> usize) -> Update {
+        self.generation += 1;
+        self.forget();
+        self.known.update(rules, self.generation);
+        self.update_clients();
+        let sources = self.sources.update(rules, self.workers, self.generation, owner);
+
+        let plan = Arc::new(self.plan(rules));
+        let disruptions = self.update_schedulers(&plan);
+        self.alive.push((self.generation, Arc::downgrade(&plan)));
+        let rulesets = (0..).zip(sources).map(|(worker, own)| self.ruleset(&plan, worker, own));
+        Update { rulesets: rulesets.collect(), disruptions }
+    }
+
+    /// Forgets whom no worker and no connection needs any more.
+    fn forget(&mut self) {
+        self.alive.retain(|(_, plan)| plan.strong_count() > 0);
+        let oldest = self.alive.first().map_or(Generation::MAX, |(generation, _)| *generation);
+        self.known.forget(oldest);
+        self.sources.forget(oldest);
+    }
+
+    /// What clients keep is forgotten with their services, and with the servers that they keep.
+    fn update_clients(&mut self) {
+        let keeps = self.known.services.iter().flatten().filter_map(|known| known.keep);
+        let keeps: HashSet<_> = keeps.map(|keep| keep.clients).collect();
+        let forgets = std::mem::take(&mut self.known.clients_lose);
+        match &self.persistence {
+            Some(table) if forgets => table.forget(
+                |clients| keeps.contains(&clients),
+                |ServerId(id)| {
+                    // One that has the number of another from before is new.
+                    let known = self.known.servers.get(id as usize).and_then(Option::as_ref);
+                    known.is_some_and(|known| known.born < self.generation)
+                },
+            ),
+            None if !keeps.is_empty() => self.persistence = Some(Arc::new(PersistenceTable::new())),
+            _ => {}
+        }
+    }
+
+    fn plan(&self, rules: &Rules) -> Plan {
+        let mut plan = Plan {
+            services: Vec::with_capacity(self.known.services.len()),
+            order: self.known.order.clone(),
+            servers: Vec::with_capacity(self.known.servers.len()),
+            places: vec![None; self.known.servers.len()],
+            dialled: Dialled::default(),
+            one_packet: HashMap::new(),
+            other: rules.other.clone(),
+            has_hairpin: rules.hairpin.as_ref().is_some_and(|hairpin| !hairpin.ports.is_empty()),
+            outside_addresses: HashSet::new(),
+            server_addresses: HashSet::new(),
+            former_inside: self.sources.former_rules().map(|rule| rule.from).collect(),
+        };
+        for (id, known) in (0..).map(ServiceId).zip(&self.known.services) {
+            let Some(known) = known else {
+                plan.services.push(None);
+                continue;
+            };
+            let first = plan.servers.len();
+            for server in known.listed.iter().chain(&known.removed_servers) {
+                let KnownServer { born, .. } = *self.known.server(*server);
+                let place = Place { born, service: id, position: plan.servers.len() };
+                plan.places[server.0 as usize] = Some(place);
+                plan.servers.push(self.server(*server));
+            }
+            let all = &plan.servers[first..];
+            plan.server_addresses.extend(all.iter().map(|server| *server.endpoint.ip()));
+            plan.outside_addresses.extend(known.options.endpoints.iter().map(|e| e.address));
+            plan.outside_addresses.extend(known.former_addresses.iter().map(|(former, _)| *former));
+            let has_fallback = known.removed.is_none() && known.options.fallback.is_some();
+            plan.services.push(Some(ServicePlan {
+                born: known.born,
+                options: known.options.clone(),
+                first,
+                scheduled: known.listed.len() - usize::from(has_fallback),
+                has_fallback,
+                keep: known.keep,
+            }));
+        }
+        let snat = rules.snat.iter().chain(self.sources.former_rules());
+        plan.outside_addresses.extend(snat.flat_map(|rule| &rule.to));
+        for (id, service) in plan.order.iter().zip(&rules.services) {
+            for protocol in &service.protocols {
+                for endpoint in &service.endpoints {
+                    plan.dialled.add(*id, *protocol, endpoint);
+                }
+            }
+            if let Some(from) = one_packet_source(service) {
+                let listed = &plan.servers[plan.service(*id).listed()];
+                let replies =
+                    listed.iter().map(|s| (dialled(s.endpoint, from.port()), (*id, from)));
+                plan.one_packet.extend(replies);
+            }
+        }
+        plan
+    }
+
+    fn server(&self, id: ServerId) -> Server {
+        let KnownServer { real, load, .. } = self.known.server(id);
+        Server {
+            id,
+            endpoint: SocketAddrV4::new(real.address, real.port.unwrap_or(0)),
+            weight: real.weight,
+            upper_threshold: real.upper_threshold,
+            lower_threshold: real.lower_threshold,
+            load: Arc::clone(load),
+        }
+    }
+
+    fn update_schedulers(&mut self, plan: &Plan) -> Vec<(ServiceId, Disruption)> {
+        let mut disruptions = Vec::new();
+        for id in &plan.order {
+            let servers = &plan.servers[plan.service(*id).scheduled()];
+            let seed = self.seed ^ u64::from(id.0);
+            let known = self.known.service_mut(*id);
+            let VirtualService { scheduler: kind, scheduler_flags: flags, .. } = known.options;
+            let seed = scheduler_seed(kind, seed);
+            let (scheduler, disruption) = match &known.scheduler {
+                Some(before) => Scheduler::after(before, kind, flags, servers, seed),
+                None => (Scheduler::new(kind, flags, servers, seed), None),
+            };
+            known.scheduler = Some(scheduler);
+            disruptions.extend(disruption.map(|disruption| (*id, disruption)));
+        }
+        disruptions
+    }
+
+    fn ruleset(&self, plan: &Arc<Plan>, worker: usize, sources: Sources) -> Ruleset {
+        let services = self.known.services.iter().map(|known| {
+            let scheduler = known.as_ref().and_then(|known| known.scheduler.as_ref());
+            ServiceState {
+                scheduler: scheduler.map(|scheduler| scheduler.of_worker(worker)),
+                counters: ServiceCounters::default(),
+            }
+        });
+        Ruleset {
+            plan: Arc::clone(plan),
+            services: services.collect(),
+            servers: vec![ServerState::default(); self.known.servers.len()],
+            persistence: self.persistence.clone(),
+            sources,
+        }
+    }
+}
+
+/// What datagrams from the servers of a one-packet service leave from.
+fn one_packet_source(service: &VirtualService) -> Option<SocketAddrV4> {
+    let endpoint = service.endpoints.first().filter(|_| service.one_packet)?;
+    Some(SocketAddrV4::new(endpoint.address, *endpoint.ports.start()))
+}
+
+/// Chance is drawn from the seed of this boot. Hashing isn't: a client is to find its server again
+/// after a restart, and on a second director.
+fn scheduler_seed(kind: SchedulerKind, seed: u64) -> u64 {
+    match kind {
+        SchedulerKind::PowerOfTwo => seed,
+        _ => 0,
+    }
+}
