@@ -8,8 +8,8 @@ use shunt_nat::{EngineCounters, PoolUsage, ServiceCounters};
 use shunt_testkit::{describe, verify_checksums};
 
 use crate::{
-    network::{ACQUAINTED, Frame, RULES, own},
-    stage::{self, Outcome, Script, Setup},
+    network::{ACQUAINTED, Frame, RULES, VIP, own},
+    stage::{self, Change, Outcome, Script, Setup},
 };
 
 /// How long a case goes on before it begins: the director's start, its second announcement among it.
@@ -21,7 +21,7 @@ pub(crate) struct Step {
     /// Time since the step before.
     pub(crate) wait: Duration,
     /// What the director is to run from here on.
-    pub(crate) rules: Option<String>,
+    pub(crate) change: Option<Change>,
     pub(crate) arrivals: Vec<Frame>,
     departures: Vec<Frame>,
     any_order: bool,
@@ -142,8 +142,18 @@ impl Case {
     }
 
     /// The director gets other routes, services and SNAT rules, and runs them from here on.
-    pub(crate) fn changes_to(mut self, rules: impl Into<String>) -> Case {
-        self.steps.push(Step { rules: Some(rules.into()), ..Step::default() });
+    pub(crate) fn changes_to(self, rules: impl Into<String>) -> Case {
+        self.changes_addresses_to(VIP, rules)
+    }
+
+    /// The outside port gets another address along with them.
+    pub(crate) fn changes_addresses_to(
+        mut self,
+        outside: &'static str,
+        rules: impl Into<String>,
+    ) -> Case {
+        let change = Change { outside, rules: rules.into() };
+        self.steps.push(Step { change: Some(change), ..Step::default() });
         self
     }
 

@@ -3,11 +3,12 @@
 
 use shunt_dataplane::{DropReason, PipelineCounters};
 use shunt_nat::{EngineCounters, Side};
-use shunt_testkit::Packet;
+use shunt_testkit::{Packet, mac};
 
 use crate::{
     case::Case,
     expiry::{handshake, reset, resets},
+    icmp_errors::net_unreachable,
     network::{
         CLIENT, GATEWAY, Host, OTHER_VIP, ROUTER, RS1, RS2, director_announces, director_asks,
     },
@@ -105,8 +106,7 @@ fn a_server_is_added() {
     let case =
         Case::new("it is resolved at once, and takes its turn").rules(service(&[(SERVER, 1)]));
     let case = connected(case).changes_to(service(&[(SERVER, 1), ("192.168.2.230:80", 1)]));
-    let newcomer =
-        Host { side: Side::Inside, mac: shunt_testkit::mac(30), address: "192.168.2.230" };
+    let newcomer = Host { side: Side::Inside, mac: mac(30), address: "192.168.2.230" };
     let case = case
         .after_millis(100)
         .leaves(director_asks(Side::Inside, newcomer.address))
@@ -183,11 +183,57 @@ fn an_address_goes_before_it_is_announced_twice() {
 }
 
 #[test]
+fn the_address_of_a_port_changes() {
+    let own = "192.168.1.99";
+    let lost = Packet::echo_request(CLIENT.address, "10.9.1.2", 7, 1);
+    let error = Packet::icmp(own, CLIENT.address, net_unreachable()).payload(lost.bytes());
+    let case = Case::new("the old one is still that of a service, whose connection lives on");
+    let case = connected(case.rules(service(&[(SERVER, 1)])))
+        .changes_addresses_to(own, service(&[(SERVER, 1)]))
+        .after_millis(100)
+        .leaves(director_announces(Side::Outside, own))
+        .arrives(CLIENT.asks_for(own))
+        .arrives(CLIENT.asks_for("192.168.1.100"))
+        .arrives(CLIENT.sends(lost))
+        .leaves(CLIENT.is_told_of(own))
+        .leaves(CLIENT.is_told_of("192.168.1.100"))
+        .leaves(CLIENT.gets(error));
+    goes_on(case)
+        .drops(DropReason::NoRoute, 1)
+        .pipeline(PipelineCounters {
+            arp_requests: 1,
+            arp_replies: 2,
+            icmp_errors: 1,
+            ..PipelineCounters::default()
+        })
+        .opens(1)
+        .run();
+}
+
+#[test]
+fn the_options_of_a_service_change() {
+    let rules = |more: &str| format!("{}{more}\n", service(&[(SERVER, 1)]));
+    let timeouts = "timeouts = { established = 5 }\nreset-on-expiry = true";
+    let later = ["192.168.1.200:4001", HTTP];
+    let case = Case::new("timeouts hold for states that are reached from now on, others at once");
+    let case = connected(case.rules(rules(""))).changes_to(rules(timeouts));
+    let case = handshake(case, (&CLIENT, later), (&RS1, [later[0], SERVER]));
+    goes_on(case.after_millis(4900))
+        .after_millis(2000)
+        .leaves(RS1.gets(reset(later[0], SERVER, 101)))
+        .leaves(CLIENT.gets(reset(HTTP, later[0], 901)))
+        .after_millis(899_000)
+        .leaves_anything() // resets; and after so long, client and server are asked for again
+        .pipeline(PipelineCounters { arp_requests: 2, ..resets(4) })
+        .engine(EngineCounters { opened: 2, expired: 2, ..EngineCounters::default() })
+        .run();
+}
+
+#[test]
 fn a_route_changes() {
     let route = |via| format!("[[route]]\nto = \"10.9.0.0/16\"\nvia = \"{via}\"\n");
     let ping = |seq| Packet::echo_request(CLIENT.address, "10.9.1.2", 7, seq);
-    let newcomer =
-        Host { side: Side::Inside, mac: shunt_testkit::mac(40), address: "192.168.2.40" };
+    let newcomer = Host { side: Side::Inside, mac: mac(40), address: "192.168.2.40" };
     Case::new("a packet waits for the new gateway's address, and is not lost")
         .rules(route(ROUTER.address))
         .arrives(CLIENT.sends(ping(1)))
@@ -218,6 +264,27 @@ fn a_route_changes() {
             ..PipelineCounters::default()
         })
         .run();
+}
+
+#[test]
+fn a_connection_takes_the_new_route() {
+    let rules = |gateway: &Host| {
+        let route = format!("[[route]]\nto = \"default\"\nvia = \"{}\"\n", gateway.address);
+        route + &service(&[(SERVER, 1)])
+    };
+    let far = "203.0.113.9:4000";
+    let answer = |src| Packet::tcp(src, far).seq(901).ack(101);
+    let case = Case::new("from its next packet on, however long it has gone the other way");
+    let mut case =
+        handshake(case.rules(rules(&GATEWAY)), (&GATEWAY, [far, HTTP]), (&RS1, [far, SERVER]));
+    for gateway in [&GATEWAY, &CLIENT, &GATEWAY] {
+        case = case.changes_to(rules(gateway));
+        for _ in 0..3 {
+            case =
+                case.arrives(RS1.sends(answer(SERVER))).leaves(gateway.gets(answer(HTTP).ttl(63)));
+        }
+    }
+    case.opens(1).run();
 }
 
 #[test]

@@ -26,7 +26,7 @@ use shunt_testkit::{ethernet, mac, pcap};
 
 use crate::{
     case::Step,
-    network::{Frame, INSIDE_MAC, OUTSIDE_MAC},
+    network::{Frame, INSIDE_MAC, OUTSIDE_MAC, VIP},
 };
 
 const SIDES: [Side; 2] = [Side::Outside, Side::Inside];
@@ -43,8 +43,17 @@ pub(crate) struct Script {
 /// What is done in a step.
 struct Turn {
     now: Instant,
-    rules: Option<String>,
+    change: Option<Change>,
     polls: usize,
+}
+
+/// Another configuration.
+#[derive(Clone, Debug)]
+pub(crate) struct Change {
+    /// The outside port's address.
+    pub(crate) outside: &'static str,
+    /// All but ports and `[nat]`.
+    pub(crate) rules: String,
 }
 
 impl Script {
@@ -69,8 +78,8 @@ impl Script {
                 }
                 script.files[side as usize].extend(frames);
             }
-            let (now, rules) = (Instant::from_millis(now), step.rules.clone());
-            script.turns.push(Turn { now, rules, polls });
+            let (now, change) = (Instant::from_millis(now), step.change.clone());
+            script.turns.push(Turn { now, change, polls });
         }
         script
     }
@@ -153,12 +162,13 @@ pub(crate) fn play(script: &Script, setup: &Setup) -> Outcome {
         pcap::write(&file(side, "rx"), &[]);
         eal().attach_vdev(&devargs[side as usize]).expect("a net_pcap device");
     }
-    let mut config = Config::parse("golden.toml", &service_file(&devargs, setup, &setup.rules))
+    let at_start = Change { outside: VIP, rules: setup.rules.clone() };
+    let mut config = Config::parse("golden.toml", &service_file(&devargs, setup, &at_start))
         .unwrap_or_else(|errors| panic!("{errors}"));
     // Fewer than a service file can have: pools live as long as EAL, and there are many cases.
-    let mut at_start = config.clone();
-    at_start.dpdk.mbufs = setup.mbufs;
-    let mut director = Assembly::open(eal(), &at_start).expect("a director");
+    let mut with_few = config.clone();
+    with_few.dpdk.mbufs = setup.mbufs;
+    let mut director = Assembly::open(eal(), &with_few).expect("a director");
 
     // net_pcap has read no more than the header of each file yet.
     let exchange = Exchange { real: director.workers()[0].macs().map(|mac| mac.0) };
@@ -170,13 +180,13 @@ pub(crate) fn play(script: &Script, setup: &Setup) -> Outcome {
 
     let mut sent = Vec::new();
     let mut before = PipelineCounters::default();
-    for (step, Turn { now, rules, polls }) in script.turns.iter().enumerate() {
+    for (step, Turn { now, change, polls }) in script.turns.iter().enumerate() {
         if step == script.prelude {
             before = *director.workers()[0].counters();
         }
-        if let Some(rules) = rules {
+        if let Some(change) = change {
             config = config
-                .parse_change("changed.toml", &service_file(&devargs, setup, rules))
+                .parse_change("changed.toml", &service_file(&devargs, setup, change))
                 .unwrap_or_else(|errors| panic!("{errors}"));
             director.apply(*now, &config);
         }
@@ -244,8 +254,9 @@ fn overwrite(path: &Path, frames: &[Vec<u8>]) {
     fs::write(path, fs::read(&other).expect("the file just written")).expect("a pcap file");
 }
 
-fn service_file([outside, inside]: &[String; 2], setup: &Setup, rules: &str) -> String {
+fn service_file([outside, inside]: &[String; 2], setup: &Setup, change: &Change) -> String {
     let Setup { port_keys, mtus: [outside_mtu, inside_mtu], nat_keys, .. } = setup;
+    let Change { outside: outside_address, rules } = change;
     format!(
         r#"
         [dpdk]
@@ -255,7 +266,7 @@ fn service_file([outside, inside]: &[String; 2], setup: &Setup, rules: &str) -> 
         name = "outside"
         role = "outside"
         device = "{outside}"
-        addresses = ["192.168.1.100/24"]
+        addresses = ["{outside_address}/24"]
         mtu = {outside_mtu}
         rx-descriptors = 64
         tx-descriptors = 64

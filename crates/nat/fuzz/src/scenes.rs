@@ -50,7 +50,7 @@ pub fn scenes() -> Vec<(&'static str, Steps)> {
             vec![
                 handshake(CLIENT2, "192.168.1.100:443", SYN),
                 tell(UDP, CLIENT2, "192.168.1.101:7"),
-                weight(4, 0),
+                change(4, 0),
                 tell(UDP, "192.168.1.201:0", "192.168.1.100:9000"),
             ],
         ),
@@ -70,7 +70,7 @@ pub fn scenes() -> Vec<(&'static str, Steps)> {
                 tell_tcp(SYN, CLIENT, "192.168.1.100:86"),
                 tell_tcp(SYN, CLIENT, "192.168.1.100:87"),
                 tell(UDP, CLIENT, "192.168.1.100:88"),
-                weight(9, 0),
+                change(9, 0),
                 tell_tcp(SYN, CLIENT2, "192.168.1.100:87"),
             ],
         ),
@@ -100,6 +100,23 @@ pub fn scenes() -> Vec<(&'static str, Steps)> {
                 Step::Raw(Raw { how: 1, bytes: built(TCP, SYN, CLIENT, "192.168.1.100:80") }),
                 Step::Raw(Raw { how: 2, bytes: vec![0x45; 40] }),
             ]],
+        ),
+        scene(
+            "changes",
+            vec![
+                handshake(CLIENT, "192.168.1.100:80", SYN),
+                tell_tcp(SYN, HOST, REMOTE),
+                change(0, 8),
+                change(0, 14),
+                answer(SYN_ACK),
+                vec![Step::Wait(Wait { count: 31, unit: 1, budget: u8::MAX })],
+                change(0, 8),
+                handshake(CLIENT2, "192.168.1.100:443", SYN),
+                change(4, 11),
+                answer(ACK),
+                change(4, 11),
+                change(0, 14),
+            ],
         ),
         scene(
             "silence",
@@ -148,8 +165,8 @@ fn error(kind: u8, from: u8) -> Vec<Step> {
     vec![Step::Error(Error { about: 0, kind, from, quoted: 48 })]
 }
 
-fn weight(server: u8, weight: u8) -> Vec<Step> {
-    vec![Step::Change(Change { place: server, to: weight })]
+fn change(place: u8, to: u8) -> Vec<Step> {
+    vec![Step::Change(Change { place, to })]
 }
 
 fn handshake(src: &str, dst: &str, syn: u8) -> Vec<Step> {

@@ -87,7 +87,7 @@ pub(crate) fn snat(ports: std::ops::RangeInclusive<u16>) -> SnatRule {
 }
 
 /// 192.168.1.0/24 and the default route lie outside, 192.168.2.0/24 inside; one own address each.
-struct Lab;
+pub(crate) struct Lab;
 
 impl Topology for Lab {
     fn is_local(&self, address: Ipv4Addr) -> bool {

@@ -11,6 +11,7 @@
 //! byte for byte, checksums included.
 
 mod balance;
+mod changes;
 mod echo;
 mod endpoints;
 mod full_nat;
@@ -30,3 +31,4 @@ mod snat;
 mod states;
 mod table_pressure;
 mod timeouts;
+mod workers;
