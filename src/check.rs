@@ -15,7 +15,14 @@ fn describe(config: &Config) -> Result<String, std::fmt::Error> {
     let mut text = String::new();
     let dpdk = &config.dpdk;
     let workers: Vec<_> = dpdk.worker_lcores.iter().map(u16::to_string).collect();
-    writeln!(text, "lcores   main {}, worker {}", dpdk.main_lcore, workers.join(", "))?;
+    let plural = if workers.len() == 1 { "worker" } else { "workers" };
+    writeln!(
+        text,
+        "lcores   main {}, {plural} {}, idle {}",
+        dpdk.main_lcore,
+        workers.join(", "),
+        dpdk.idle
+    )?;
     let pages = match &dpdk.huge_pages {
         HugePages::Default => "huge pages".to_owned(),
         HugePages::Directory(directory) => format!("huge pages in {}", directory.display()),
@@ -73,10 +80,15 @@ fn describe_port(text: &mut String, port: &Port) -> std::fmt::Result {
     let addresses: Vec<_> = port.addresses.iter().map(ToString::to_string).collect();
     writeln!(text, "port     {} ({}) {}", port.name, port.role, addresses.join(", "))?;
     writeln!(text, "           device {device}")?;
+    let queues = match port.queues {
+        None => "a queue for each worker".to_owned(),
+        Some(1) => "1 queue".to_owned(),
+        Some(queues) => format!("{queues} queues"),
+    };
     writeln!(
         text,
-        "           mtu {}, {} queue, {} rx and {} tx descriptors, checksum {}, vlan {}",
-        port.mtu, port.queues, port.rx_descriptors, port.tx_descriptors, port.checksum, port.vlan
+        "           mtu {}, {queues}, {} rx and {} tx descriptors, checksum {}, vlan {}",
+        port.mtu, port.rx_descriptors, port.tx_descriptors, port.checksum, port.vlan
     )
 }
 

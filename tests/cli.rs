@@ -69,7 +69,8 @@ fn check_prints_what_would_run() {
     let plan = printed(&["check", "--config", &file]);
     for part in [
         "lvs-nat.toml is sound",
-        "lcores   main 0, worker 1",
+        "lcores   main 0, worker 1, idle adaptive",
+        "mtu 1500, a queue for each worker",
         "port     outside (outside) 192.168.1.100/24",
         "device net_af_packet1,iface=inside0",
         "service  tcp 192.168.1.100:80 rr",

@@ -22,11 +22,14 @@ const FUNCTIONS: &str = "shunt_.*\
     |rte_eth_dev_(configure|start|stop|close|info_get|count_avail|socket_id|set_mtu|get_mtu)\
     |rte_eth_dev_(adjust_nb_rx_tx_desc|get_name_by_port|get_port_by_name)\
     |rte_eth_(rx_queue_setup|tx_queue_setup|find_next_owned_by|macaddr_get|stats_get)\
-    |rte_eth_promiscuous_(enable|disable)";
+    |rte_eth_promiscuous_(enable|disable)\
+    |rte_eth_dev_rss_(reta_update|reta_query|hash_conf_get|hash_update)\
+    |rte_ring_(create|free)";
 
 const CONSTANTS: &str = "(ETH|MBUF)_.*\
     |RTE_(MAX_LCORE|MAX_ETHPORTS|MBUF_DEFAULT_BUF_SIZE|ETH_NAME_MAX_LEN)\
-    |RTE_ETH_DEV_NO_OWNER\
+    |RTE_(ETH_DEV_NO_OWNER|ETH_RETA_GROUP_SIZE)\
+    |RING_F_(SP_ENQ|SC_DEQ|EXACT_SZ)\
     |RTE_LOG_(ERR|WARNING|NOTICE|INFO|DEBUG)";
 
 fn main() {

@@ -35,6 +35,21 @@ uint16_t shunt_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, 
 	return rte_eth_tx_burst(port, queue, mbufs, count);
 }
 
+unsigned int shunt_ring_enqueue(struct rte_ring *ring, struct rte_mbuf **mbufs, unsigned int count)
+{
+	return rte_ring_sp_enqueue_burst(ring, (void **)mbufs, count, NULL);
+}
+
+unsigned int shunt_ring_dequeue(struct rte_ring *ring, struct rte_mbuf **mbufs, unsigned int count)
+{
+	return rte_ring_sc_dequeue_burst(ring, (void **)mbufs, count, NULL);
+}
+
+uint32_t shunt_softrss(const uint32_t *tuple, uint32_t words, const uint8_t *key)
+{
+	return rte_softrss((uint32_t *)tuple, words, key); /* which only reads it */
+}
+
 int shunt_link_get(uint16_t port, bool *up, uint32_t *speed_mbps)
 {
 	struct rte_eth_link link = { 0 };

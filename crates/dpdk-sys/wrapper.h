@@ -16,6 +16,8 @@
 #include <rte_log.h>
 #include <rte_mbuf.h>
 #include <rte_mempool.h>
+#include <rte_ring.h>
+#include <rte_thash.h>
 #include <rte_version.h>
 
 /*
@@ -67,8 +69,10 @@ FLAG(ETH_TX_OFFLOAD_TCP_CKSUM);
 FLAG(ETH_TX_OFFLOAD_MULTI_SEGS);
 FLAG(ETH_TX_OFFLOAD_MBUF_FAST_FREE);
 FLAG(ETH_RSS_IPV4);
+FLAG(ETH_RSS_FRAG_IPV4);
 FLAG(ETH_RSS_NONFRAG_IPV4_TCP);
 FLAG(ETH_RSS_NONFRAG_IPV4_UDP);
+FLAG(ETH_RSS_NONFRAG_IPV4_OTHER);
 
 /* What DPDK has only as static inline functions or thread-local variables (shim.c). */
 int shunt_errno(void);
@@ -77,6 +81,9 @@ struct rte_mbuf *shunt_mbuf_alloc(struct rte_mempool *pool);
 void shunt_mbuf_free(struct rte_mbuf *mbuf);
 uint16_t shunt_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count);
 uint16_t shunt_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count);
+unsigned int shunt_ring_enqueue(struct rte_ring *ring, struct rte_mbuf **mbufs, unsigned int count);
+unsigned int shunt_ring_dequeue(struct rte_ring *ring, struct rte_mbuf **mbufs, unsigned int count);
+uint32_t shunt_softrss(const uint32_t *tuple, uint32_t words, const uint8_t *key);
 
 /* rte_eth_link_get_nowait() without rte_eth_link, whose layout differs between releases. */
 int shunt_link_get(uint16_t port, bool *up, uint32_t *speed_mbps);

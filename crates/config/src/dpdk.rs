@@ -7,9 +7,11 @@ use std::path::PathBuf;
 pub struct Dpdk {
     /// Key `main-lcore`, by default 0: the lcore of the control plane, which polls nothing.
     pub main_lcore: u16,
-    /// Key `worker-lcores`, by default `[1]`: the lcores that poll. Exactly one in this release,
-    /// never the main lcore.
+    /// Key `worker-lcores`, by default `[1]`: the lcores that poll, at least one, each once, never
+    /// the main lcore.
     pub worker_lcores: Vec<u16>,
+    /// Key `idle`, by default [`Idle::Adaptive`].
+    pub idle: Idle,
     /// Key `memory`, `"256M"` by default: MiB that EAL sets aside for mbufs, rings and tables.
     pub memory_mib: u32,
     /// Keys `hugepage-dir` and `no-huge`.
@@ -28,11 +30,22 @@ impl Default for Dpdk {
         Dpdk {
             main_lcore: 0,
             worker_lcores: vec![1],
+            idle: Idle::Adaptive,
             memory_mib: 256,
             huge_pages: HugePages::Default,
             mbufs: 16384,
             eal_args: Vec::new(),
         }
+    }
+}
+
+keywords! {
+    /// What a worker does when no packets come.
+    pub enum Idle {
+        /// It polls on.
+        Spin = "spin",
+        /// It sleeps, for longer and longer up to some microseconds, between two looks.
+        Adaptive = "adaptive",
     }
 }
 

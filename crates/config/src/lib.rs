@@ -46,7 +46,7 @@ mod validate;
 
 pub use change::Change;
 pub use device::{Device, PciAddress};
-pub use dpdk::{Dpdk, HugePages};
+pub use dpdk::{Dpdk, HugePages, Idle};
 pub use endpoint::VirtualEndpoint;
 pub use error::{ConfigError, Errors, Place};
 pub use log::{Level, Log};

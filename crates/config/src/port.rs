@@ -54,8 +54,9 @@ pub struct Port {
     /// must accept (RFC 791 §3.1); a link with less would fragment what nobody expects to be
     /// fragmented.
     pub mtu: u16,
-    /// Key `queues`, by default 1, and 1 in this release: receive and transmit queues.
-    pub queues: u16,
+    /// Key `queues`, at most one for each worker: receive and transmit queues. `None` for `"auto"`,
+    /// the default: one for each worker if the device has so many, else as many as it has.
+    pub queues: Option<u16>,
     /// Key `rx-descriptors`, by default 1024: packets that a receive queue holds, 64 to 32768.
     pub rx_descriptors: u16,
     /// Key `tx-descriptors`, by default 1024: packets that a transmit queue holds, 64 to 32768.

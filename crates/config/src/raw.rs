@@ -49,6 +49,7 @@ impl File {
 pub(crate) struct Dpdk {
     pub(crate) main_lcore: Value<i64>,
     pub(crate) worker_lcores: Value<Vec<Spanned<i64>>>,
+    pub(crate) idle: Value<String>,
     pub(crate) memory: Value<String>,
     pub(crate) hugepage_dir: Value<String>,
     pub(crate) no_huge: Value<bool>,
@@ -64,7 +65,7 @@ pub(crate) struct Port {
     pub(crate) device: Value<String>,
     pub(crate) addresses: Value<Vec<Spanned<String>>>,
     pub(crate) mtu: Value<i64>,
-    pub(crate) queues: Value<i64>,
+    pub(crate) queues: Value<Scalar>,
     pub(crate) rx_descriptors: Value<i64>,
     pub(crate) tx_descriptors: Value<i64>,
     pub(crate) checksum: Value<String>,

@@ -29,7 +29,8 @@ use services::Context;
 /// `file`, read from `source`, with defaults filled in.
 pub(crate) fn validate(file: &raw::File, source: &Source) -> Result<Config, Errors> {
     let mut report = Report::new(source);
-    let ports = ports::validate(&file.port, &mut report);
+    let workers = dpdk::workers(&file.dpdk.0);
+    let ports = ports::validate(&file.port, workers, &mut report);
     let (routes, network) = routes::validate(&file.route, ports.network, &mut report);
     let network = network.as_ref();
     let timeouts = durations::timeouts(&file.timeouts.0, Timeouts::default(), &mut report);

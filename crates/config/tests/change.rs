@@ -6,6 +6,7 @@ const RUNNING: &str = r#"
 [dpdk]
 main-lcore = 0
 worker-lcores = [1]
+idle = "spin"
 memory = "256M"
 mbufs = 16384
 no-huge = true
@@ -175,6 +176,7 @@ fn what_needs_a_restart_is_refused_where_it_is() {
     let of_dpdk = [
         ("main-lcore = 0", "main-lcore = 2"),
         ("worker-lcores = [1]", "worker-lcores = [3]"),
+        ("idle = \"spin\"", "idle = \"adaptive\""),
         ("\"256M\"", "\"512M\""),
         ("mbufs = 16384", "mbufs = 32768"),
         ("no-huge = true", "no-huge = false"),
@@ -185,10 +187,11 @@ fn what_needs_a_restart_is_refused_where_it_is() {
         [
             "3:14 `main-lcore`",
             "4:17 `worker-lcores`",
-            "5:10 `memory`",
-            "6:9 `mbufs`",
-            "7:11 kind of memory",
-            "8:12 `eal-args`",
+            "5:8 `idle`",
+            "6:10 `memory`",
+            "7:9 `mbufs`",
+            "8:11 kind of memory",
+            "9:12 `eal-args`",
         ]
     );
     let of_a_port = [
@@ -204,21 +207,21 @@ fn what_needs_a_restart_is_refused_where_it_is() {
     assert_eq!(
         refused(&of_a_port),
         [
-            "11:8 `name`",
-            "13:10 `device`",
-            "15:7 `mtu`",
-            "16:18 `rx-descriptors`",
-            "17:18 `tx-descriptors`",
-            "18:12 `checksum`",
-            "19:8 `vlan`",
-            "28:15 `connections`",
+            "12:8 `name`",
+            "14:10 `device`",
+            "16:7 `mtu`",
+            "17:18 `rx-descriptors`",
+            "18:18 `tx-descriptors`",
+            "19:12 `checksum`",
+            "20:8 `vlan`",
+            "29:15 `connections`",
         ]
     );
 }
 
 #[test]
 fn what_was_left_out_is_refused_where_it_should_be() {
-    assert_eq!(refused(&[("mtu = 1500\nrx-descriptors = 512", "")]), ["10:1 `rx-descriptors`"]);
+    assert_eq!(refused(&[("mtu = 1500\nrx-descriptors = 512", "")]), ["11:1 `rx-descriptors`"]);
     assert_eq!(refused(&[("connections = 4096", "")]).len(), 1);
     assert_eq!(refused(&[("no-huge = true", "")]).len(), 1);
 }

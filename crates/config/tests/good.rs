@@ -9,9 +9,9 @@ use std::{
 };
 
 use shunt_config::{
-    Checksum, Config, Device, Dpdk, FallbackServer, ForwardingMode, HugePages, Level, LocalAddress,
-    Nat, OnUnknown, PciAddress, Persistence, Protocol, RealServer, Role, Route, Scheduler,
-    SchedulerFlags, Snat, Timeouts, VirtualEndpoint, VirtualService, Vlan,
+    Checksum, Config, Device, Dpdk, FallbackServer, ForwardingMode, HugePages, Idle, Level,
+    LocalAddress, Nat, OnUnknown, PciAddress, Persistence, Protocol, RealServer, Role, Route,
+    Scheduler, SchedulerFlags, Snat, Timeouts, VirtualEndpoint, VirtualService, Vlan,
 };
 
 const EVERYTHING: &str = include_str!("good/everything.toml");
@@ -45,12 +45,13 @@ fn what_is_left_out_has_defaults() {
     assert_eq!(config.dpdk, Dpdk::default());
     assert_eq!(config.dpdk.main_lcore, 0);
     assert_eq!(config.dpdk.worker_lcores, [1]);
+    assert_eq!(config.dpdk.idle, Idle::Adaptive);
     assert_eq!(config.dpdk.memory_mib, 256);
     assert_eq!(config.dpdk.mbufs, 16384);
     assert_eq!(config.dpdk.huge_pages, HugePages::Default);
     assert_eq!(config.log.level, Level::Info);
     for port in config.ports.iter() {
-        assert_eq!((port.mtu, port.queues), (1500, 1));
+        assert_eq!((port.mtu, port.queues), (1500, None));
         assert_eq!((port.rx_descriptors, port.tx_descriptors), (1024, 1024));
         assert_eq!((port.checksum, port.vlan), (Checksum::Auto, Vlan::Drop));
     }
@@ -118,7 +119,8 @@ fn everything_can_be_set() {
         config.dpdk,
         Dpdk {
             main_lcore: 2,
-            worker_lcores: vec![3],
+            worker_lcores: vec![3, 4],
+            idle: Idle::Spin,
             memory_mib: 1024,
             huge_pages: HugePages::Directory("/dev/hugepages".into()),
             mbufs: 32768,
@@ -136,7 +138,7 @@ fn everything_can_be_set() {
         outside.addresses,
         ["192.0.2.2/24".parse().unwrap(), "192.0.2.3/24".parse().unwrap()]
     );
-    assert_eq!((outside.mtu, outside.queues), (9000, 1));
+    assert_eq!((outside.mtu, outside.queues), (9000, Some(2)));
     assert_eq!((outside.rx_descriptors, outside.tx_descriptors), (2048, 512));
     assert_eq!((outside.checksum, outside.vlan), (Checksum::Hardware, Vlan::Pass));
     let inside = config.ports.get(Role::Inside);
@@ -383,7 +385,7 @@ fn eal_arguments_with_huge_pages() {
 fn eal_arguments_with_a_huge_page_directory_and_pci() {
     assert_eq!(
         parse(EVERYTHING).eal_args("shunt").join(" "),
-        "--lcores 2,3 --main-lcore 2 -m 1024 --file-prefix shunt --no-telemetry \
+        "--lcores 2,3,4 --main-lcore 2 -m 1024 --file-prefix shunt --no-telemetry \
          --huge-dir /dev/hugepages --huge-unlink --no-shconf --allow 0000:03:00.1 \
          --vdev net_af_xdp0,iface=inside0 --log-level pmd.net.af_xdp:debug"
     );

@@ -12,7 +12,7 @@
 
 use std::{
     fmt,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, SocketAddrV4},
     sync::mpsc::{Receiver, SyncSender, sync_channel},
 };
 
@@ -22,6 +22,7 @@ use shunt_nat::{Ruleset, RulesetBuilder, Update};
 
 use crate::{
     ruleset::rules,
+    steering::Owners,
     surroundings::{SIDES, Surroundings},
 };
 
@@ -70,6 +71,7 @@ impl Inbox {
 /// The main lcore's end of all queues, and what it makes snapshots with.
 pub(crate) struct Control {
     builder: RulesetBuilder,
+    owners: Owners,
     workers: Vec<Outbox>,
     /// The addresses that each side answers for.
     answered: [HashSet<Ipv4Addr>; 2],
@@ -84,12 +86,14 @@ impl Control {
     /// A control for so many workers, and what each of them is to start with.
     pub(crate) fn new(
         config: &Config,
+        owners: Owners,
         workers: usize,
         seed: u64,
     ) -> (Control, Vec<(Snapshot, Inbox)>) {
         let (outboxes, inboxes): (Vec<_>, Vec<_>) = (0..workers).map(|_| queue()).unzip();
         let builder = RulesetBuilder::new(seed, workers);
-        let mut control = Control { builder, workers: outboxes, answered: Default::default() };
+        let answered = Default::default();
+        let mut control = Control { builder, owners, workers: outboxes, answered };
         let (snapshots, _) = control.snapshots(config);
         (control, snapshots.into_iter().zip(inboxes).collect())
     }
@@ -125,7 +129,11 @@ impl Control {
         });
         self.answered = SIDES.map(|side| surroundings.answered(side).collect());
 
-        let update = self.builder.build(&rules(config), |_| 0);
+        // Replies to a source endpoint of ours must come to the worker that chose it.
+        let owner = |endpoint: SocketAddrV4| {
+            usize::from(self.owners.owner(*endpoint.ip(), endpoint.port()).0)
+        };
+        let update = self.builder.build(&rules(config), owner);
         let moved = moved(config, &update);
         let snapshots = update.rulesets.into_iter().map(|ruleset| Snapshot {
             ruleset,
@@ -197,7 +205,7 @@ mod tests {
 
     #[test]
     fn every_worker_takes_over_between_two_looks_and_hands_back() {
-        let (mut control, starts) = Control::new(&config(PORT, &[]), 2, 7);
+        let (mut control, starts) = Control::new(&config(PORT, &[]), Owners::new(128, 2), 2, 7);
         let inboxes = starts.into_iter().map(|(_, inbox)| inbox);
         let mut inboxes: Vec<_> = inboxes.collect();
         let mut taken = [0; 2];
@@ -218,7 +226,7 @@ mod tests {
 
     #[test]
     fn an_address_is_new_when_it_was_not_ours_before() {
-        let (mut control, starts) = Control::new(&config(PORT, &[]), 2, 7);
+        let (mut control, starts) = Control::new(&config(PORT, &[]), Owners::new(128, 2), 2, 7);
         let new: Vec<_> = starts.iter().map(|(start, _)| start.new_addresses.clone()).collect();
         let own = [addresses(&["192.168.1.100"]), addresses(&["192.168.2.200"])];
         assert_eq!(new, [own, Default::default()], "one worker announces for all");
@@ -243,7 +251,7 @@ mod tests {
         let services = |web: &'static [u8]| {
             config(PORT, &[("192.168.1.100:443", TWO), ("192.168.1.100:80", web)])
         };
-        let (mut control, _starts) = Control::new(&services(TWO), 1, 7);
+        let (mut control, _starts) = Control::new(&services(TWO), Owners::new(128, 1), 1, 7);
         assert_eq!(control.snapshots(&services(TWO)).1, [], "nothing changed");
         let (_, moved) = control.snapshots(&services(&[10]));
         let [moved] = &moved[..] else { panic!("{moved:?}") };

@@ -1,5 +1,6 @@
 //! Bringing a director up, and down again.
 
+mod crew;
 mod report;
 
 use std::sync::{
@@ -7,20 +8,20 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
-use shunt_config::{Config, Role};
-use shunt_dpdk::{Eal, Error, LcoreHandle, LcoreId, Mempool, MempoolConfig, Port, launch};
+use shunt_config::Config;
+use shunt_dpdk::{Eal, Error, LcoreHandle, LcoreId, Mempool, MempoolConfig, launch};
 use shunt_nat::{EngineConfig, Instant, table::ConnectionTable};
 use tracing::info;
 
 pub use crate::preflight::PreflightError;
 use crate::{
     control::{Control, Moved},
-    interface::Interface,
     pipeline::Pipeline,
-    ports::{self, PortError},
+    ports::PortError,
     preflight,
     worker::Worker,
 };
+use crew::{Crew, DrivenPorts, Seat};
 pub use report::{MbufReport, PortReport, Report, ServiceReport};
 
 /// Bytes of an mbuf's buffer besides the IPv4 packet: headroom (`RTE_PKTMBUF_HEADROOM`), Ethernet
@@ -61,6 +62,9 @@ pub enum StartError {
     /// A port can't be used as wanted.
     #[error(transparent)]
     Port(#[from] PortError),
+    /// No memory for a ring between workers.
+    #[error("no memory for rings between workers ({0}); raise `memory` under `[dpdk]`")]
+    Ring(Error),
     /// The worker's lcore could not be started.
     #[error("lcore {lcore} did not start: {error}")]
     Lcore {
@@ -74,16 +78,16 @@ pub enum StartError {
     Random(getrandom::Error),
 }
 
-/// A running director: a worker on its lcore. Stop it with [`Director::stop`].
+/// A running director: workers on their lcores. Stop it with [`Director::stop`].
 pub struct Director {
     stop: Arc<AtomicBool>,
-    worker: LcoreHandle<Worker>,
+    workers: Vec<LcoreHandle<Worker>>,
     ports: Ports,
     control: Control,
 }
 
 impl Director {
-    /// Starts EAL, opens the ports and launches the worker. To be called once per process, on the
+    /// Starts EAL, opens the ports and launches the workers. To be called once per process, on the
     /// thread that is to be the main lcore.
     ///
     /// # Errors
@@ -92,17 +96,26 @@ impl Director {
         preflight::check(config)?;
         let file_prefix = format!("shunt-{}", std::process::id());
         let eal = Eal::init(&config.eal_args(&file_prefix)).map_err(StartError::Eal)?;
-        let Assembly { worker, ports, control } = Assembly::open(&eal, config)?;
+        let Assembly { workers, ports, control } = Assembly::open(&eal, config)?;
 
         let stop = Arc::new(AtomicBool::new(false));
-        let lcore = config.dpdk.worker_lcores.first().copied().unwrap_or_default();
-        let worker = {
-            let stop = Arc::clone(&stop);
-            launch(LcoreId(lcore.into()), move || worker.run(&stop))
-                .map_err(|error| StartError::Lcore { lcore, error })?
-        };
-        info!("director ready: worker on lcore {lcore}, {}", Eal::version());
-        Ok(Director { stop, worker, ports, control })
+        let mut director = Director { stop, workers: Vec::new(), ports, control };
+        let lcores = &config.dpdk.worker_lcores;
+        for (lcore, worker) in lcores.iter().zip(workers) {
+            let stop = Arc::clone(&director.stop);
+            let idle = config.dpdk.idle;
+            match launch(LcoreId((*lcore).into()), move || worker.run(&stop, idle)) {
+                Ok(running) => director.workers.push(running),
+                Err(error) => {
+                    director.join();
+                    return Err(StartError::Lcore { lcore: *lcore, error });
+                }
+            }
+        }
+        let names: Vec<_> = lcores.iter().map(u16::to_string).collect();
+        let plural = if names.len() == 1 { "worker on lcore" } else { "workers on lcores" };
+        info!("director ready: {plural} {}, {}", names.join(", "), Eal::version());
+        Ok(director)
     }
 
     /// Runs another configuration from now on, of which the old one has
@@ -110,75 +123,84 @@ impl Director {
     /// is lost, and connections live on as their old service or its new options have it.
     ///
     /// # Panics
-    /// When the worker has panicked.
+    /// When a worker has panicked.
     pub fn apply(&mut self, config: &Config) -> Vec<Moved> {
         let moved = self.control.send(config);
         self.control.collect();
         moved
     }
 
-    /// Stops the worker and the ports, and accounts for every mbuf. `config` is the one that runs.
+    /// Stops the workers and the ports, and accounts for every mbuf. `config` is the one that runs.
     #[must_use]
-    pub fn stop(self, config: &Config) -> Report {
+    pub fn stop(mut self, config: &Config) -> Report {
+        let workers = self.join();
+        Assembly { workers, ports: self.ports, control: self.control }.close(config)
+    }
+
+    fn join(&mut self) -> Vec<Worker> {
         self.stop.store(true, Ordering::Relaxed);
-        let worker = self.worker.join();
-        Assembly { worker, ports: self.ports, control: self.control }.close(config)
+        self.workers.drain(..).map(LcoreHandle::join).collect()
     }
 }
 
 /// The ports of a director and the pool that feeds them.
 struct Ports {
-    ports: [(Port, String); 2],
+    ports: DrivenPorts,
     pool: Mempool,
     /// Mbufs that the drivers took before the first packet came: net_af_xdp's fill rings.
     in_use_at_start: u32,
 }
 
-/// Opened ports and a worker that polls them, not yet on an lcore: for driving it by hand.
+/// Opened ports and workers that poll them, not yet on lcores: for driving them by hand.
 pub struct Assembly {
-    worker: Worker,
+    workers: Vec<Worker>,
     ports: Ports,
     control: Control,
 }
 
 impl Assembly {
-    /// Makes the mbuf pool, opens the ports and puts a worker together.
+    /// Makes the mbuf pool, opens the ports and puts the workers together.
     ///
     /// # Errors
     /// What DPDK refused; ports already opened are closed again.
     pub fn open(eal: &Eal, config: &Config) -> Result<Assembly, StartError> {
         let pool = open_pool(eal, config)?;
-        let outside = ports::open(eal, config.ports.get(Role::Outside), &pool)?;
-        let inside = ports::open(eal, config.ports.get(Role::Inside), &pool)?;
+        let crew = Crew { eal, pool: &pool, workers: config.dpdk.worker_lcores.len() };
+        let (ports, owners, seats) = crew.open_ports(config)?;
         let in_use_at_start = pool.in_use();
 
         let [seed] = secrets()?;
-        let (control, mut starts) = Control::new(config, 1, seed);
-        let (snapshot, inbox) = starts.pop().expect("one for each worker");
-        let engine = EngineConfig { capacity: config.nat.connections, secret: secrets()? };
-        let interfaces = [Interface::new(outside.parts), Interface::new(inside.parts)];
-        let pipeline = Pipeline::new(&engine, snapshot, interfaces, pool.clone(), secrets()?);
-        log_table(pipeline.engine.table());
-        Ok(Assembly {
-            worker: Worker::new([outside.rx, inside.rx], pipeline, inbox),
-            control,
-            ports: Ports {
-                ports: [(outside.port, outside.driver), (inside.port, inside.driver)],
-                pool,
-                in_use_at_start,
-            },
-        })
+        let engine = EngineConfig {
+            capacity: config.nat.connections.div_ceil(crew.workers as u32),
+            secret: secrets()?,
+        };
+        let (control, starts) = Control::new(config, owners, crew.workers, seed);
+        let workers = seats.into_iter().zip(starts).map(|(seat, (snapshot, inbox))| {
+            let Seat { rx, interfaces, steering, place } = seat;
+            let (pool, secret) = (pool.clone(), secrets()?);
+            let pipeline = Pipeline::new(&engine, snapshot, interfaces, pool, secret, place);
+            Ok(Worker::new(rx, pipeline, steering, inbox))
+        });
+        let workers = workers.collect::<Result<Vec<_>, StartError>>()?;
+        log_tables(&workers);
+        Ok(Assembly { workers, ports: Ports { ports, pool, in_use_at_start }, control })
     }
 
-    /// The worker.
-    pub fn worker(&mut self) -> &mut Worker {
-        &mut self.worker
+    /// The workers, in the order of their lcores.
+    pub fn workers(&mut self) -> &mut [Worker] {
+        &mut self.workers
+    }
+
+    /// Has every worker take a turn, and returns how many packets came, those that workers handed to
+    /// each other counted again.
+    pub fn poll(&mut self, now: Instant) -> usize {
+        self.workers.iter_mut().map(|worker| worker.poll(now)).sum()
     }
 
     /// Runs another configuration from now on, as [`Director::apply`] does.
     pub fn apply(&mut self, now: Instant, config: &Config) -> Vec<Moved> {
         let moved = self.control.send(config);
-        self.worker.read_inbox(now);
+        self.workers.iter_mut().for_each(|worker| worker.read_inbox(now));
         self.control.collect();
         moved
     }
@@ -186,12 +208,12 @@ impl Assembly {
     /// Closes the ports, and accounts for every mbuf. `config` is the one that runs.
     #[must_use]
     pub fn close(self, config: &Config) -> Report {
-        let Assembly { worker, ports: Ports { ports, pool, in_use_at_start }, .. } = self;
+        let Assembly { workers, ports: Ports { ports, pool, in_use_at_start }, .. } = self;
         let devices = [&ports[0], &ports[1]].map(|(port, driver)| (driver.clone(), port.stats()));
         let keepers = devices.iter().filter(|(driver, _)| driver == "net_af_xdp").count() as u32;
-        let mut report = Report::new(config, &worker, devices);
+        let mut report = Report::new(config, &workers, devices);
         // The last handles go, and with them what queues and drivers still hold.
-        drop(worker);
+        drop(workers);
         drop(ports);
         let keepable = if keepers > 0 { in_use_at_start + keepers * AF_XDP_RING } else { 0 };
         report.mbufs = MbufReport::new(&pool, keepable);
@@ -230,12 +252,15 @@ fn secrets<const N: usize>() -> Result<[u64; N], StartError> {
     Ok(words)
 }
 
-fn log_table(table: &ConnectionTable) {
+/// Says how large the connection tables are, all together.
+fn log_tables(workers: &[Worker]) {
+    let tables = || workers.iter().map(|worker| worker.engine().table());
+    let capacity: usize = tables().map(ConnectionTable::capacity).sum();
+    let memory: usize = tables().map(ConnectionTable::memory).sum();
+    let Some(pages) = tables().map(ConnectionTable::pages).max() else { return };
     info!(
-        "connection table: room for {}, {} MiB in {}, {} bytes each",
-        table.capacity(),
-        table.memory() >> 20,
-        table.pages(),
-        table.memory() / table.capacity()
+        "connection table: room for {capacity}, {} MiB in {pages}, {} bytes each",
+        memory >> 20,
+        memory / capacity
     );
 }

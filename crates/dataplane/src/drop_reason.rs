@@ -1,3 +1,5 @@
+use std::ops::AddAssign;
+
 use shunt_nat::{self as nat, fragments::FragmentError};
 use shunt_packet::Malformed;
 
@@ -115,6 +117,8 @@ reasons! {
     NeighbourQueueFull = "neighbour-queue-full",
     /// The pool is empty.
     NoMbuf = "no-mbuf",
+    /// The ring to the worker that owns it, or that has the egress port's queue, is full.
+    WorkerRingFull = "worker-ring-full",
     /// The egress port's queue is full.
     TxQueueFull = "tx-queue-full",
 }
@@ -189,5 +193,11 @@ impl DropCounters {
 
     pub(crate) fn add(&mut self, reason: DropReason, packets: usize) {
         self.0[reason as usize] += packets as u64;
+    }
+}
+
+impl AddAssign<&DropCounters> for DropCounters {
+    fn add_assign(&mut self, other: &DropCounters) {
+        self.0.iter_mut().zip(other.0).for_each(|(sum, packets)| *sum += packets);
     }
 }

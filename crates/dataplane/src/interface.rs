@@ -1,5 +1,5 @@
 use shunt_config::Vlan;
-use shunt_dpdk::{Burst, Mbuf, TxQueue};
+use shunt_dpdk::{Burst, Mbuf, RingConsumer, RingProducer, TxQueue};
 use shunt_packet::ethernet::{HEADER_LEN, MacAddr};
 
 use crate::{
@@ -22,23 +22,31 @@ pub(crate) struct Interface {
     pub(crate) offloads: Offloads,
     pub(crate) neighbours: Neighbours<Outgoing>,
     pub(crate) counters: PortCounters,
-    tx: TxQueue,
+    egress: Egress,
     /// Packets that leave at the end of the loop, or when there is no room for more.
     pending: Burst,
 }
 
-/// What an [`Interface`] is made of.
+/// What the [`Interface`]s of a port have in common.
+#[derive(Clone, Copy)]
 pub(crate) struct InterfaceParts {
     pub(crate) mac: MacAddr,
     pub(crate) mtu: u16,
     pub(crate) vlan: Vlan,
     pub(crate) offloads: Offloads,
-    pub(crate) tx: TxQueue,
+}
+
+/// How a worker's frames get to the port.
+pub(crate) enum Egress {
+    /// By a queue of its own, which also sends what other workers leave in rings.
+    Queue(TxQueue, Vec<RingConsumer>),
+    /// By a ring, to a worker that has a queue.
+    Ring(RingProducer),
 }
 
 impl Interface {
-    pub(crate) fn new(parts: InterfaceParts) -> Interface {
-        let InterfaceParts { mac, mtu, vlan, offloads, tx } = parts;
+    pub(crate) fn new(parts: InterfaceParts, egress: Egress) -> Interface {
+        let InterfaceParts { mac, mtu, vlan, offloads } = parts;
         Interface {
             mac,
             mtu,
@@ -46,7 +54,7 @@ impl Interface {
             offloads,
             neighbours: Neighbours::default(),
             counters: PortCounters::default(),
-            tx,
+            egress,
             pending: Burst::new(),
         }
     }
@@ -72,17 +80,57 @@ impl Interface {
         }
     }
 
-    /// Hands all pending frames to the device, and drops what it refuses.
+    /// Notes what came in by this worker's receive queue.
+    pub(crate) fn count_received(&mut self, burst: &Burst) {
+        self.counters.rx_packets += burst.len() as u64;
+        self.counters.rx_bytes += bytes(burst);
+    }
+
+    /// Sends all pending frames on their way.
+    #[inline]
     pub(crate) fn flush(&mut self, drops: &mut DropCounters) {
         if self.pending.is_empty() {
             return;
         }
-        let bytes = |burst: &Burst| burst.iter().map(|mbuf| mbuf.len() as u64).sum::<u64>();
-        let offered = bytes(&self.pending);
-        self.counters.tx_packets += self.tx.send(&mut self.pending) as u64;
-        let refused = self.pending.len();
-        self.counters.tx_bytes += offered - bytes(&self.pending);
-        drops.add(DropReason::TxQueueFull, refused);
-        self.pending.clear();
+        match &mut self.egress {
+            Egress::Queue(queue, _) => {
+                transmit(queue, &mut self.pending, &mut self.counters, drops);
+            }
+            Egress::Ring(ring) => {
+                ring.enqueue(&mut self.pending);
+                drops.add(DropReason::WorkerRingFull, self.pending.len());
+                self.pending.clear();
+            }
+        }
     }
+
+    /// Sends what workers without a queue of their own have left here.
+    #[inline]
+    pub(crate) fn relay(&mut self, drops: &mut DropCounters) {
+        let Egress::Queue(queue, rings) = &mut self.egress else { return };
+        for ring in rings {
+            let mut burst = Burst::new();
+            while ring.dequeue(&mut burst) > 0 {
+                transmit(queue, &mut burst, &mut self.counters, drops);
+            }
+        }
+    }
+}
+
+/// Hands frames to the device, and drops what it refuses.
+fn transmit(
+    queue: &mut TxQueue,
+    burst: &mut Burst,
+    counters: &mut PortCounters,
+    drops: &mut DropCounters,
+) {
+    let offered = bytes(burst);
+    counters.tx_packets += queue.send(burst) as u64;
+    counters.tx_bytes += offered - bytes(burst);
+    drops.add(DropReason::TxQueueFull, burst.len());
+    burst.clear();
+}
+
+fn bytes(burst: &Burst) -> u64 {
+    burst.iter().map(|mbuf| mbuf.len() as u64).sum()
 }

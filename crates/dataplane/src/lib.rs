@@ -1,8 +1,8 @@
 //! Workers, ports, ARP, ICMP and routes: the director's data path on DPDK.
 //!
 //! A [`Director`] opens the ports of a [service file](shunt_config::Config) and runs a [`Worker`]
-//! on an lcore of its own. A worker shares nothing: it polls its queues and passes each packet
-//! through its pipeline, run to completion:
+//! on each worker lcore. A worker polls its queues, hands packets of connections that others own to
+//! them, and passes each of its own through its pipeline, run to completion:
 //!
 //! ```text
 //!  rx burst -> Ethernet -> IPv4 checks -> NAT engine -> route -> neighbour -> rewrite -> tx burst
@@ -18,7 +18,8 @@
 //! | `neighbours` | ARP's table: who has which MAC, and packets that wait for an answer |
 //! | `routes`, `surroundings` | where packets go, and which addresses are ours |
 //! | `ports`, `offload` | opening ports and negotiating what they can do |
-//! | `director`, `worker` | bringing it up, and the loop |
+//! | `steering`, `gossip` | which worker owns a packet, and what workers hand and tell each other |
+//! | `director`, `worker`, `idle` | bringing it up, dealing out queues to the workers, and their loop |
 //! | `control` | what workers run on, and how it changes while packets flow |
 #![forbid(unsafe_code)]
 
@@ -27,6 +28,8 @@ mod counters;
 mod director;
 mod drop_reason;
 mod egress;
+mod gossip;
+mod idle;
 mod interface;
 mod neighbours;
 mod offload;
@@ -36,6 +39,7 @@ mod preflight;
 mod rate_limit;
 mod routes;
 mod ruleset;
+mod steering;
 mod surroundings;
 mod worker;
 
@@ -48,4 +52,5 @@ pub use director::{
 pub use drop_reason::{DropCounters, DropReason};
 pub use ports::PortError;
 pub use ruleset::rules;
+pub use steering::{Owners, WorkerId, rss_key};
 pub use worker::Worker;

@@ -109,8 +109,7 @@ impl<T> Neighbours<T> {
     /// Holds a packet for a neighbour that isn't known.
     pub(crate) fn hold(&mut self, address: Ipv4Addr, packet: T, now: Instant) -> Hold<T> {
         let is_new = !self.entries.contains_key(&address);
-        let crowded = self.entries.len() >= MAX_ENTRIES || self.incomplete >= MAX_INCOMPLETE;
-        if self.held >= MAX_HELD_IN_ALL || (is_new && crowded) {
+        if self.held >= MAX_HELD_IN_ALL || (is_new && self.is_crowded()) {
             return Hold::Full(packet);
         }
         self.incomplete += usize::from(is_new);
@@ -154,6 +153,21 @@ impl<T> Neighbours<T> {
         held
     }
 
+    /// Notes that another worker has asked for an address.
+    pub(crate) fn note_asked(&mut self, address: Ipv4Addr, now: Instant) {
+        let is_new = !self.entries.contains_key(&address);
+        if is_new && self.is_crowded() {
+            return;
+        }
+        self.incomplete += usize::from(is_new);
+        let neighbour = self
+            .entries
+            .entry(address)
+            .or_insert_with(|| Neighbour { attempts: 0, ..incomplete(now) });
+        neighbour.attempts = neighbour.attempts.saturating_add(1);
+        neighbour.asked = now;
+    }
+
     /// What is due now. To be called a few times a second.
     pub(crate) fn due(&mut self, now: Instant) -> Vec<Due<T>> {
         let mut due = Vec::new();
@@ -161,6 +175,11 @@ impl<T> Neighbours<T> {
         self.incomplete = self.entries.values().filter(|entry| entry.mac.is_none()).count();
         self.held = self.entries.values().map(|entry| entry.held.len()).sum();
         due
+    }
+
+    /// Whether there is no room for another address that is asked for.
+    fn is_crowded(&self) -> bool {
+        self.entries.len() >= MAX_ENTRIES || self.incomplete >= MAX_INCOMPLETE
     }
 
     /// Packets that wait.
@@ -291,6 +310,19 @@ mod tests {
         neighbours.learn(HOST, MAC, false, at(30));
         assert_eq!(neighbours.due(at(59)), []);
         assert_eq!(neighbours.due(at(60)), [Due::Ask(HOST, Some(MAC))], "used or not");
+    }
+
+    #[test]
+    fn what_another_worker_asks_for_need_not_be_asked_for() {
+        let mut neighbours = Neighbours::default();
+        neighbours.note_asked(HOST, at(0));
+        assert_eq!(neighbours.hold(HOST, 'a', at(0)), Hold::Held { ask: false });
+        assert_eq!(neighbours.due(at(0)), []);
+        neighbours.note_asked(HOST, at(1));
+        assert_eq!(neighbours.due(at(1)), []);
+        assert_eq!(neighbours.due(at(2)), [Due::Ask(HOST, None)], "the other one forgot");
+        assert_eq!(neighbours.due(at(3)), [Due::GiveUp(vec!['a'])]);
+        assert_eq!((neighbours.entries.len(), neighbours.incomplete), (0, 0));
     }
 
     #[test]

@@ -1,11 +1,22 @@
 //! Opening ports: what was asked for, what the device has, and what became of it.
 
 use shunt_config as config;
-use shunt_dpdk::{Eal, Error, Mempool, Port, PortConfig, PortId, PortInfo, RxQueue, TxOffloads};
+use shunt_dpdk::{
+    Eal, Error, Mempool, Port, PortConfig, PortId, PortInfo, RssHashTypes, RxQueue, TxOffloads,
+    TxQueue,
+};
+use shunt_nat::Side;
 use shunt_packet::ethernet::MacAddr;
 use tracing::{info, warn};
 
-use crate::{interface::InterfaceParts, offload::Offloads};
+use crate::{
+    interface::InterfaceParts,
+    offload::Offloads,
+    steering::{
+        Owners,
+        rss::{self, Spread},
+    },
+};
 
 /// Why a port can't be used as the service file wants it.
 #[derive(Debug, thiserror::Error)]
@@ -66,68 +77,166 @@ pub enum PortError {
     },
 }
 
+/// A port's device: what it has, and what is wanted of it. Not yet started.
+pub(crate) struct Candidate<'a> {
+    wanted: &'a config::Port,
+    id: PortId,
+    info: PortInfo,
+    offloads: Offloads,
+    queues: Queues,
+}
+
 /// A started port.
 pub(crate) struct OpenPort {
     pub(crate) port: Port,
     pub(crate) driver: String,
-    pub(crate) rx: RxQueue,
+    pub(crate) rx: Vec<RxQueue>,
+    pub(crate) tx: Vec<TxQueue>,
     pub(crate) parts: InterfaceParts,
+    /// What is hashed, if it brings packets to their owners by itself.
+    pub(crate) rss: Option<RssHashTypes>,
 }
 
-/// Negotiates with a port's device, starts it, and says in one line what it does.
-pub(crate) fn open(
-    eal: &Eal,
-    wanted: &config::Port,
-    pool: &Mempool,
-) -> Result<OpenPort, PortError> {
-    let dpdk = |error| PortError::Dpdk { port: wanted.name.clone(), error };
-    let device = wanted.device.name();
-    let id = PortId::by_name(&device)
-        .ok_or_else(|| PortError::NoDevice { port: wanted.name.clone(), device })?;
-    let info = id.info().map_err(dpdk)?;
-    let offloads = negotiate(wanted, &info)?;
-    // All mbufs come from one pool, and none is shared.
-    let fast_free = info.tx_offloads & TxOffloads::FAST_FREE;
-    let config = PortConfig {
-        rx_queues: 1,
-        tx_queues: 1,
-        rx_descriptors: wanted.rx_descriptors,
-        tx_descriptors: wanted.tx_descriptors,
-        mtu: wanted.mtu,
-        rx_offloads: offloads.rx,
-        tx_offloads: offloads.tx | fast_free,
-    };
-    let (mut port, rx, tx) = Port::start(eal, id, &config, pool).map_err(dpdk)?;
-    if wanted.vlan == config::Vlan::Pass
-        && let Err(error) = port.set_promiscuous(true)
-    {
-        // Frames that are passed are for others. Virtual devices hand over all they get anyway.
-        warn!(
-            "port {}: only tagged frames for its own address may be passed ({error})",
-            wanted.name
-        );
+/// How many queues a port is started with.
+#[derive(Clone, Copy)]
+struct Queues {
+    rx: u16,
+    tx: u16,
+}
+
+impl<'a> Candidate<'a> {
+    /// Finds a port's device and negotiates with it, for a director of so many workers.
+    pub(crate) fn examine(
+        wanted: &'a config::Port,
+        workers: usize,
+    ) -> Result<Candidate<'a>, PortError> {
+        let device = wanted.device.name();
+        let id = PortId::by_name(&device)
+            .ok_or_else(|| PortError::NoDevice { port: wanted.name.clone(), device })?;
+        let info =
+            id.info().map_err(|error| PortError::Dpdk { port: wanted.name.clone(), error })?;
+        let queues = queues(wanted, &info, workers)?;
+        let offloads = negotiate(wanted, &info)?;
+        Ok(Candidate { wanted, id, info, offloads, queues })
     }
-    let mac = MacAddr(port.mac());
-    info!(
-        "port {} ({}) is {} on {}, mtu {}, 1 of {} queues; checksums {offloads}",
-        wanted.name, wanted.role, mac, info.driver, wanted.mtu, info.max_rx_queues
-    );
-    let [rx] = only(rx);
-    let [tx] = only(tx);
-    Ok(OpenPort {
-        port,
-        driver: info.driver,
-        rx,
-        parts: InterfaceParts { mac, mtu: wanted.mtu, vlan: wanted.vlan, offloads, tx },
-    })
+
+    /// Entries of its redirection table, if it can be told what goes where.
+    pub(crate) fn redirection_entries(&self) -> Option<usize> {
+        rss::redirection_entries(&self.info).filter(|_| self.queues.rx > 1)
+    }
+
+    /// Starts it, and says in one line what it does. With several queues it is told which worker
+    /// owns what.
+    pub(crate) fn open(
+        self,
+        eal: &Eal,
+        pool: &Mempool,
+        owners: &Owners,
+        workers: usize,
+    ) -> Result<OpenPort, PortError> {
+        let Candidate { wanted, id, info, offloads, queues } = self;
+        let side = side(wanted.role);
+        let rss = if queues.rx > 1 { rss::wanted(&info, side, owners) } else { None };
+        // All mbufs come from one pool, and none is shared.
+        let fast_free = info.tx_offloads & TxOffloads::FAST_FREE;
+        let config = PortConfig {
+            rx_queues: queues.rx,
+            tx_queues: queues.tx,
+            rss,
+            rx_descriptors: wanted.rx_descriptors,
+            tx_descriptors: wanted.tx_descriptors,
+            mtu: wanted.mtu,
+            rx_offloads: offloads.rx,
+            tx_offloads: offloads.tx | fast_free,
+        };
+        let (mut port, rx, tx) = start(eal, id, &config, pool)
+            .map_err(|error| PortError::Dpdk { port: wanted.name.clone(), error })?;
+        let spread = rss::set_up(&mut port, &info, &config, owners);
+        if wanted.vlan == config::Vlan::Pass
+            && let Err(error) = port.set_promiscuous(true)
+        {
+            // Frames that are passed are for others. Virtual devices hand over all they get anyway.
+            warn!(
+                "port {}: only tagged frames for its own address may be passed ({error})",
+                wanted.name
+            );
+        }
+        let mac = MacAddr(port.mac());
+        info!(
+            "port {} ({}) is {} on {}, mtu {}, {}; checksums {offloads}",
+            wanted.name,
+            wanted.role,
+            mac,
+            info.driver,
+            wanted.mtu,
+            describe(queues, &info, workers, &spread)
+        );
+        Ok(OpenPort {
+            port,
+            driver: info.driver,
+            rx,
+            tx,
+            parts: InterfaceParts { mac, mtu: wanted.mtu, vlan: wanted.vlan, offloads },
+            rss: spread.ours(),
+        })
+    }
+}
+
+/// Starts a port, without RSS if its driver refuses what it says it can do: packets are brought to
+/// their owners anyway.
+fn start(
+    eal: &Eal,
+    id: PortId,
+    config: &PortConfig,
+    pool: &Mempool,
+) -> Result<(Port, Vec<RxQueue>, Vec<TxQueue>), Error> {
+    match Port::start(eal, id, config, pool) {
+        Err(_) if config.rss.is_some() => {
+            Port::start(eal, id, &PortConfig { rss: None, ..config.clone() }, pool)
+        }
+        started => started,
+    }
+}
+
+/// The queues of a port, in words.
+fn describe(queues: Queues, info: &PortInfo, workers: usize, spread: &Spread) -> String {
+    let Queues { rx, tx } = queues;
+    if workers == 1 {
+        return format!("1 of {} queues", info.max_rx_queues);
+    }
+    let mut text = match rx {
+        1 => format!("1 queue: one worker spreads to {workers} in software"),
+        _ => format!("{rx} queues, {spread}"),
+    };
+    if usize::from(rx) < workers && rx > 1 {
+        text += &format!(", and on to {workers} workers in software");
+    }
+    if usize::from(tx) < workers {
+        text += &format!("; {tx} to send, which {workers} workers share");
+    }
+    text
+}
+
+fn queues(wanted: &config::Port, info: &PortInfo, workers: usize) -> Result<Queues, PortError> {
+    let most = u16::try_from(workers).unwrap_or(u16::MAX);
+    let Some(wanted_queues) = wanted.queues else {
+        let of = |available: u16| most.min(available).max(1);
+        return Ok(Queues { rx: of(info.max_rx_queues), tx: of(info.max_tx_queues) });
+    };
+    let available = info.max_rx_queues.min(info.max_tx_queues);
+    if available < wanted_queues {
+        return Err(PortError::Queues {
+            port: wanted.name.clone(),
+            driver: info.driver.clone(),
+            wanted: wanted_queues,
+            available,
+        });
+    }
+    Ok(Queues { rx: wanted_queues, tx: wanted_queues })
 }
 
 fn negotiate(wanted: &config::Port, info: &PortInfo) -> Result<Offloads, PortError> {
     let (port, driver) = (wanted.name.clone(), info.driver.clone());
-    let queues = info.max_rx_queues.min(info.max_tx_queues);
-    if queues < wanted.queues {
-        return Err(PortError::Queues { port, driver, wanted: wanted.queues, available: queues });
-    }
     let (mtu, min, max) = (wanted.mtu, info.min_mtu, info.max_mtu);
     if !(min..=max).contains(&mtu) {
         return Err(PortError::Mtu { port, driver, mtu, min, max });
@@ -135,8 +244,9 @@ fn negotiate(wanted: &config::Port, info: &PortInfo) -> Result<Offloads, PortErr
     Offloads::negotiate(wanted.checksum, info).ok_or(PortError::NoChecksumHardware { port, driver })
 }
 
-/// The one queue of a port that was started with one.
-fn only<Q>(queues: Vec<Q>) -> [Q; 1] {
-    let count = queues.len();
-    queues.try_into().unwrap_or_else(|_| panic!("{count} queues where one was asked for"))
+fn side(role: config::Role) -> Side {
+    match role {
+        config::Role::Outside => Side::Outside,
+        config::Role::Inside => Side::Inside,
+    }
 }

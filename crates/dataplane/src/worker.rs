@@ -1,52 +1,88 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use shunt_config::Idle;
 use shunt_dpdk::{Burst, RxQueue, clock::Tsc};
-use shunt_nat::{Engine, Instant};
+use shunt_nat::{Engine, Instant, Side};
 use shunt_packet::ethernet::MacAddr;
 
 use crate::{
     control::Inbox,
     counters::{PipelineCounters, PortCounters},
     drop_reason::DropCounters,
+    idle::Rest,
     pipeline::Pipeline,
+    steering::Steering,
     surroundings::SIDES,
 };
 
 /// Milliseconds between two looks at what is due for neighbours, and at what the main lcore wants.
 const TICK: u64 = 100;
 
-/// An lcore's own: its queues, its connections, its counters.
+/// An lcore's own: its queues, its connections, its counters. Of other workers it knows only the
+/// rings between them.
 pub struct Worker {
-    rx: [RxQueue; 2],
+    /// By side; `None` where the port has fewer queues than there are workers.
+    rx: [Option<RxQueue>; 2],
     burst: Burst,
     pub(crate) pipeline: Pipeline,
+    /// `None` where there is no other worker.
+    steering: Option<Steering>,
     inbox: Inbox,
     next_tick: u64,
 }
 
 impl Worker {
-    pub(crate) fn new(rx: [RxQueue; 2], pipeline: Pipeline, inbox: Inbox) -> Worker {
-        Worker { rx, burst: Burst::new(), pipeline, inbox, next_tick: 0 }
+    pub(crate) fn new(
+        rx: [Option<RxQueue>; 2],
+        pipeline: Pipeline,
+        steering: Option<Steering>,
+        inbox: Inbox,
+    ) -> Worker {
+        Worker { rx, burst: Burst::new(), pipeline, steering, inbox, next_tick: 0 }
     }
 
-    /// One turn of the loop: takes a burst from each port, does what time brings, and sends what is
-    /// to leave. Returns how many packets came.
+    /// One turn of the loop: takes a burst from each port and each other worker, does what time
+    /// brings, and sends what is to leave. Returns how many packets came.
     pub fn poll(&mut self, now: Instant) -> usize {
+        self.pipeline.hear(now);
         let mut received = 0;
         for side in SIDES {
-            self.rx[side as usize].receive(&mut self.burst);
-            received += self.burst.len();
-            self.burst.iter().for_each(shunt_dpdk::Mbuf::prefetch);
-            self.pipeline.receive(now, side, &mut self.burst);
+            received += self.receive(now, side);
+        }
+        if let Some(steering) = &mut self.steering {
+            received += steering.receive(now, &mut self.pipeline);
         }
         self.pipeline.expire(now);
         if now.as_millis() >= self.next_tick {
             self.next_tick = now.as_millis() + TICK;
             self.read_inbox(now);
-            self.pipeline.tick(now);
+            self.tick(now);
+        }
+        if let Some(steering) = &mut self.steering {
+            steering.flush(&mut self.pipeline.drops);
         }
         self.pipeline.flush();
         received
+    }
+
+    /// Takes a burst from a port.
+    fn receive(&mut self, now: Instant, side: Side) -> usize {
+        let Some(queue) = &mut self.rx[side as usize] else { return 0 };
+        let received = queue.receive(&mut self.burst);
+        self.burst.iter().for_each(shunt_dpdk::Mbuf::prefetch);
+        self.pipeline.interfaces[side as usize].count_received(&self.burst);
+        if let Some(steering) = &mut self.steering {
+            steering.sort(now, side, &mut self.burst, &mut self.pipeline);
+        }
+        self.pipeline.receive(now, side, &mut self.burst);
+        received
+    }
+
+    fn tick(&mut self, now: Instant) {
+        self.pipeline.tick(now);
+        if let Some(steering) = &mut self.steering {
+            steering.tick(now, &mut self.pipeline);
+        }
     }
 
     /// Takes over what the main lcore has sent, if anything.
@@ -55,10 +91,11 @@ impl Worker {
     }
 
     /// Polls until it is told to stop.
-    pub(crate) fn run(mut self, stop: &AtomicBool) -> Worker {
+    pub(crate) fn run(mut self, stop: &AtomicBool, idle: Idle) -> Worker {
         let clock = Clock::start();
+        let mut rest = Rest::new(idle);
         while !stop.load(Ordering::Relaxed) {
-            self.poll(clock.now());
+            rest.after(self.poll(clock.now()));
         }
         self
     }
@@ -93,10 +130,10 @@ impl Worker {
         &self.pipeline.drops
     }
 
-    /// Packets that wait for a neighbour's answer.
+    /// Packets that wait: for a neighbour's answer, or for the first fragment of their packet.
     #[must_use]
     pub fn held(&self) -> usize {
-        self.pipeline.held()
+        self.pipeline.held() + self.steering.as_ref().map_or(0, Steering::held)
     }
 }
 

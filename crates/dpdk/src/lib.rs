@@ -5,7 +5,8 @@
 //! ([`Port::start`]); a started port yields its queues, which move to the threads that poll them.
 //!
 //! Every packet buffer has one owner. An [`Mbuf`] frees itself, a [`Burst`] frees what is left in
-//! it, [`RxQueue::receive`] adds to a burst and [`TxQueue::send`] takes out what the device took.
+//! it, [`RxQueue::receive`] adds to a burst and [`TxQueue::send`] takes out what the device took. A
+//! [`ring()`] hands bursts from one thread to another.
 //!
 //! ```no_run
 //! use shunt_dpdk::{Burst, Eal, Mempool, MempoolConfig, Port, PortConfig, PortId};
@@ -34,6 +35,8 @@ mod offload;
 mod port;
 mod port_info;
 mod queue;
+mod ring;
+mod rss;
 mod vdev;
 
 pub use burst::{BURST, Burst, Drain};
@@ -42,7 +45,9 @@ pub use error::Error;
 pub use lcore::{LcoreHandle, LcoreId, launch};
 pub use mbuf::{ChecksumStatus, L4, Mbuf, RxChecksum, TxChecksum};
 pub use mempool::{Mempool, MempoolConfig};
-pub use offload::{RxOffloads, TxOffloads};
+pub use offload::{RssHashTypes, RxOffloads, TxOffloads};
 pub use port::{Link, Port, PortConfig, PortStats};
 pub use port_info::{DescriptorLimits, PortId, PortInfo};
 pub use queue::{RxQueue, TxQueue};
+pub use ring::{RingConsumer, RingProducer, ring};
+pub use rss::{DEFAULT_KEY_LEN, RssConfig, softrss};

@@ -135,6 +135,13 @@ impl Mbuf {
         PortId(unsafe { self.read(sys::MBUF_OFFSET_PORT) })
     }
 
+    /// Says by which port the packet came, where the driver doesn't.
+    #[inline]
+    pub fn set_port(&mut self, port: PortId) {
+        // SAFETY: port is a u16.
+        unsafe { self.write(sys::MBUF_OFFSET_PORT, port.0) }
+    }
+
     /// What the port found out about the checksums.
     #[inline]
     pub fn rx_checksum(&self) -> RxChecksum {

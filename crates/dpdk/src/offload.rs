@@ -1,10 +1,10 @@
-//! What a port does to packets in hardware.
+//! What a port does to packets in hardware, as sets of DPDK's bits.
 
 use std::ops::{BitAnd, BitOr};
 
 use shunt_dpdk_sys as sys;
 
-/// Defines a set of DPDK's offload bits, its named members and a question for each.
+/// Defines a set of bits, its named members and a question for each.
 macro_rules! offloads {
     ($(#[$doc:meta])* $name:ident {
         $($(#[$member_doc:meta])* $member:ident / $has:ident = $bits:expr;)*
@@ -74,5 +74,21 @@ offloads! {
         /// Frees sent mbufs without a look: allowed only where all mbufs that a queue is given are
         /// unshared and from one pool.
         FAST_FREE / fast_free = sys::ETH_TX_OFFLOAD_MBUF_FAST_FREE;
+    }
+}
+
+offloads! {
+    /// What RSS hashes of which packets (`RTE_ETH_RSS_*`).
+    RssHashTypes {
+        /// The addresses of IPv4 packets for which there is nothing more special below.
+        IPV4 / ipv4 = sys::ETH_RSS_IPV4;
+        /// The addresses of IPv4 fragments.
+        FRAG_IPV4 / frag_ipv4 = sys::ETH_RSS_FRAG_IPV4;
+        /// Addresses and ports of TCP over IPv4.
+        IPV4_TCP / ipv4_tcp = sys::ETH_RSS_NONFRAG_IPV4_TCP;
+        /// Addresses and ports of UDP over IPv4.
+        IPV4_UDP / ipv4_udp = sys::ETH_RSS_NONFRAG_IPV4_UDP;
+        /// The addresses of IPv4 packets with another payload.
+        IPV4_OTHER / ipv4_other = sys::ETH_RSS_NONFRAG_IPV4_OTHER;
     }
 }

@@ -13,6 +13,7 @@ use crate::mempool::Mempool;
 use crate::offload::{RxOffloads, TxOffloads};
 use crate::port_info::PortId;
 use crate::queue::{RxQueue, TxQueue};
+use crate::rss::RssConfig;
 
 /// The ports that run. The lock also keeps starts, stops and hotplug apart, which DPDK leaves to
 /// the program.
@@ -25,11 +26,12 @@ pub(crate) fn running() -> MutexGuard<'static, BTreeSet<PortId>> {
 /// How a port is to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortConfig {
-    /// Receive queues. With more than one, RSS spreads packets over them by what it can hash of
-    /// IPv4 addresses and TCP and UDP ports, with the driver's key.
+    /// Receive queues.
     pub rx_queues: u16,
     /// Transmit queues.
     pub tx_queues: u16,
+    /// How packets are spread over the receive queues; `None` leaves it to the device.
+    pub rss: Option<RssConfig>,
     /// Descriptors of each receive queue. Rounded to what the device has.
     pub rx_descriptors: u16,
     /// Descriptors of each transmit queue. Rounded to what the device has.
@@ -49,6 +51,7 @@ impl Default for PortConfig {
         Self {
             rx_queues: 1,
             tx_queues: 1,
+            rss: None,
             rx_descriptors: 1024,
             tx_descriptors: 1024,
             mtu: 1500,
@@ -89,14 +92,15 @@ impl Port {
         if ports.contains(&id) {
             return Err(Error::new("rte_eth_dev_configure", EBUSY));
         }
-        configure(id, config)?;
+        let mut rss_key = config.rss.as_ref().and_then(|rss| rss.key.clone()).unwrap_or_default();
+        configure(id, config, &mut rss_key)?;
         set_up_queues(id, config, pool)?;
         set_mtu(id, config.mtu)?;
         // SAFETY: the port is configured, and its queues are set up.
         Error::check("rte_eth_dev_start", unsafe { sys::rte_eth_dev_start(id.0) })?;
 
         ports.insert(id);
-        let running = Arc::new(Running { id });
+        let running = Arc::new(Running { id, _rss_key: rss_key });
         let rx = (0..config.rx_queues).map(|queue| RxQueue::new(Arc::clone(&running), queue));
         let tx = (0..config.tx_queues).map(|queue| TxQueue::new(Arc::clone(&running), queue));
         let (rx, tx) = (rx.collect(), tx.collect());
@@ -207,6 +211,8 @@ pub struct PortStats {
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) id: PortId,
+    /// DPDK keeps a pointer to it, and drivers read it when they like.
+    _rss_key: Vec<u8>,
 }
 
 impl Drop for Running {
@@ -222,18 +228,22 @@ impl Drop for Running {
     }
 }
 
-fn configure(id: PortId, config: &PortConfig) -> Result<(), Error> {
-    const RSS: u64 =
-        sys::ETH_RSS_IPV4 | sys::ETH_RSS_NONFRAG_IPV4_TCP | sys::ETH_RSS_NONFRAG_IPV4_UDP;
+fn configure(id: PortId, config: &PortConfig, rss_key: &mut [u8]) -> Result<(), Error> {
     let mut conf = sys::rte_eth_conf::default();
     conf.rxmode.mtu = u32::from(config.mtu);
     conf.rxmode.offloads = config.rx_offloads.0;
     conf.txmode.offloads = config.tx_offloads.0;
-    if config.rx_queues > 1 {
+    if let Some(rss) = &config.rss {
         conf.rxmode.mq_mode = sys::RTE_ETH_MQ_RX_RSS;
-        conf.rx_adv_conf.rss_conf.rss_hf = RSS & id.raw_info()?.flow_type_rss_offloads;
+        let conf = &mut conf.rx_adv_conf.rss_conf;
+        conf.rss_hf = rss.hash_types.0;
+        if rss.key.is_some() {
+            conf.rss_key = rss_key.as_mut_ptr();
+            conf.rss_key_len = u8::try_from(rss_key.len()).unwrap_or(u8::MAX);
+        }
     }
-    // SAFETY: DPDK checks the number and the numbers in `conf`, which it copies.
+    // SAFETY: DPDK checks the number and the numbers in `conf`, which it copies. The key is as long
+    // as `conf` says, and the caller keeps it as long as the port.
     Error::check("rte_eth_dev_configure", unsafe {
         sys::rte_eth_dev_configure(id.0, config.rx_queues, config.tx_queues, &raw const conf)
     })

@@ -7,7 +7,7 @@ use shunt_dpdk_sys as sys;
 
 use crate::eal;
 use crate::error::Error;
-use crate::offload::{RxOffloads, TxOffloads};
+use crate::offload::{RssHashTypes, RxOffloads, TxOffloads};
 
 /// DPDK's number of an Ethernet device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -69,7 +69,7 @@ impl PortId {
             tx_offloads: TxOffloads(info.tx_offload_capa),
             reta_size: info.reta_size,
             hash_key_size: info.hash_key_size,
-            rss_hash_types: info.flow_type_rss_offloads,
+            rss_hash_types: RssHashTypes(info.flow_type_rss_offloads),
             rx_desc: info.rx_desc_lim.into(),
             tx_desc: info.tx_desc_lim.into(),
         })
@@ -122,10 +122,10 @@ pub struct PortInfo {
     pub tx_offloads: TxOffloads,
     /// Entries of the RSS redirection table; 0 without RSS.
     pub reta_size: u16,
-    /// Bytes of the RSS key; 0 without RSS.
+    /// Bytes of the RSS key; 0 without RSS, or where the driver does not say.
     pub hash_key_size: u8,
-    /// What RSS can hash (`RTE_ETH_RSS_*` bits).
-    pub rss_hash_types: u64,
+    /// What RSS can hash.
+    pub rss_hash_types: RssHashTypes,
     /// Descriptors of a receive queue.
     pub rx_desc: DescriptorLimits,
     /// Descriptors of a transmit queue.

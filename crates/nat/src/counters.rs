@@ -1,3 +1,7 @@
+use std::ops::AddAssign;
+
+use crate::source_pool::PoolUsage;
+
 /// Counters of one engine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EngineCounters {
@@ -51,4 +55,23 @@ impl ServerCounters {
     pub fn current(&self) -> u64 {
         u64::from(self.active) + u64::from(self.inactive)
     }
+}
+
+/// Counters of several engines, added up.
+macro_rules! add_up {
+    ($($name:ident { $($field:ident),* })*) => {
+        $(impl AddAssign for $name {
+            fn add_assign(&mut self, other: $name) {
+                let $name { $($field),* } = other;
+                $(self.$field += $field;)*
+            }
+        })*
+    };
+}
+
+add_up! {
+    EngineCounters { opened, expired, replaced, evicted, icmp_errors, disbelieved_resets, drained }
+    ServiceCounters { connections, in_packets, in_bytes, out_packets, out_bytes, refused }
+    ServerCounters { connections, active, inactive }
+    PoolUsage { endpoints, in_use, scarce, exhausted }
 }

@@ -20,11 +20,18 @@ pub(super) fn validate(raw: &raw::Dpdk, ports: Option<&Ports>, report: &mut Repo
     Dpdk {
         main_lcore,
         worker_lcores: worker_lcores(raw, main_lcore, &default, report),
+        idle: report.keyword_or("idle", &raw.idle, default.idle),
         memory_mib: memory(raw, report).unwrap_or(default.memory_mib),
         huge_pages: huge_pages(raw, report),
         mbufs: mbufs(raw, ports, &default, report),
         eal_args: eal_args(raw, report),
     }
+}
+
+/// How many workers the section asks for, right or wrong.
+pub(super) fn workers(raw: &raw::Dpdk) -> usize {
+    let lcores = raw.worker_lcores.as_ref().map(|lcores| lcores.get_ref().len());
+    lcores.unwrap_or_else(|| Dpdk::default().worker_lcores.len())
 }
 
 fn worker_lcores(
@@ -34,7 +41,7 @@ fn worker_lcores(
     report: &mut Report,
 ) -> Vec<u16> {
     let free = if main_lcore == 1 { 0 } else { 1 };
-    let help = format!("write one lcore in brackets, as in `worker-lcores = [{free}]`");
+    let help = format!("write lcores in brackets, as in `worker-lcores = [{free}]`");
     let Some(workers) = &raw.worker_lcores else {
         if let Some(main) = &raw.main_lcore
             && default.worker_lcores.contains(&main_lcore)
@@ -44,14 +51,12 @@ fn worker_lcores(
         }
         return default.worker_lcores.clone();
     };
-    match workers.get_ref().len() {
-        1 => {}
-        0 => report.add(workers.span(), Fault::new("there is no worker lcore").help(&help)),
-        several => {
-            let message = format!("{several} worker lcores; this release runs exactly one worker");
-            report.add(workers.span(), Fault::new(message).help(&help));
-        }
+    if workers.get_ref().is_empty() {
+        report.add(workers.span(), Fault::new("there is no worker lcore").help(&help));
     }
+    report.duplicates(workers.get_ref(), |lcore, _| {
+        Fault::new(format!("lcore {lcore} is there twice")).help("an lcore runs one worker")
+    });
     let worker = |number: i64| match u16::try_from(number) {
         Ok(lcore) if lcore == main_lcore => {
             Err(Fault::new(format!("lcore {lcore} is the main lcore, which polls nothing")))
@@ -118,7 +123,7 @@ fn mbufs(raw: &raw::Dpdk, ports: Option<&Ports>, default: &Dpdk, report: &mut Re
     let held = ports.map_or(0, |ports| {
         let of = |port: &crate::Port| {
             (u32::from(port.rx_descriptors) + u32::from(port.tx_descriptors))
-                * u32::from(port.queues)
+                * port.queues.map_or(workers(raw) as u32, u32::from)
         };
         ports.iter().map(of).sum()
     });

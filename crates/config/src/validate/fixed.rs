@@ -21,11 +21,12 @@ pub(super) fn check(file: &raw::File, old: &Config, new: &Config, report: &mut R
 }
 
 fn check_dpdk(raw: &raw::Dpdk, old: &Dpdk, new: &Dpdk, report: &mut Report) {
-    let Dpdk { main_lcore, worker_lcores, memory_mib, huge_pages, mbufs, eal_args } = old;
+    let Dpdk { main_lcore, worker_lcores, idle, memory_mib, huge_pages, mbufs, eal_args } = old;
     let pages = span(&raw.hugepage_dir).or(span(&raw.no_huge));
     let mut keys = Keys { section: report.end(), report };
     keys.check(*main_lcore == new.main_lcore, "`main-lcore`", span(&raw.main_lcore));
     keys.check(*worker_lcores == new.worker_lcores, "`worker-lcores`", span(&raw.worker_lcores));
+    keys.check(*idle == new.idle, "`idle`", span(&raw.idle));
     keys.check(*memory_mib == new.memory_mib, "`memory`", span(&raw.memory));
     keys.check(*huge_pages == new.huge_pages, "kind of memory", pages);
     keys.check(*mbufs == new.mbufs, "`mbufs`", span(&raw.mbufs));

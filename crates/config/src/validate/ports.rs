@@ -11,7 +11,7 @@ use super::{
 use crate::{
     Checksum, Device, Port, Ports, Role, Vlan,
     fault::Fault,
-    raw::{self, Table, Tables, Value},
+    raw::{self, Scalar, Table, Tables, Value},
 };
 
 /// Bytes; see [`Port::mtu`].
@@ -27,8 +27,13 @@ pub(super) struct Validated {
     pub(super) network: Option<Network>,
 }
 
-pub(super) fn validate(sections: &Tables<raw::Port>, report: &mut Report) -> Validated {
-    let drafts: Vec<Draft> = sections.iter().map(|section| Draft::read(section, report)).collect();
+pub(super) fn validate(
+    sections: &Tables<raw::Port>,
+    workers: usize,
+    report: &mut Report,
+) -> Validated {
+    let drafts: Vec<Draft> =
+        sections.iter().map(|section| Draft::read(section, workers, report)).collect();
     let roles_are_right = check_roles(sections, &drafts, report);
     check_names(&drafts, report);
     check_devices(&drafts, report);
@@ -49,7 +54,7 @@ struct Draft {
     device: Option<Spanned<Device>>,
     addresses: Option<Vec<Spanned<Ipv4Net>>>,
     mtu: u16,
-    queues: u16,
+    queues: Option<u16>,
     rx_descriptors: u16,
     tx_descriptors: u16,
     checksum: Checksum,
@@ -57,7 +62,7 @@ struct Draft {
 }
 
 impl Draft {
-    fn read(section: &Spanned<Table<raw::Port>>, report: &mut Report) -> Draft {
+    fn read(section: &Spanned<Table<raw::Port>>, workers: usize, report: &mut Report) -> Draft {
         let raw = &section.get_ref().0;
         let name = report
             .required(&raw.name, section, "name", "name = \"outside\"")
@@ -81,7 +86,7 @@ impl Draft {
             device,
             addresses,
             mtu,
-            queues: queues(&raw.queues, report),
+            queues: queues(&raw.queues, workers, report),
             rx_descriptors: descriptors("rx-descriptors", &raw.rx_descriptors, report),
             tx_descriptors: descriptors("tx-descriptors", &raw.tx_descriptors, report),
             checksum: report.keyword_or("checksum", &raw.checksum, Checksum::Auto),
@@ -140,16 +145,28 @@ fn own_addresses(
     parsed.into_iter().collect()
 }
 
-fn queues(value: &Value<i64>, report: &mut Report) -> u16 {
-    if let Some(value) = value
-        && *value.get_ref() > 1
-    {
-        let message =
-            format!("`queues` is {}; this release runs exactly one worker", value.get_ref());
-        report.add(value.span(), Fault::new(message).help("write `queues = 1`, or leave it out"));
-        return 1;
-    }
-    report.number("queues", value, 1..=1, 1, "write `queues = 1`, or leave it out")
+/// A queue is polled by one worker: with more of them than workers, some would be polled by nobody.
+fn queues(value: &Value<Scalar>, workers: usize, report: &mut Report) -> Option<u16> {
+    let value = value.as_ref()?;
+    let parsed = match value.get_ref() {
+        Scalar::Text(text) if text == "auto" => Ok(None),
+        Scalar::Number(number) => match usize::try_from(*number) {
+            Ok(queues) if queues > workers => Err(Fault::new(format!(
+                "`queues` is {queues}, and workers are {workers}; a queue needs a worker"
+            ))
+            .help("write `queues = \"auto\"`, or more `worker-lcores` under `[dpdk]`")),
+            Ok(queues @ 1..) => Ok(Some(queues as u16)),
+            _ => Err(no_queues(value.get_ref())),
+        },
+        other => Err(no_queues(other)),
+    };
+    report.check(value.span(), parsed).flatten()
+}
+
+fn no_queues(value: &Scalar) -> Fault {
+    Fault::new(format!("`queues` is {value}; it can be \"auto\" or a number from 1")).help(
+        "write `queues = \"auto\"` for as many as there are workers, as far as the device has them",
+    )
 }
 
 fn descriptors(key: &str, value: &Value<i64>, report: &mut Report) -> u16 {

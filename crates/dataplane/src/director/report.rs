@@ -1,6 +1,6 @@
 //! What a director did, for people to read when it ends.
 
-use std::fmt;
+use std::{fmt, ops::AddAssign};
 
 use shunt_config::{Config, VirtualService};
 use shunt_dpdk::{Mempool, PortStats};
@@ -89,14 +89,24 @@ impl MbufReport {
 impl Report {
     pub(super) fn new(
         config: &Config,
-        worker: &Worker,
+        workers: &[Worker],
         devices: [(String, PortStats); 2],
     ) -> Report {
         let names = [&config.ports.outside, &config.ports.inside].map(|port| port.name.clone());
-        let [outside, inside] = worker.port_counters();
+        let mut counters = [PortCounters::default(); 2];
+        let mut pipeline = PipelineCounters::default();
+        let mut drops = DropCounters::default();
+        let mut engine = EngineCounters::default();
+        for worker in workers {
+            counters.iter_mut().zip(worker.port_counters()).for_each(|(sum, one)| *sum += one);
+            pipeline += *worker.counters();
+            drops += worker.drops();
+            engine += *worker.engine().counters();
+        }
+        let [outside, inside] = counters;
+        let engines: Vec<_> = workers.iter().map(Worker::engine).collect();
         let [(outside_driver, outside_device), (inside_driver, inside_device)] = devices;
         let [outside_name, inside_name] = names;
-        let engine = worker.engine();
         Report {
             ports: [
                 PortReport {
@@ -112,20 +122,21 @@ impl Report {
                     device: inside_device,
                 },
             ],
-            connections: engine.table().len(),
-            engine: *engine.counters(),
-            pipeline: *worker.counters(),
-            drops: worker.drops().clone(),
-            services: services(config, engine),
-            pools: pools(config, engine),
+            connections: engines.iter().map(|engine| engine.table().len()).sum(),
+            engine,
+            pipeline,
+            drops,
+            services: services(config, &engines),
+            pools: pools(config, &engines),
             mbufs: MbufReport::default(),
         }
     }
 }
 
-fn services(config: &Config, engine: &Engine) -> Vec<ServiceReport> {
-    let all_services: Vec<_> = engine.service_counters().collect();
-    let all_servers: Vec<_> = engine.server_counters().collect();
+fn services(config: &Config, engines: &[&Engine]) -> Vec<ServiceReport> {
+    let all_services = sum(engines.iter().map(|engine| engine.service_counters().collect()));
+    let all_servers = sum(engines.iter().map(|engine| engine.server_counters().collect()));
+    let Some(engine) = engines.first() else { return Vec::new() };
     let report = |(service, (id, _, servers)): (&VirtualService, (ServiceId, _, &[Server]))| {
         let scheduled = service.servers.iter().map(ToString::to_string);
         let fallback = service.fallback.iter().map(|fallback| format!("{fallback} (fallback)"));
@@ -140,12 +151,31 @@ fn services(config: &Config, engine: &Engine) -> Vec<ServiceReport> {
     config.services.iter().zip(engine.rules().services()).map(report).collect()
 }
 
-fn pools(config: &Config, engine: &Engine) -> Vec<(String, PoolUsage)> {
+/// The sums of what all workers have counted, place by place.
+fn sum<T: Copy + Default + AddAssign>(workers: impl Iterator<Item = Vec<T>>) -> Vec<T> {
+    workers.fold(Vec::new(), |mut sums, counters| {
+        sums.resize(sums.len().max(counters.len()), T::default());
+        sums.iter_mut().zip(counters).for_each(|(sum, one)| *sum += one);
+        sums
+    })
+}
+
+fn pools(config: &Config, engines: &[&Engine]) -> Vec<(String, PoolUsage)> {
     let snat = config.snat.iter().map(|rule| format!("snat {}", rule.from));
-    let snat = snat.zip(engine.rules().snat_usage());
-    let local = ("local addresses".to_owned(), engine.rules().local_usage());
-    let hairpin = ("hairpin".to_owned(), engine.rules().hairpin_usage());
-    let all = snat.chain([local, hairpin]);
+    // Every worker may use all endpoints of an SNAT rule, and has some of the others for itself.
+    let snat_usages = sum(engines.iter().map(|engine| engine.rules().snat_usage().collect()));
+    let endpoints = engines.first().into_iter().flat_map(|engine| engine.rules().snat_usage());
+    let snat = snat.zip(
+        snat_usages
+            .into_iter()
+            .zip(endpoints)
+            .map(|(usage, PoolUsage { endpoints, .. })| PoolUsage { endpoints, ..usage }),
+    );
+    let own = sum(engines
+        .iter()
+        .map(|engine| vec![engine.rules().local_usage(), engine.rules().hairpin_usage()]));
+    let own = ["local addresses", "hairpin"].map(str::to_owned).into_iter().zip(own);
+    let all = snat.chain(own);
     all.filter(|(_, usage)| {
         *usage != PoolUsage { endpoints: usage.endpoints, ..PoolUsage::default() }
     })
@@ -168,6 +198,13 @@ impl fmt::Display for Report {
                 device.oerrors,
                 device.rx_nombuf,
             )?;
+            if counters.handed_over > 0 {
+                writeln!(
+                    f,
+                    "  {} of these packets handed over between workers, {} misplaced by RSS",
+                    counters.handed_over, counters.misplaced,
+                )?;
+            }
         }
         for ServiceReport { name, counters, servers } in &self.services {
             writeln!(

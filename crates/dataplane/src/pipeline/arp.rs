@@ -12,7 +12,7 @@ use shunt_packet::{
 use zerocopy::IntoBytes;
 
 use super::Pipeline;
-use crate::{drop_reason::DropReason, neighbours::Due, surroundings::SIDES};
+use crate::{drop_reason::DropReason, gossip::News, neighbours::Due, surroundings::SIDES};
 
 /// Announcements of an address that has become ours, and the time between them (RFC 5227:
 /// ANNOUNCE_NUM and ANNOUNCE_INTERVAL).
@@ -21,7 +21,7 @@ const ANNOUNCEMENT_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Says which of our addresses are to be announced, and when.
 #[derive(Debug, Default)]
-pub(crate) struct Announcer {
+pub(super) struct Announcer {
     /// By side.
     addresses: [Vec<Ipv4Addr>; 2],
     /// Announcements still to be made.
@@ -73,6 +73,12 @@ impl Pipeline {
         }
         if is_neighbour {
             self.learn(now, side, sender, sender_mac, asks_us);
+            self.gossip.tell(News::Learned {
+                side,
+                address: sender,
+                mac: sender_mac,
+                wanted: asks_us,
+            });
         }
         match arp.operation() {
             ArpOperation::Request if asks_us => {
@@ -92,6 +98,20 @@ impl Pipeline {
         let neighbours = &mut self.interfaces[side as usize].neighbours;
         for outgoing in neighbours.learn(address, mac, create, now) {
             self.transmit(side, mac, outgoing);
+        }
+    }
+
+    /// Takes in what other workers have learnt, and whom they have asked for.
+    pub(crate) fn hear(&mut self, now: Instant) {
+        while let Some(news) = self.gossip.hear() {
+            match news {
+                News::Learned { side, address, mac, wanted } => {
+                    self.learn(now, side, address, mac, wanted);
+                }
+                News::Asked { side, address } => {
+                    self.interfaces[side as usize].neighbours.note_asked(address, now);
+                }
+            }
         }
     }
 
@@ -128,6 +148,7 @@ impl Pipeline {
     pub(super) fn ask(&mut self, side: Side, neighbour: Ipv4Addr, known: Option<MacAddr>) {
         let mac = self.interfaces[side as usize].mac;
         let source = self.surroundings.source(side, neighbour);
+        self.gossip.tell(News::Asked { side, address: neighbour });
         self.request(side, &ArpFrame::request(mac, source, neighbour, known));
     }
 

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use shunt_dpdk::{ChecksumStatus, Mbuf};
+use shunt_dpdk::{ChecksumStatus, Mbuf, RxChecksum};
 use shunt_nat::{
     DropReason as NatDrop, Instant, Prepared, Reply, Side, Topology, Verdict,
     fragments::{FragmentError, FragmentKey},
@@ -31,7 +31,7 @@ struct Examined {
 }
 
 /// The IPv4 packet in a frame.
-pub(super) fn packet_in(mbuf: &mut Mbuf) -> Result<Ipv4Packet<'_>, Malformed> {
+pub(crate) fn packet_in(mbuf: &mut Mbuf) -> Result<Ipv4Packet<'_>, Malformed> {
     let (_, payload) = EthernetHeader::split(mbuf.data_mut())?;
     Ipv4Packet::parse(payload)
 }
@@ -126,12 +126,7 @@ impl Pipeline {
     ) -> Result<Examined, DropReason> {
         let received = mbuf.rx_checksum();
         let mut packet = packet_in(mbuf)?;
-        let is_sound = match received.ip {
-            ChecksumStatus::Good | ChecksumStatus::None => true,
-            ChecksumStatus::Bad => false,
-            ChecksumStatus::Unknown => packet.checksum_is_sound(),
-        };
-        if !is_sound {
+        if !header_is_sound(&packet, received) {
             return Err(DropReason::Ipv4Checksum);
         }
         if received.l4 == ChecksumStatus::Bad {
@@ -242,6 +237,15 @@ impl Pipeline {
     fn expire_ttl(&mut self, now: Instant, mbuf: Mbuf) {
         self.drops.add(DropReason::TtlExpired, 1);
         self.send_error(now, mbuf, IcmpError::TimeExceeded, None);
+    }
+}
+
+/// Whether a packet's header arrived as it was sent, as far as its checksum says.
+pub(super) fn header_is_sound(packet: &Ipv4Packet<'_>, received: RxChecksum) -> bool {
+    match received.ip {
+        ChecksumStatus::Good | ChecksumStatus::None => true,
+        ChecksumStatus::Bad => false,
+        ChecksumStatus::Unknown => packet.checksum_is_sound(),
     }
 }
 

@@ -27,14 +27,17 @@ use crate::{
     counters::PipelineCounters,
     drop_reason::{DropCounters, DropReason},
     egress::EgressTable,
+    gossip::Gossip,
     interface::Interface,
     rate_limit::RateLimit,
     surroundings::{SIDES, Surroundings},
 };
 
-pub(crate) use arp::Announcer;
+use arp::Announcer;
+use ipv4::header_is_sound;
+pub(crate) use ipv4::packet_in;
 
-/// ICMP errors per second, and how many at once (RFC 1812, section 4.3.2.8; Linux's
+/// ICMP errors per second of all workers, and how many at once (RFC 1812, section 4.3.2.8; Linux's
 /// `icmp_msgs_per_sec` is 1000 too).
 const ICMP_ERRORS_PER_SECOND: u64 = 1000;
 const ICMP_ERRORS_AT_ONCE: u64 = 100;
@@ -76,6 +79,14 @@ pub(crate) struct Pipeline {
     resets: Vec<[u8; RESET_LEN]>,
     /// Where packets of our own come from.
     pool: Mempool,
+    gossip: Gossip,
+}
+
+/// A worker among its likes.
+pub(crate) struct Place {
+    /// How many workers there are.
+    pub(crate) workers: usize,
+    pub(crate) gossip: Gossip,
 }
 
 impl Pipeline {
@@ -86,7 +97,9 @@ impl Pipeline {
         interfaces: [Interface; 2],
         pool: Mempool,
         secret: [u64; 4],
+        place: Place,
     ) -> Pipeline {
+        let share = |rate: u64| rate.div_ceil(place.workers as u64);
         let Snapshot { ruleset, surroundings, new_addresses } = snapshot;
         let mut pipeline = Pipeline {
             engine: Engine::new(config, ruleset),
@@ -95,11 +108,12 @@ impl Pipeline {
             interfaces,
             egresses: EgressTable::default(),
             surroundings,
-            icmp_limit: RateLimit::new(ICMP_ERRORS_PER_SECOND, ICMP_ERRORS_AT_ONCE),
+            icmp_limit: RateLimit::new(share(ICMP_ERRORS_PER_SECOND), share(ICMP_ERRORS_AT_ONCE)),
             announcer: Announcer::default(),
             fragments: HoldQueue::new(HoldLimits::default(), secret),
             resets: Vec::with_capacity(2 * EXPIRY_BUDGET),
             pool,
+            gossip: place.gossip,
         };
         pipeline.meet(Instant::default(), &new_addresses);
         pipeline
@@ -130,14 +144,19 @@ impl Pipeline {
     /// Takes in frames that arrived on `side`.
     #[inline]
     pub(crate) fn receive(&mut self, now: Instant, side: Side, burst: &mut Burst) {
-        let counters = &mut self.interfaces[side as usize].counters;
-        counters.rx_packets += burst.len() as u64;
-        counters.rx_bytes += burst.iter().map(|mbuf| mbuf.len() as u64).sum::<u64>();
-        self.receive_burst(now, side, burst);
+        if !burst.is_empty() {
+            self.receive_burst(now, side, burst);
+        }
     }
 
     /// Takes in a frame, the long way; the engine may have prepared its packet.
-    fn receive_one(&mut self, now: Instant, side: Side, mut mbuf: Mbuf, prepared: &Prepared) {
+    pub(crate) fn receive_one(
+        &mut self,
+        now: Instant,
+        side: Side,
+        mut mbuf: Mbuf,
+        prepared: &Prepared,
+    ) {
         match classify(&self.interfaces[side as usize], &mut mbuf) {
             Ok(Class::Ipv4) => self.receive_ipv4(now, side, mbuf, prepared),
             Ok(Class::Arp) => self.receive_arp(now, side, mbuf),
@@ -168,7 +187,16 @@ impl Pipeline {
     pub(crate) fn flush(&mut self) {
         for interface in &mut self.interfaces {
             interface.flush(&mut self.drops);
+            interface.relay(&mut self.drops);
         }
+    }
+
+    /// Whether a frame is a sound fragment that must follow its packet's first one.
+    pub(crate) fn tracks_fragment(&self, mbuf: &mut Mbuf) -> bool {
+        let received = mbuf.rx_checksum();
+        packet_in(mbuf).is_ok_and(|packet| {
+            header_is_sound(&packet, received) && self.engine.tracks_fragment(&packet)
+        })
     }
 
     fn pass_vlan(&mut self, side: Side, mut mbuf: Mbuf) {

@@ -171,7 +171,7 @@ pub(crate) fn play(script: &Script, setup: &Setup) -> Outcome {
     let mut director = Assembly::open(eal(), &with_few).expect("a director");
 
     // net_pcap has read no more than the header of each file yet.
-    let exchange = Exchange { real: director.worker().macs().map(|mac| mac.0) };
+    let exchange = Exchange { real: director.workers()[0].macs().map(|mac| mac.0) };
     for side in SIDES {
         let frames: Vec<_> =
             script.files[side as usize].iter().map(|frame| exchange.inward(frame)).collect();
@@ -182,7 +182,7 @@ pub(crate) fn play(script: &Script, setup: &Setup) -> Outcome {
     let mut before = PipelineCounters::default();
     for (step, Turn { now, change, polls }) in script.turns.iter().enumerate() {
         if step == script.prelude {
-            before = *director.worker().counters();
+            before = *director.workers()[0].counters();
         }
         if let Some(change) = change {
             config = config
@@ -191,11 +191,11 @@ pub(crate) fn play(script: &Script, setup: &Setup) -> Outcome {
             director.apply(*now, &config);
         }
         for _ in 0..*polls {
-            director.worker().poll(*now);
+            director.poll(*now);
         }
-        sent.push(director.worker().port_counters().map(|port| port.tx_packets as usize));
+        sent.push(director.workers()[0].port_counters().map(|port| port.tx_packets as usize));
     }
-    let held = director.worker().held();
+    let held = director.workers()[0].held();
     let report = director.close(&config);
     let mut pipeline = report.pipeline;
     pipeline.arp_requests -= before.arp_requests;

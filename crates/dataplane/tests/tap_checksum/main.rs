@@ -180,7 +180,7 @@ fn exchange(eal: &Eal, checksum: &str) -> (Report, Option<Vec<u8>>) {
     // Everybody makes themselves known; the answer tells when.
     outside.send(&arp_request(CLIENT, "192.168.1.200", "192.168.1.100"));
     inside.send(&arp_request(SERVER, "192.168.2.210", "192.168.2.200"));
-    while director.worker().counters().arp_replies < 2 {
+    while director.workers()[0].counters().arp_replies < 2 {
         turn(&mut director);
     }
     for (rows, from, to) in
@@ -225,7 +225,7 @@ fn await_frame(director: &mut Assembly, side: &PacketSocket) -> Option<Vec<u8>> 
 
 /// One poll, and time for the kernel.
 fn turn(director: &mut Assembly) {
-    director.worker().poll(Instant::default());
+    director.workers()[0].poll(Instant::default());
     sleep(Duration::from_millis(1));
 }
 

@@ -26,7 +26,7 @@ impl Engine {
         packet: &mut Ipv4Packet<'_>,
         topology: &impl Topology,
     ) -> Verdict {
-        if !self.concerns(packet) {
+        if !self.tracks_fragment(packet) {
             return Verdict::Punt;
         }
         let range = match FragmentRange::of(packet) {
@@ -46,8 +46,10 @@ impl Engine {
         }
     }
 
-    /// Whether a fragment's packet may have to be translated, or followed by one that has.
-    fn concerns(&self, packet: &Ipv4Packet<'_>) -> bool {
+    /// Whether a fragment's packet may have to be translated: then what becomes of the fragment
+    /// depends on its packet's first one.
+    #[must_use]
+    pub fn tracks_fragment(&self, packet: &Ipv4Packet<'_>) -> bool {
         let (src, dst) = (packet.header.src(), packet.header.dst());
         let is_translatable =
             matches!(packet.header.protocol(), protocol::TCP | protocol::UDP | protocol::ICMP);

@@ -1,0 +1,154 @@
+//! Opening the ports, and dealing out queues and rings to the workers.
+
+use shunt_config::{Config, Role};
+use shunt_dpdk::{Eal, Mempool, Port, RingConsumer, RingProducer, RxQueue, ring};
+
+use super::{StartError, secrets};
+use crate::{
+    gossip::Gossip,
+    interface::{Egress, Interface},
+    pipeline::Place,
+    ports::{Candidate, OpenPort},
+    steering::{Arrival, Claim, Owners, Steering, WorkerId, rss::queue_of},
+    surroundings::SIDES,
+};
+
+/// Packets that a ring between workers holds, at least and at most.
+const RING_SLOTS: std::ops::RangeInclusive<u32> = 64..=1024;
+
+/// Both ports, outside first, with the names of their drivers.
+pub(super) type DrivenPorts = [(Port, String); 2];
+
+/// The workers to be.
+pub(super) struct Crew<'a> {
+    pub(super) eal: &'a Eal,
+    pub(super) pool: &'a Mempool,
+    pub(super) workers: usize,
+}
+
+/// What one worker gets.
+pub(super) struct Seat {
+    pub(super) rx: [Option<RxQueue>; 2],
+    pub(super) interfaces: [Interface; 2],
+    pub(super) steering: Option<Steering>,
+    pub(super) place: Place,
+}
+
+/// A worker's share of a port.
+struct PortShare {
+    rx: Option<RxQueue>,
+    interface: Interface,
+    arrival: Arrival,
+}
+
+/// A worker's rings: to each other one, by number, and from them.
+type Rings = (Vec<Option<RingProducer>>, Vec<RingConsumer>);
+
+impl Crew<'_> {
+    /// Opens both ports, and returns them, who owns what, and a seat for each
+    /// worker.
+    pub(super) fn open_ports(
+        &self,
+        config: &Config,
+    ) -> Result<(DrivenPorts, Owners, Vec<Seat>), StartError> {
+        let [outside, inside] = [Role::Outside, Role::Inside].map(|role| config.ports.get(role));
+        let outside = Candidate::examine(outside, self.workers)?;
+        let inside = Candidate::examine(inside, self.workers)?;
+        let tables = [&outside, &inside].into_iter().filter_map(Candidate::redirection_entries);
+        let owners = Owners::among(self.workers, tables);
+        let outside = outside.open(self.eal, self.pool, &owners, self.workers)?;
+        let inside = inside.open(self.eal, self.pool, &owners, self.workers)?;
+
+        // Where queues are few, the ports' go to different workers.
+        let behind = outside.rx.len();
+        let (outside, outside_shares) = self.deal(&config.ports.outside.name, outside, 0)?;
+        let (inside, inside_shares) = self.deal(&config.ports.inside.name, inside, behind)?;
+        let seats = self.seats(&owners, outside_shares.into_iter().zip(inside_shares))?;
+        Ok(([outside, inside], owners, seats))
+    }
+
+    /// Deals out the queues of a port, one each as far as they go. The first one goes to the worker
+    /// with the number `first`. A worker without a transmit queue gets a ring to one that has one.
+    fn deal(
+        &self,
+        name: &str,
+        OpenPort { port, driver, rx, tx, parts, rss }: OpenPort,
+        first: usize,
+    ) -> Result<((Port, String), Vec<PortShare>), StartError> {
+        let (rx_queues, tx_queues) = (rx.len() as u16, tx.len());
+        let rx = rx.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
+        let mut senders: Vec<_> = tx.into_iter().map(|queue| (queue, Vec::new())).collect();
+        let mut borrowers = Vec::new();
+        for borrower in tx_queues..self.workers {
+            let (producer, consumer) = self.ring()?;
+            senders[borrower % tx_queues].1.push(consumer);
+            borrowers.push(Egress::Ring(producer));
+        }
+        let senders = senders.into_iter().map(|(queue, rings)| Egress::Queue(queue, rings));
+        let share = |(queue, (rx, egress)): (u16, (Option<RxQueue>, Egress))| {
+            let comes_by = |owner: usize| queue_of(WorkerId(owner as u8), rx_queues) == queue;
+            let claim = rss.map(|hash_types| Claim {
+                hash_types,
+                mine: (0..self.workers).map(comes_by).collect(),
+                complaint: Some(name.to_owned()),
+            });
+            let arrival = Arrival { port: port.id(), claim };
+            PortShare { rx, interface: Interface::new(parts, egress), arrival }
+        };
+        let mut shares: Vec<_> = (0..).zip(rx.zip(senders.chain(borrowers))).map(share).collect();
+        shares.rotate_right(first % self.workers);
+        Ok(((port, driver), shares))
+    }
+
+    fn seats(
+        &self,
+        owners: &Owners,
+        shares: impl Iterator<Item = (PortShare, PortShare)>,
+    ) -> Result<Vec<Seat>, StartError> {
+        let parts = shares.zip(self.rings()?).zip(Gossip::among(self.workers)).enumerate();
+        let seats = parts.map(|(me, (((outside, inside), (to, from)), gossip))| {
+            let arrivals = [outside.arrival, inside.arrival];
+            let steering = match self.workers {
+                1 => None,
+                _ => {
+                    let (me, owners) = (WorkerId(me as u8), owners.clone());
+                    Some(Steering::new(me, owners, to, from, arrivals, secrets()?))
+                }
+            };
+            Ok(Seat {
+                rx: [outside.rx, inside.rx],
+                interfaces: [outside.interface, inside.interface],
+                steering,
+                place: Place { workers: self.workers, gossip },
+            })
+        });
+        seats.collect()
+    }
+
+    /// A ring for each ordered pair of workers.
+    fn rings(&self) -> Result<Vec<Rings>, StartError> {
+        let mut all: Vec<Rings> = (0..self.workers).map(|_| Rings::default()).collect();
+        for from in 0..self.workers {
+            for to in 0..self.workers {
+                let mut way = None;
+                if from != to {
+                    let (producer, consumer) = self.ring()?;
+                    all[to].1.push(consumer);
+                    way = Some(producer);
+                }
+                all[from].0.push(way);
+            }
+        }
+        Ok(all)
+    }
+
+    /// A ring of such a size that all of them together can't keep all mbufs: there is one for each
+    /// pair of workers, and for each port one to each worker without a queue.
+    fn ring(&self) -> Result<(RingProducer, RingConsumer), StartError> {
+        let workers = self.workers as u32;
+        let rings = workers * (workers - 1) + SIDES.len() as u32 * (workers - 1);
+        let slots = self.pool.size() / 2 / rings;
+        let slots = slots.clamp(*RING_SLOTS.start(), *RING_SLOTS.end());
+        ring(self.eal, slots).map_err(StartError::Ring)
+    }
+}

@@ -1,0 +1,117 @@
+//! Telling a port which worker owns what.
+//!
+//! A driver may refuse a key, pass over it in silence, or have a redirection table of its own. What
+//! it takes is read back; where that isn't what it was told, its packets still come by several
+//! queues, and are handed to their owners in software.
+//!
+//! Hash types that leave out one endpoint (`RTE_ETH_RSS_L3_SRC_ONLY` and the like) are not used. They
+//! would be needed where a key can't be set; but drivers differ in what is hashed then, so that
+//! software could not tell the owner, and both directions would not meet.
+
+use std::fmt;
+
+use shunt_dpdk::{DEFAULT_KEY_LEN, Port, PortConfig, PortInfo, RssConfig, RssHashTypes};
+use shunt_nat::Side;
+
+use super::{
+    key::{MIN_KEY_LEN, rss_key},
+    owners::{Owners, WorkerId},
+};
+
+/// What is hashed where a port can: fragments, and what is neither TCP nor UDP, without ports.
+const WANTED: RssHashTypes = RssHashTypes(
+    RssHashTypes::IPV4.0
+        | RssHashTypes::FRAG_IPV4.0
+        | RssHashTypes::IPV4_TCP.0
+        | RssHashTypes::IPV4_UDP.0
+        | RssHashTypes::IPV4_OTHER.0,
+);
+
+/// How a port spreads packets over its queues.
+pub(crate) enum Spread {
+    /// As it was told, by a table of so many entries.
+    Told(RssHashTypes, u16),
+    /// In a way of its own.
+    ItsOwn(&'static str),
+}
+
+impl Spread {
+    /// What is hashed, if it does as it was told.
+    pub(crate) fn ours(&self) -> Option<RssHashTypes> {
+        match self {
+            Spread::Told(hash_types, _) => Some(*hash_types),
+            Spread::ItsOwn(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Spread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Spread::Told(_, entries) => write!(f, "RSS key set, {entries}-entry table"),
+            Spread::ItsOwn(why) => write!(f, "{why}: workers hand over to each other"),
+        }
+    }
+}
+
+/// Entries of a port's redirection table, if it has RSS for what NAT needs and a table that the hash's
+/// low bits index.
+pub(crate) fn redirection_entries(info: &PortInfo) -> Option<usize> {
+    let entries = usize::from(info.reta_size);
+    let hashes_ports = info.rss_hash_types & (RssHashTypes::IPV4_TCP | RssHashTypes::IPV4_UDP);
+    let is_usable = entries >= 2
+        && entries.is_power_of_two()
+        && hashes_ports != RssHashTypes::NONE
+        && key_len(info) >= MIN_KEY_LEN;
+    is_usable.then_some(entries)
+}
+
+/// What the port on one side is started with, if it has RSS.
+pub(crate) fn wanted(info: &PortInfo, side: Side, owners: &Owners) -> Option<RssConfig> {
+    let hash_types = info.rss_hash_types & WANTED;
+    if hash_types == RssHashTypes::NONE {
+        return None;
+    }
+    let key = redirection_entries(info).map(|_| rss_key(side, owners.index_bits(), key_len(info)));
+    Some(RssConfig { key, hash_types })
+}
+
+/// Tells a port that was started with `config` which queue each packet belongs into, and finds out
+/// whether it has taken it in.
+pub(crate) fn set_up(
+    port: &mut Port,
+    info: &PortInfo,
+    config: &PortConfig,
+    owners: &Owners,
+) -> Spread {
+    let Some(rss) = &config.rss else { return Spread::ItsOwn("no RSS") };
+    let Some(key) = &rss.key else { return Spread::ItsOwn("no RSS table to set") };
+    let has_key = |port: &Port| {
+        let set = port.rss(key.len() as u8);
+        set.is_ok_and(|set| set.key.as_ref() == Some(key) && set.hash_types == rss.hash_types)
+    };
+    if !has_key(port) && (port.set_rss(rss).is_err() || !has_key(port)) {
+        return Spread::ItsOwn("RSS key not taken");
+    }
+    let table =
+        owners.redirection(usize::from(info.reta_size), |owner| queue_of(owner, config.rx_queues));
+    let is_set = port.set_redirection(&table).is_ok()
+        && port.redirection(info.reta_size).is_ok_and(|set| set == table);
+    if is_set {
+        Spread::Told(rss.hash_types, info.reta_size)
+    } else {
+        Spread::ItsOwn("RSS table not taken")
+    }
+}
+
+/// The queue that the packets of an owner come by.
+pub(crate) fn queue_of(owner: WorkerId, queues: u16) -> u16 {
+    u16::from(owner.0) % queues
+}
+
+fn key_len(info: &PortInfo) -> usize {
+    match info.hash_key_size {
+        0 => DEFAULT_KEY_LEN,
+        len => len.into(),
+    }
+}
