@@ -1,7 +1,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use shunt_dpdk::{Burst, RxQueue, clock::Tsc};
-use shunt_nat::{Engine, Instant};
+use shunt_nat::{Engine, Instant, Side};
 use shunt_packet::ethernet::MacAddr;
 
 use crate::{
@@ -46,6 +46,13 @@ impl Worker {
         }
         self.pipeline.flush();
         received
+    }
+
+    /// Takes in a copy of a frame, as if it had arrived on `side`; `false` when no mbuf is free.
+    /// Brings a director that is driven by hand into a state: neighbours known, connections open.
+    pub fn inject(&mut self, now: Instant, side: Side, frame: &[u8]) -> bool {
+        let copy = self.pipeline.copy(&[frame]);
+        copy.map(|mbuf| self.pipeline.receive(now, side, mbuf)).is_some()
     }
 
     /// Polls until it is told to stop.
