@@ -50,7 +50,7 @@ struct Args {
     /// Where results go: director.json, cost.svg, opens.svg
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Few cases, one turn each
+    /// Few cases unless --only says which, one turn each
     #[arg(long)]
     quick: bool,
     /// Only cases whose names contain this
@@ -90,7 +90,7 @@ fn execute(args: &Args) -> anyhow::Result<()> {
     if let Some([order, measurement]) = args.measure.as_deref() {
         return runner::carry_out(order, measurement);
     }
-    let mut cases = Case::all(args.quick);
+    let mut cases = Case::all(args.quick && args.only.is_empty());
     cases.retain(|case| case.to_string().contains(&args.only));
     let with_latency = LATENCY.contains(&args.only);
     let is_any = with_latency || !cases.is_empty();

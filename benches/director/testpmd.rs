@@ -1,7 +1,7 @@
 //! testpmd on the same devices: what the replay itself costs, and what little a forwarder can do.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read},
     path::Path,
     process::{Child, Command, Stdio},
 };
@@ -55,10 +55,12 @@ pub(crate) fn run(
     let lines = BufReader::new(output).lines().map_while(Result::ok);
     let rates = rates(lines, devices.len());
     let rates: Vec<f64> = rates.skip(WARM_UP).take(seconds).map(|rate| rate as f64 / 1e6).collect();
+    let is_sound = rates.len() == seconds && rates.iter().all(|rate| *rate > 0.0);
     ensure!(
-        rates.len() == seconds && rates.iter().all(|rate| *rate > 0.0),
-        "testpmd --forward-mode={} ended early, or received nothing",
-        mode.as_str()
+        is_sound,
+        "testpmd --forward-mode={} ended early, or received nothing: {}",
+        mode.as_str(),
+        testpmd.last_words()
     );
     Ok(rates)
 }
@@ -66,11 +68,26 @@ pub(crate) fn run(
 /// A process that ends with its handle.
 struct Running(Child);
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It has unlinked what it had in the file system, or made nothing there.
+impl Running {
+    /// Ends it, which leaves nothing behind: it has made no files.
+    fn end(&mut self) {
         drop(self.0.kill());
         drop(self.0.wait());
+    }
+
+    /// Ends it, and returns what it has complained of.
+    fn last_words(&mut self) -> String {
+        self.end();
+        let mut words = String::new();
+        // What is no UTF-8 is no complaint of testpmd's.
+        self.0.stderr.take().and_then(|mut stderr| stderr.read_to_string(&mut words).ok());
+        words.trim().to_owned()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
@@ -89,7 +106,7 @@ fn command(case: Case, devices: &[String; 2], mode: ForwardMode, no_huge: bool) 
         .arg(format!("--total-num-mbufs={mbufs}"))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null());
+        .stderr(Stdio::piped());
     command
 }
 
