@@ -35,8 +35,8 @@ impl ForwardMode {
     }
 }
 
-/// Reports of a second each that come before testpmd is at full speed.
-const WARM_UP: usize = 2;
+/// Reports of a second each in which testpmd may still be starting.
+const WARM_UP: usize = 1;
 
 /// Runs testpmd, and returns what it received in each of some seconds, in millions of packets.
 pub(crate) fn run(

@@ -89,7 +89,7 @@ pub(crate) fn measure(order: Order) -> anyhow::Result<Measurement> {
 
 fn run(worker: &mut Worker, order: &Order) -> anyhow::Result<Measurement> {
     let mut bench = Bench::new(worker, order.case);
-    let idle_pause_us = bench.clock.longest_pause(order.window);
+    let idle_pause_us = bench.clock.longest_pause(order.window / 2);
     bench.meet_neighbours()?;
     if order.case.is_established() {
         bench.establish()?;
