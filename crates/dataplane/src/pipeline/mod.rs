@@ -223,7 +223,7 @@ impl Pipeline {
     }
 
     /// A packet of our own with this content; `None` when the pool is empty.
-    fn copy(&self, parts: &[&[u8]]) -> Option<Mbuf> {
+    pub(crate) fn copy(&self, parts: &[&[u8]]) -> Option<Mbuf> {
         let mut mbuf = self.pool.alloc()?;
         for part in parts {
             mbuf.append(part.len())?.copy_from_slice(part);
