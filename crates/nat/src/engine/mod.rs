@@ -103,7 +103,9 @@ impl Engine {
     ) -> Verdict {
         match Segment::parse(packet) {
             Ok(Some(segment)) => self.process_segment(now, side, packet, &segment, topology),
-            Ok(None) if packet.header.protocol() == protocol::ICMP => self.process_icmp(packet),
+            Ok(None) if packet.header.protocol() == protocol::ICMP => {
+                self.process_icmp(side, packet, topology)
+            }
             Ok(None) => Verdict::Punt,
             Err(reason) => Verdict::Drop(DropReason::Malformed(reason)),
         }

@@ -48,6 +48,7 @@ pub(crate) struct Run {
     held: HoldQueue<Vec<u8>>,
     /// What became of the packet of the last step, if that was one.
     pub(crate) outcome: Option<Outcome>,
+    last_left: Option<Vec<u8>>,
     /// Resets that the last step sent.
     pub(crate) resets: usize,
 }
@@ -63,7 +64,18 @@ impl Run {
         let held = HoldQueue::new(HoldLimits::default(), setup.config().secret);
         let model = Model::new(&setup);
         let (rules, first_rules) = (setup.rules.clone(), setup.rules);
-        Run { engine, model, builder, rules, first_rules, now, held, outcome: None, resets: 0 }
+        Run {
+            engine,
+            model,
+            builder,
+            rules,
+            first_rules,
+            now,
+            held,
+            outcome: None,
+            last_left: None,
+            resets: 0,
+        }
     }
 
     /// Does a step, and says what is different then.
@@ -98,6 +110,12 @@ impl Run {
                 let src = from.unwrap_or(*left_as.dst.ip());
                 let error = icmp_error(src, *left_as.src.ip(), *kind, quote, shape);
                 self.receive(side_of(connection, direction.opposite()), &error)
+            }
+            Step::ErrorAboutLast { kind, from, shape } => {
+                let Some(quote) = self.last_left.clone() else { return Ok(()) };
+                let (src, dst) = (Ip(&quote).src(), Ip(&quote).dst());
+                let error = icmp_error(from.unwrap_or(dst), src, *kind, &quote, shape);
+                self.receive(Lab.side_of(dst).unwrap_or(Side::Outside), &error)
             }
             Step::Wait { millis } => {
                 self.now += millis;
@@ -137,6 +155,9 @@ impl Run {
             && verify_checksums(&framed(arrived)).is_ok()
         {
             verify_checksums(&framed(left)).map_err(|error| format!("{error}: {}", show(left)))?;
+        }
+        if let Outcome::Sent(left, _) = &outcome {
+            self.last_left = Some(left.clone());
         }
         self.outcome = Some(outcome);
         Ok(())
