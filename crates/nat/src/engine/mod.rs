@@ -153,7 +153,9 @@ impl Engine {
                 let found = self.table.lookup(&segment.key);
                 self.process_segment(now, side, packet, &segment, found, topology)
             }
-            Ok(None) if packet.header.protocol() == protocol::ICMP => self.process_icmp(packet),
+            Ok(None) if packet.header.protocol() == protocol::ICMP => {
+                self.process_icmp(side, packet, topology)
+            }
             Ok(None) => Verdict::Punt,
             Err(reason) => Verdict::Drop(DropReason::Malformed(reason)),
         }

@@ -53,6 +53,7 @@ pub(crate) struct Run {
     pub(crate) outcome: Option<Outcome>,
     /// Packets that took the short way.
     pub(crate) forwarded: u64,
+    last_left: Option<Vec<u8>>,
     /// Resets that the last step sent.
     pub(crate) resets: usize,
 }
@@ -78,6 +79,7 @@ impl Run {
             held,
             outcome: None,
             forwarded: 0,
+            last_left: None,
             resets: 0,
         }
     }
@@ -114,6 +116,12 @@ impl Run {
                 let src = from.unwrap_or(*left_as.dst.ip());
                 let error = icmp_error(src, *left_as.src.ip(), *kind, quote, shape);
                 self.receive(side_of(connection, direction.opposite()), &error)
+            }
+            Step::ErrorAboutLast { kind, from, shape } => {
+                let Some(quote) = self.last_left.clone() else { return Ok(()) };
+                let (src, dst) = (Ip(&quote).src(), Ip(&quote).dst());
+                let error = icmp_error(from.unwrap_or(dst), src, *kind, &quote, shape);
+                self.receive(Lab.side_of(dst).unwrap_or(Side::Outside), &error)
             }
             Step::Wait { millis } => {
                 self.now += millis;
@@ -153,6 +161,9 @@ impl Run {
             && verify_checksums(&framed(arrived)).is_ok()
         {
             verify_checksums(&framed(left)).map_err(|error| format!("{error}: {}", show(left)))?;
+        }
+        if let Outcome::Sent(left, _) = &outcome {
+            self.last_left = Some(left.clone());
         }
         self.outcome = Some(outcome);
         Ok(())
