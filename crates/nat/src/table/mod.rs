@@ -340,6 +340,8 @@ impl ConnectionTable {
         while *budget > 0 {
             *budget -= 1;
             let id = self.wheel.next_due(&mut self.records, now)?;
+            // The one after it is looked at next.
+            self.records.prefetch(self.records[id as usize].links.next as usize);
             let remaining = self.records[id as usize].remaining(now);
             if remaining.is_zero() {
                 return Some(self.discard(id));
