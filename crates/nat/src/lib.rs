@@ -23,6 +23,11 @@
 //! [`Engine::process`] looks the packet up, or opens a connection, and says in a [`Verdict`] what
 //! to do. It does not touch TCP and UDP packets: the caller applies the [`Translation`] once it
 //! knows that the packet can leave, so that an ICMP error can still quote what really came.
+//!
+//! For the bulk of all packets there is a shorter way. [`Engine::begin`] and [`Engine::proceed`]
+//! prepare a burst, so that its packets wait for memory together; [`Engine::forward`] rewrites at
+//! once what leaves its connection as it is, and says by number where it goes; all else takes
+//! [`Engine::finish`].
 #![deny(unsafe_code)]
 
 mod connection;
