@@ -1,6 +1,11 @@
 //! Capture files: microsecond pcap, Ethernet.
 
-use std::{fs::File, path::Path, time::Duration};
+use std::{
+    fs::File,
+    io::{BufWriter, Write},
+    path::Path,
+    time::Duration,
+};
 
 use pcap_file::pcap::{PcapPacket, PcapReader, PcapWriter};
 
@@ -10,11 +15,12 @@ use pcap_file::pcap::{PcapPacket, PcapReader, PcapWriter};
 /// When the file can't be written.
 pub fn write(path: &Path, frames: &[Vec<u8>]) {
     let file = File::create(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let mut writer = PcapWriter::new(file).expect("a pcap header");
+    let mut writer = PcapWriter::new(BufWriter::new(file)).expect("a pcap header");
     for (at, frame) in (0..).zip(frames) {
         let packet = PcapPacket::new(Duration::from_millis(at), frame.len() as u32, frame);
         writer.write_packet(&packet).expect("a pcap record");
     }
+    writer.into_writer().flush().expect("a pcap file");
 }
 
 /// Reads the frames of a pcap file.

@@ -143,7 +143,7 @@ impl Pipeline {
 
     /// Takes in a frame that arrived on `side`.
     #[inline]
-    pub(crate) fn receive_one(&mut self, now: Instant, side: Side, mut mbuf: Mbuf) {
+    fn receive_one(&mut self, now: Instant, side: Side, mut mbuf: Mbuf) {
         match classify(&self.interfaces[side as usize], &mut mbuf) {
             Ok(Class::Ipv4) => self.receive_ipv4(now, side, mbuf),
             Ok(Class::Arp) => self.receive_arp(now, side, mbuf),

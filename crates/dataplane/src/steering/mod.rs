@@ -218,7 +218,9 @@ impl Steering {
         pipeline: &mut Pipeline,
     ) {
         if to == self.me {
-            pipeline.receive_one(now, side, mbuf);
+            let mut alone = Burst::new();
+            let _ = alone.push(mbuf);
+            pipeline.receive(now, side, &mut alone);
         } else {
             self.hand_over(to, side, mbuf, pipeline);
         }
