@@ -222,17 +222,18 @@ impl Case {
     /// expected. What is returned is the outcome with one worker, and starts with the prelude.
     #[track_caller]
     pub(crate) fn run(self) -> Outcome {
-        let outcome = self.play(Crew::ALONE);
+        let outcome = self.run_by(Crew::ALONE);
         if !self.is_alone {
             for crew in Crew::SEVERAL {
-                self.play(crew);
+                self.run_by(crew);
             }
         }
         outcome
     }
 
+    /// Plays the case with one crew.
     #[track_caller]
-    fn play(&self, crew: Crew) -> Outcome {
+    pub(crate) fn run_by(&self, crew: Crew) -> Outcome {
         let prelude = if self.is_cold { Vec::new() } else { prelude() };
         let steps: Vec<Step> = prelude.iter().chain(&self.steps).cloned().collect();
         let script = Script::new(&steps, prelude.len(), crew);

@@ -42,6 +42,16 @@ impl Crew {
         Crew { workers: 4, queues: 3, spread: Spread::ItsOwn },
     ];
 
+    /// Everybody.
+    pub(crate) fn all() -> impl Iterator<Item = Crew> {
+        std::iter::once(Crew::ALONE).chain(Crew::SEVERAL)
+    }
+
+    /// Who owns what.
+    pub(crate) fn owners(self) -> Owners {
+        Owners::new(ENTRIES, self.workers)
+    }
+
     /// Whether frames come to their owners, as far as a card can tell.
     pub(crate) fn is_well_served(self) -> bool {
         self.queues == self.workers && self.spread == Spread::Told
@@ -49,7 +59,7 @@ impl Crew {
 
     /// A card that spreads frames for this crew.
     pub(crate) fn card(self) -> Card {
-        let owners = Owners::new(ENTRIES, self.workers);
+        let owners = self.owners();
         match self.spread {
             Spread::Told => Card {
                 keys: SIDES.map(|side| rss_key(side, owners.index_bits(), DEFAULT_KEY_LEN)),

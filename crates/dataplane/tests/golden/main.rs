@@ -33,4 +33,5 @@ mod nat;
 mod path_mtu;
 mod schedulers;
 mod snat;
+mod steering;
 mod vlan;
