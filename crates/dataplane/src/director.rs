@@ -101,10 +101,11 @@ impl Director {
         let stop = Arc::new(AtomicBool::new(false));
         let mut director = Director { stop, workers: Vec::new(), ports, control };
         let lcores = &config.dpdk.worker_lcores;
-        for (lcore, worker) in lcores.iter().zip(workers) {
+        // EAL's lcore 0 is the main one; the workers follow.
+        for (number, (lcore, worker)) in (1..).zip(lcores.iter().zip(workers)) {
             let stop = Arc::clone(&director.stop);
             let idle = config.dpdk.idle;
-            match launch(LcoreId((*lcore).into()), move || worker.run(&stop, idle)) {
+            match launch(LcoreId(number), move || worker.run(&stop, idle)) {
                 Ok(running) => director.workers.push(running),
                 Err(error) => {
                     director.join();
