@@ -19,6 +19,9 @@ pub struct Dpdk {
     /// Key `mbufs`, by default 16384: packet buffers in the pool. At least as many as the receive
     /// and transmit descriptors of both ports together.
     pub mbufs: u32,
+    /// Key `mbuf-size`, by default 2048: bytes of a frame that a packet buffer has room for, or
+    /// those of the ports' largest frame where they are more.
+    pub mbuf_size: u16,
     /// Key `eal-args`, by default none: further EAL arguments, after those of [`Config::eal_args`].
     ///
     /// [`Config::eal_args`]: crate::Config::eal_args
@@ -34,6 +37,7 @@ impl Default for Dpdk {
             memory_mib: 256,
             huge_pages: HugePages::Default,
             mbufs: 16384,
+            mbuf_size: 2048,
             eal_args: Vec::new(),
         }
     }

@@ -90,6 +90,11 @@ impl Ports {
         [&self.outside, &self.inside].into_iter()
     }
 
+    /// Bytes of the largest frame of either port: its MTU, an Ethernet header and an 802.1Q tag.
+    pub fn max_frame(&self) -> u16 {
+        self.outside.mtu.max(self.inside.mtu) + 14 + 4
+    }
+
     /// Whether `address` is a port's own.
     pub fn own(&self, address: Ipv4Addr) -> bool {
         self.iter().flat_map(|port| &port.addresses).any(|own| own.addr() == address)

@@ -54,6 +54,7 @@ pub(crate) struct Dpdk {
     pub(crate) hugepage_dir: Value<String>,
     pub(crate) no_huge: Value<bool>,
     pub(crate) mbufs: Value<i64>,
+    pub(crate) mbuf_size: Value<i64>,
     pub(crate) eal_args: Value<Vec<Spanned<String>>>,
 }
 

@@ -124,6 +124,7 @@ fn everything_can_be_set() {
             memory_mib: 1024,
             huge_pages: HugePages::Directory("/dev/hugepages".into()),
             mbufs: 32768,
+            mbuf_size: 9234,
             eal_args: vec!["--log-level".into(), "pmd.net.af_xdp:debug".into()],
         }
     );

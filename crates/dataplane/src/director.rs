@@ -24,12 +24,8 @@ use crate::{
 use crew::{Crew, DrivenPorts, Seat};
 pub use report::{MbufReport, PortReport, Report, ServiceReport};
 
-/// Bytes of an mbuf's buffer besides the IPv4 packet: headroom (`RTE_PKTMBUF_HEADROOM`), Ethernet
-/// header and 802.1Q tag.
-const HEADROOM: u16 = 128 + 18;
-
-/// The least data room: DPDK's default (`RTE_MBUF_DEFAULT_BUF_SIZE`), which all drivers like.
-const MIN_DATA_ROOM: u16 = 2048 + 128;
+/// What DPDK keeps free in front of a frame (`RTE_PKTMBUF_HEADROOM`).
+const HEADROOM: u16 = 128;
 
 /// Mbufs that a worker keeps at hand (`rte_mempool`'s per-lcore cache).
 const MBUF_CACHE: u32 = 256;
@@ -238,8 +234,8 @@ pub fn open_pool(eal: &Eal, config: &Config) -> Result<Mempool, StartError> {
     // Pools live as long as EAL, so each has a name of its own.
     static POOLS: AtomicU32 = AtomicU32::new(0);
     let number = POOLS.fetch_add(1, Ordering::Relaxed);
-    let mtu = config.ports.iter().map(|port| port.mtu).max().unwrap_or_default();
-    let data_room = (mtu + HEADROOM).next_multiple_of(64).max(MIN_DATA_ROOM);
+    let frame_room = config.dpdk.mbuf_size.max(config.ports.max_frame());
+    let data_room = (frame_room + HEADROOM).next_multiple_of(64);
     let mbufs = config.dpdk.mbufs;
     let pool = MempoolConfig {
         cache: MBUF_CACHE.min(mbufs / 2),
@@ -270,8 +266,9 @@ fn log_tables(workers: &[Worker]) {
     let tables = || workers.iter().map(|worker| worker.engine().table());
     let capacity: usize = tables().map(ConnectionTable::capacity).sum();
     let memory: usize = tables().map(ConnectionTable::memory).sum();
+    let Some(pages) = tables().map(ConnectionTable::pages).max() else { return };
     info!(
-        "connection table: room for {capacity}, {} MiB, {} bytes each",
+        "connection table: room for {capacity}, {} MiB in {pages}, {} bytes each",
         memory >> 20,
         memory / capacity
     );

@@ -27,6 +27,7 @@ mod control;
 mod counters;
 mod director;
 mod drop_reason;
+mod egress;
 mod gossip;
 mod idle;
 mod interface;

@@ -12,7 +12,7 @@ pub(crate) struct NextHop {
     pub(crate) address: Ipv4Addr,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Entry {
     network: Ipv4Net,
     side: Side,
@@ -22,7 +22,7 @@ struct Entry {
 
 /// The routing table. A director has a handful of routes, so the longest match is the first in a
 /// list that is ordered by length.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Routes(Vec<Entry>);
 
 impl Routes {

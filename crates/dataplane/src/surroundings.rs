@@ -11,7 +11,7 @@ use crate::routes::{NextHop, Routes};
 pub(crate) const SIDES: [Side; 2] = [Side::Outside, Side::Inside];
 
 /// What is around the director: its own addresses, and the way to all others.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Surroundings {
     /// Addresses of the ports, by side.
     ports: [Vec<Ipv4Net>; 2],

@@ -90,6 +90,16 @@ impl Worker {
         self.inbox.look(|snapshot| self.pipeline.replace(now, snapshot));
     }
 
+    /// Takes in a copy of a frame, as if it had arrived on `side`; `false` when no mbuf is free.
+    /// Brings a director that is driven by hand into a state: neighbours known, connections open.
+    pub fn inject(&mut self, now: Instant, side: Side, frame: &[u8]) -> bool {
+        let Some(copy) = self.pipeline.copy(&[frame]) else { return false };
+        // There is room: the burst is empty between two turns.
+        let _ = self.burst.push(copy);
+        self.pipeline.receive(now, side, &mut self.burst);
+        true
+    }
+
     /// Polls until it is told to stop.
     pub(crate) fn run(mut self, stop: &AtomicBool, idle: Idle) -> Worker {
         let clock = Clock::start();

@@ -1,15 +1,44 @@
-use std::time::Duration;
+use std::{num::NonZeroU16, time::Duration};
 
 use shunt_packet::checksum::Delta;
 use zerocopy::{FromZeros, Immutable, KnownLayout};
 
 use crate::{
+    engine::Side,
     flow::{Direction, FlowKey, Tuple},
     ruleset::{ServerId, ServiceId},
     state::ConnectionState,
     time::Instant,
     translation::Translation,
 };
+
+/// The caller's number for a way out of the director: a port and the neighbour behind it. Connections
+/// remember one for each direction, so that no packet but the first has to be routed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct EgressId(NonZeroU16);
+
+impl EgressId {
+    /// The first number there is: 1.
+    pub const FIRST: EgressId = EgressId(NonZeroU16::MIN);
+
+    /// The last one: 4095.
+    pub const LAST: EgressId = EgressId(NonZeroU16::new(u16::MAX >> (ID_BITS - 16)).unwrap());
+
+    /// The way out with this number, if that is one.
+    #[inline]
+    #[must_use]
+    pub fn new(number: u16) -> Option<EgressId> {
+        let number = NonZeroU16::new(number)?;
+        (number <= EgressId::LAST.0).then_some(EgressId(number))
+    }
+
+    /// Its number.
+    #[inline]
+    #[must_use]
+    pub fn get(self) -> u16 {
+        self.0.get()
+    }
+}
 
 /// What opened a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +65,10 @@ pub struct Connection {
     timeout: u32,
     /// Links of the timing wheel, or of the free list.
     pub(crate) links: Links,
-    service: u32,
-    server: u32,
+    /// The service and the server. In the high 12 bits, by direction, the way out that packets take:
+    /// 0 while it is not known.
+    service_egress: u32,
+    server_egress: u32,
     /// Inbound deltas; outbound ones are their inverses.
     address_delta: u16,
     transport_delta: u16,
@@ -70,9 +101,19 @@ const FULL_NAT: u8 = 4;
 /// part of the sequence space; a sender may have this much in flight when it gives up.
 const RESET_WINDOW: u32 = 1 << 20;
 
-/// [`Connection`]'s `service` when there is none: SNAT, or passed through.
-const SNAT: u32 = u32::MAX;
-const PASSTHROUGH: u32 = u32::MAX - 1;
+/// In [`Connection`]'s `flags`: that packets come from inside, by direction.
+const FROM_INSIDE: [u8; 2] = [8, 16];
+
+/// How many bits the number of a service or a server has; those above are an [`EgressId`]'s.
+const ID_BITS: u32 = 20;
+const ID_MASK: u32 = (1 << ID_BITS) - 1;
+
+/// The number of the service when there is none: SNAT, or passed through.
+const SNAT: u32 = ID_MASK;
+const PASSTHROUGH: u32 = ID_MASK - 1;
+
+/// How many services, and servers in all of them, a connection can tell apart: 1,048,574.
+pub const MAX_IDS: usize = PASSTHROUGH as usize;
 
 impl Connection {
     /// A connection between two keys of the same protocol, just opened.
@@ -94,14 +135,14 @@ impl Connection {
         let address_delta = Delta::between(inbound.address_sum(), outbound.address_sum());
         let transport_delta = Delta::between(inbound.transport_sum(), outbound.transport_sum());
         Connection {
-            keys: [inbound.tuple, outbound.tuple],
+            keys: [inbound.tuple(), outbound.tuple()],
             last_seen: now.low_bits(),
             timeout: timeout.as_millis() as u32,
-            service,
-            server,
+            service_egress: service,
+            server_egress: server,
             address_delta: address_delta.to_bits(),
             transport_delta: transport_delta.to_bits(),
-            protocol: inbound.protocol,
+            protocol: inbound.protocol(),
             state,
             flags: if is_service && hides_client { FULL_NAT } else { 0 },
             ..Connection::new_zeroed()
@@ -109,18 +150,22 @@ impl Connection {
     }
 
     /// What packets of this direction look like when they arrive.
+    #[inline]
     #[must_use]
     pub fn key(&self, direction: Direction) -> FlowKey {
-        FlowKey { tuple: self.keys[direction as usize], protocol: self.protocol }
+        FlowKey::of_tuple(self.protocol, self.keys[direction as usize])
     }
 
     /// What opened it.
     #[must_use]
     pub fn kind(&self) -> ConnectionKind {
-        match self.service {
+        match self.service_egress & ID_MASK {
             SNAT => ConnectionKind::Snat,
             PASSTHROUGH => ConnectionKind::Passthrough,
-            service => ConnectionKind::Service(ServiceId(service), ServerId(self.server)),
+            service => {
+                let server = self.server_egress & ID_MASK;
+                ConnectionKind::Service(ServiceId(service), ServerId(server))
+            }
         }
     }
 
@@ -177,6 +222,52 @@ impl Connection {
         self.timeout = timeout.as_millis() as u32;
     }
 
+    /// The way out that packets of this direction take when they arrive on `side`, if they did so
+    /// before.
+    #[inline]
+    pub(crate) fn egress(&self, direction: Direction, side: Side) -> Option<EgressId> {
+        let from_inside = self.flags & FROM_INSIDE[direction as usize] != 0;
+        let noted = match direction {
+            Direction::Inbound => self.service_egress,
+            Direction::Outbound => self.server_egress,
+        };
+        let egress = EgressId::new((noted >> ID_BITS) as u16)?;
+        (from_inside == (side == Side::Inside)).then_some(egress)
+    }
+
+    /// Notes on which side packets of this direction arrive, and which way out they take.
+    pub(crate) fn set_egress(&mut self, direction: Direction, side: Side, egress: EgressId) {
+        let from_inside = FROM_INSIDE[direction as usize];
+        match side {
+            Side::Outside => self.flags &= !from_inside,
+            Side::Inside => self.flags |= from_inside,
+        }
+        let noted = match direction {
+            Direction::Inbound => &mut self.service_egress,
+            Direction::Outbound => &mut self.server_egress,
+        };
+        *noted = *noted & ID_MASK | u32::from(egress.get()) << ID_BITS;
+    }
+
+    /// Forgets the ways out of both directions.
+    pub(crate) fn forget_egress(&mut self) {
+        self.service_egress &= ID_MASK;
+        self.server_egress &= ID_MASK;
+    }
+
+    /// What packets of this direction leave as, and what that does to the checksums of addresses and
+    /// of the transport.
+    #[inline]
+    pub(crate) fn leaves_as(&self, direction: Direction) -> (FlowKey, Delta, Delta) {
+        let key = self.key(direction.opposite()).reverse();
+        let address = Delta::from_bits(self.address_delta);
+        let transport = Delta::from_bits(self.transport_delta);
+        match direction {
+            Direction::Inbound => (key, address, transport),
+            Direction::Outbound => (key, address.inverse(), transport.inverse()),
+        }
+    }
+
     /// Notes that a packet came.
     pub(crate) fn touch(&mut self, now: Instant) {
         self.last_seen = now.low_bits();
@@ -192,14 +283,7 @@ impl Connection {
     /// What to do to a packet of this direction: it leaves as the reverse of the opposite key.
     #[must_use]
     pub fn translation(&self, direction: Direction) -> Translation {
-        let leaves_as = self.key(direction.opposite()).reverse();
-        let address = Delta::from_bits(self.address_delta);
-        let transport = Delta::from_bits(self.transport_delta);
-        match direction {
-            Direction::Inbound => Translation::new(leaves_as, address, transport),
-            Direction::Outbound => {
-                Translation::new(leaves_as, address.inverse(), transport.inverse())
-            }
-        }
+        let (leaves_as, address, transport) = self.leaves_as(direction);
+        Translation::new(leaves_as, address, transport)
     }
 }

@@ -5,10 +5,10 @@ use shunt_packet::{
     checksum::Sum,
     icmp::IcmpHeader,
     ipv4::{Ipv4Packet, protocol},
+    plain::{PlainPacket, PlainTransport},
     tcp::{TcpFlags, TcpHeader},
     udp::UdpHeader,
 };
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Which way a packet of a connection goes, seen from the one who opened it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,91 +30,100 @@ impl Direction {
     }
 }
 
-/// Addresses and ports of one direction: 12 bytes, as a record stores them.
-#[derive(Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
-#[repr(C)]
-pub(crate) struct Tuple {
-    pub(crate) src: u32,
-    pub(crate) dst: u32,
-    pub(crate) src_port: u16,
-    pub(crate) dst_port: u16,
-}
-
 /// One direction of a TCP or UDP flow, or of an ICMP echo: protocol, source and destination endpoint.
 /// An echo's identifier is the port of the one who asks; the other port is 0.
+///
+/// All in one word, so that keys are compared, copied and hashed as such: from the lowest bit on,
+/// source and destination address, source and destination port, protocol.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct FlowKey {
-    pub(crate) tuple: Tuple,
-    pub(crate) protocol: u8,
-}
+pub struct FlowKey(u128);
+
+const DST: u32 = 32;
+const SRC_PORT: u32 = 64;
+const DST_PORT: u32 = 80;
+const PROTOCOL: u32 = 96;
+
+/// Addresses and ports of a key, as a record stores them: 12 bytes.
+pub(crate) type Tuple = [u32; 3];
 
 impl FlowKey {
     /// The key of packets from `src` to `dst`; see [`protocol`] for the protocol's number.
+    #[inline]
     #[must_use]
     pub fn new(protocol: u8, src: SocketAddrV4, dst: SocketAddrV4) -> FlowKey {
-        let tuple = Tuple {
-            src: src.ip().to_bits(),
-            dst: dst.ip().to_bits(),
-            src_port: src.port(),
-            dst_port: dst.port(),
-        };
-        FlowKey { tuple, protocol }
+        FlowKey(
+            u128::from(src.ip().to_bits())
+                | u128::from(dst.ip().to_bits()) << DST
+                | u128::from(src.port()) << SRC_PORT
+                | u128::from(dst.port()) << DST_PORT
+                | u128::from(protocol) << PROTOCOL,
+        )
     }
 
-    /// IANA number of the transport protocol.
-    #[must_use]
-    pub fn protocol(&self) -> u8 {
-        self.protocol
+    /// The key that [`FlowKey::tuple`] is a part of.
+    #[inline]
+    pub(crate) fn of_tuple(protocol: u8, tuple: Tuple) -> FlowKey {
+        let [src, dst, ports] = tuple.map(u128::from);
+        FlowKey(src | dst << DST | ports << SRC_PORT | u128::from(protocol) << PROTOCOL)
     }
 
-    /// Where the packet comes from.
-    #[must_use]
-    pub fn src(&self) -> SocketAddrV4 {
-        SocketAddrV4::new(self.tuple.src.into(), self.tuple.src_port)
-    }
-
-    /// Where the packet goes.
-    #[must_use]
-    pub fn dst(&self) -> SocketAddrV4 {
-        SocketAddrV4::new(self.tuple.dst.into(), self.tuple.dst_port)
-    }
-
-    /// The key of the packets that go the other way between the same endpoints.
-    #[must_use]
-    pub fn reverse(&self) -> FlowKey {
-        let Tuple { src, dst, src_port, dst_port } = self.tuple;
-        let tuple = Tuple { src: dst, dst: src, src_port: dst_port, dst_port: src_port };
-        FlowKey { tuple, protocol: self.protocol }
+    /// All but the protocol.
+    pub(crate) fn tuple(&self) -> Tuple {
+        [self.0 as u32, (self.0 >> DST) as u32, (self.0 >> SRC_PORT) as u32]
     }
 
     /// All 13 bytes in one word, for hashing.
+    #[inline]
     pub(crate) fn to_bits(self) -> u128 {
-        let Tuple { src, dst, src_port, dst_port } = self.tuple;
-        u128::from(src)
-            | u128::from(dst) << 32
-            | u128::from(src_port) << 64
-            | u128::from(dst_port) << 80
-            | u128::from(self.protocol) << 96
+        self.0
+    }
+
+    /// IANA number of the transport protocol.
+    #[inline]
+    #[must_use]
+    pub fn protocol(&self) -> u8 {
+        (self.0 >> PROTOCOL) as u8
+    }
+
+    /// Where the packet comes from.
+    #[inline]
+    #[must_use]
+    pub fn src(&self) -> SocketAddrV4 {
+        SocketAddrV4::new((self.0 as u32).into(), (self.0 >> SRC_PORT) as u16)
+    }
+
+    /// Where the packet goes.
+    #[inline]
+    #[must_use]
+    pub fn dst(&self) -> SocketAddrV4 {
+        SocketAddrV4::new(((self.0 >> DST) as u32).into(), (self.0 >> DST_PORT) as u16)
+    }
+
+    /// The key of the packets that go the other way between the same endpoints.
+    #[inline]
+    #[must_use]
+    pub fn reverse(&self) -> FlowKey {
+        FlowKey::new(self.protocol(), self.dst(), self.src())
     }
 
     /// What the addresses add to a checksum.
     pub(crate) fn address_sum(&self) -> Sum {
-        Sum::ZERO.address(self.tuple.src.into()).address(self.tuple.dst.into())
+        Sum::ZERO.address(*self.src().ip()).address(*self.dst().ip())
     }
 
     /// What addresses and ports add to a transport checksum, pseudo-header included. ICMP has none.
     pub(crate) fn transport_sum(&self) -> Sum {
-        let addresses = match self.protocol {
+        let addresses = match self.protocol() {
             protocol::ICMP => Sum::ZERO,
             _ => self.address_sum(),
         };
-        addresses.word(self.tuple.src_port).word(self.tuple.dst_port)
+        addresses.word(self.src().port()).word(self.dst().port())
     }
 }
 
 impl fmt::Debug for FlowKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = match self.protocol {
+        let name = match self.protocol() {
             protocol::TCP => "tcp",
             protocol::UDP => "udp",
             protocol::ICMP => "icmp",
@@ -147,7 +156,27 @@ pub(crate) enum SegmentKind {
 }
 
 impl Segment {
+    /// What a plain packet carries.
+    #[inline]
+    pub(crate) fn of(packet: &PlainPacket<'_>) -> Segment {
+        let (src_port, dst_port, kind) = match &packet.transport {
+            PlainTransport::Tcp(tcp) => {
+                let kind = SegmentKind::Tcp {
+                    flags: tcp.flags(),
+                    sequence: tcp.sequence(),
+                    acknowledgment: tcp.acknowledgment(),
+                };
+                (tcp.src_port(), tcp.dst_port(), kind)
+            }
+            PlainTransport::Udp(udp) => (udp.src_port(), udp.dst_port(), SegmentKind::Udp),
+        };
+        let src = SocketAddrV4::new(packet.header.src(), src_port);
+        let dst = SocketAddrV4::new(packet.header.dst(), dst_port);
+        Segment { key: FlowKey::new(packet.header.protocol(), src, dst), kind }
+    }
+
     /// Reads the transport header; `None` when it is of no kind that can be translated.
+    #[inline]
     pub(crate) fn parse(packet: &mut Ipv4Packet<'_>) -> Result<Option<Segment>, Malformed> {
         let (src_port, dst_port, kind) = match packet.header.protocol() {
             protocol::TCP => {
@@ -181,9 +210,9 @@ impl Segment {
             _ => return Ok(None),
         };
         let header = &packet.header;
-        let (src, dst) = (header.src().to_bits(), header.dst().to_bits());
-        let tuple = Tuple { src, dst, src_port, dst_port };
-        let key = FlowKey { tuple, protocol: header.protocol() };
+        let src = SocketAddrV4::new(header.src(), src_port);
+        let dst = SocketAddrV4::new(header.dst(), dst_port);
+        let key = FlowKey::new(header.protocol(), src, dst);
         Ok(Some(Segment { key, kind }))
     }
 

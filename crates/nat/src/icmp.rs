@@ -1,6 +1,8 @@
 //! Translating ICMP errors (RFC 5508, section 4.2): an error that quotes a translated packet must
 //! quote it as its sender knows it, and go to that sender.
 
+use std::net::SocketAddrV4;
+
 use shunt_packet::{
     checksum::{Delta, Sum},
     icmp::IcmpHeader,
@@ -8,7 +10,7 @@ use shunt_packet::{
     tcp,
 };
 
-use crate::flow::{FlowKey, Tuple};
+use crate::flow::FlowKey;
 
 /// The start of a quoted packet's payload: ports, in TCP and UDP alike.
 const PORTS_LEN: usize = 4;
@@ -39,8 +41,9 @@ pub(crate) fn quoted_key(error: &mut Ipv4Packet<'_>) -> Option<FlowKey> {
         },
         _ => return None,
     };
-    let (src, dst) = (quoted.header.src().to_bits(), quoted.header.dst().to_bits());
-    Some(FlowKey { tuple: Tuple { src, dst, src_port, dst_port }, protocol })
+    let src = SocketAddrV4::new(quoted.header.src(), src_port);
+    let dst = SocketAddrV4::new(quoted.header.dst(), dst_port);
+    Some(FlowKey::new(protocol, src, dst))
 }
 
 /// Rewrites an ICMP error about a translated packet. `quoted` is the key that it quotes, `original`
@@ -53,7 +56,7 @@ pub(crate) fn translate_error(error: &mut Ipv4Packet<'_>, quoted: &FlowKey, orig
     restore_quote(quote, quoted, original);
     header.apply(Delta::between(before, headers_sum(quote)));
 
-    let hides_destination = quoted.tuple.dst != original.tuple.dst;
+    let hides_destination = quoted.dst().ip() != original.dst().ip();
     let src = if hides_destination { *original.dst().ip() } else { error.header.src() };
     error.header.set_addresses(src, *original.src().ip());
 }
@@ -68,16 +71,16 @@ fn headers_sum(quote: &[u8]) -> Sum {
 fn restore_quote(quote: &mut [u8], quoted: &FlowKey, original: &FlowKey) {
     let Ok(packet) = Ipv4Packet::parse_quoted(quote) else { return };
     packet.header.set_addresses(*original.src().ip(), *original.dst().ip());
-    if original.protocol == protocol::ICMP {
+    if original.protocol() == protocol::ICMP {
         return restore_echo(packet.payload, quoted, original);
     }
     let Some(ports) = packet.payload.first_chunk_mut::<PORTS_LEN>() else { return };
-    ports[..2].copy_from_slice(&original.tuple.src_port.to_be_bytes());
-    ports[2..].copy_from_slice(&original.tuple.dst_port.to_be_bytes());
+    ports[..2].copy_from_slice(&original.src().port().to_be_bytes());
+    ports[2..].copy_from_slice(&original.dst().port().to_be_bytes());
 
     // The transport checksum may lie beyond what is quoted.
     let delta = Delta::between(quoted.transport_sum(), original.transport_sum());
-    let (range, apply): (_, fn(Delta, u16) -> u16) = match original.protocol {
+    let (range, apply): (_, fn(Delta, u16) -> u16) = match original.protocol() {
         protocol::UDP => (UDP_CHECKSUM, Delta::apply_udp),
         _ => (TCP_CHECKSUM, Delta::apply),
     };
@@ -89,7 +92,7 @@ fn restore_quote(quote: &mut [u8], quoted: &FlowKey, original: &FlowKey) {
 
 fn restore_echo(quoted_payload: &mut [u8], quoted: &FlowKey, original: &FlowKey) {
     let Ok((echo, _)) = IcmpHeader::split(quoted_payload) else { return };
-    let Tuple { src_port, dst_port, .. } = original.tuple;
-    let identifier = if echo.is_echo_request() { src_port } else { dst_port };
+    let asker = if echo.is_echo_request() { original.src() } else { original.dst() };
+    let identifier = asker.port();
     echo.rewrite(identifier, Delta::between(quoted.transport_sum(), original.transport_sum()));
 }

@@ -23,7 +23,7 @@
 //! [`Engine::process`] looks the packet up, or opens a connection, and says in a [`Verdict`] what
 //! to do. It does not touch TCP and UDP packets: the caller applies the [`Translation`] once it
 //! knows that the packet can leave, so that an ICMP error can still quote what really came.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod connection;
 mod counters;
@@ -43,9 +43,9 @@ mod time;
 mod translation;
 mod verdict;
 
-pub use connection::{Connection, ConnectionKind};
+pub use connection::{Connection, ConnectionKind, EgressId, MAX_IDS};
 pub use counters::{EngineCounters, ServerCounters, ServiceCounters};
-pub use engine::{Engine, EngineConfig, Side, Topology};
+pub use engine::{Engine, EngineConfig, Prepared, Side, Topology};
 pub use flow::{Direction, FlowKey};
 pub use ruleset::{Ruleset, RulesetBuilder, ServerId, ServiceId, Update};
 pub use server::Server;

@@ -33,7 +33,8 @@ pub struct PoolUsage {
     /// Connections for which 8 taken ports or more had to be passed over: towards their
     /// destination, most are taken.
     pub scarce: u64,
-    /// Connections refused because no port was free for their destination.
+    /// Times that a connection found no port free for its destination. Of a service's servers, others
+    /// may have been tried then.
     pub exhausted: u64,
 }
 

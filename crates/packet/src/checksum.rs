@@ -97,6 +97,14 @@ impl Delta {
         Delta(Sum(u64::from(!old.fold()) + new.0).fold())
     }
 
+    /// Both changes.
+    #[inline]
+    #[must_use]
+    pub fn and(self, other: Delta) -> Delta {
+        let sum = u32::from(self.0) + u32::from(other.0);
+        Delta(((sum & 0xffff) + (sum >> 16)) as u16)
+    }
+
     /// The delta of the opposite replacement.
     #[must_use]
     pub fn inverse(self) -> Delta {

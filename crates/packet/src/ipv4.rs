@@ -128,6 +128,12 @@ impl Ipv4Header {
         self.flags_fragment.get() & MORE_FRAGMENTS != 0
     }
 
+    /// Whether it is a version 4 header without options, of a packet in one piece.
+    #[inline]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.version_ihl == 0x45 && !self.is_fragment()
+    }
+
     /// Makes it the header of a fragment, options included in `header_len`, all but its checksum.
     pub(crate) fn set_fragment(
         &mut self,
@@ -183,6 +189,16 @@ impl Ipv4Header {
         self.src = src.octets();
         self.dst = dst.octets();
         self.checksum = delta.apply(self.checksum.get()).into();
+    }
+
+    /// [Rewrites](Ipv4Header::rewrite) the addresses, and takes one hop off the TTL, which must not be
+    /// 0.
+    #[inline]
+    pub fn forward(&mut self, src: Ipv4Addr, dst: Ipv4Addr, delta: Delta) {
+        // The TTL is the high byte of its word: ~m + m' is the same for every m.
+        const ONE_HOP: Delta = Delta::from_bits(!0x0100);
+        self.ttl = self.ttl.wrapping_sub(1);
+        self.rewrite(src, dst, delta.and(ONE_HOP));
     }
 
     /// Sets both addresses and mends the header checksum.

@@ -9,6 +9,7 @@
 //! | [`ethernet`] | Ethernet II, 802.1Q tags |
 //! | [`arp`] | ARP for IPv4 over Ethernet |
 //! | [`ipv4`] | IPv4 with options |
+//! | [`plain`] | TCP and UDP in IPv4 without options: nearly all packets, at once |
 //! | [`fragment`] | cutting IPv4 packets into fragments |
 //! | [`tcp`], [`udp`] | transport headers |
 //! | [`icmp`] | ICMP messages, and building ICMP errors |
@@ -22,6 +23,7 @@ pub mod fragment;
 pub mod icmp;
 pub mod ipv4;
 mod malformed;
+pub mod plain;
 pub mod tcp;
 pub mod udp;
 

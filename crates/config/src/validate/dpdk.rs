@@ -11,6 +11,8 @@ const LAST_LCORE: u16 = 127;
 const MEMORY_MIB: std::ops::RangeInclusive<u32> = 64..=1024 * 1024;
 /// Buffers that `mbufs` can ask for; each takes some 2.3 KiB.
 const MBUFS: std::ops::RangeInclusive<u32> = 1024..=16 * 1024 * 1024;
+/// Bytes of a frame that `mbuf-size` can ask room for.
+const MBUF_SIZE: std::ops::RangeInclusive<u16> = 64..=16384;
 
 pub(super) fn validate(raw: &raw::Dpdk, ports: Option<&Ports>, report: &mut Report) -> Dpdk {
     let default = Dpdk::default();
@@ -24,6 +26,7 @@ pub(super) fn validate(raw: &raw::Dpdk, ports: Option<&Ports>, report: &mut Repo
         memory_mib: memory(raw, report).unwrap_or(default.memory_mib),
         huge_pages: huge_pages(raw, report),
         mbufs: mbufs(raw, ports, &default, report),
+        mbuf_size: mbuf_size(raw, ports, &default, report),
         eal_args: eal_args(raw, report),
     }
 }
@@ -131,6 +134,21 @@ fn mbufs(raw: &raw::Dpdk, ports: Option<&Ports>, default: &Dpdk, report: &mut Re
         report.add(at, Fault::new(message).help(help));
     }
     mbufs
+}
+
+/// A buffer that can't hold the largest frame would lose it.
+fn mbuf_size(raw: &raw::Dpdk, ports: Option<&Ports>, default: &Dpdk, report: &mut Report) -> u16 {
+    let help = "write how many bytes of a frame fit into a buffer, as in `mbuf-size = 2048`";
+    let size = report.number("mbuf-size", &raw.mbuf_size, MBUF_SIZE, default.mbuf_size, help);
+    if let (Some(value), Some(ports)) = (&raw.mbuf_size, ports)
+        && size < ports.max_frame()
+    {
+        let frame = ports.max_frame();
+        let message = format!("`mbuf-size` is {size}; the ports' largest frame has {frame} bytes");
+        let help = format!("write at least `mbuf-size = {frame}`, or a smaller `mtu`");
+        report.add(value.span(), Fault::new(message).help(help));
+    }
+    size
 }
 
 fn eal_args(raw: &raw::Dpdk, report: &mut Report) -> Vec<String> {

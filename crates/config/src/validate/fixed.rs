@@ -21,7 +21,16 @@ pub(super) fn check(file: &raw::File, old: &Config, new: &Config, report: &mut R
 }
 
 fn check_dpdk(raw: &raw::Dpdk, old: &Dpdk, new: &Dpdk, report: &mut Report) {
-    let Dpdk { main_lcore, worker_lcores, idle, memory_mib, huge_pages, mbufs, eal_args } = old;
+    let Dpdk {
+        main_lcore,
+        worker_lcores,
+        idle,
+        memory_mib,
+        huge_pages,
+        mbufs,
+        mbuf_size,
+        eal_args,
+    } = old;
     let pages = span(&raw.hugepage_dir).or(span(&raw.no_huge));
     let mut keys = Keys { section: report.end(), report };
     keys.check(*main_lcore == new.main_lcore, "`main-lcore`", span(&raw.main_lcore));
@@ -30,6 +39,7 @@ fn check_dpdk(raw: &raw::Dpdk, old: &Dpdk, new: &Dpdk, report: &mut Report) {
     keys.check(*memory_mib == new.memory_mib, "`memory`", span(&raw.memory));
     keys.check(*huge_pages == new.huge_pages, "kind of memory", pages);
     keys.check(*mbufs == new.mbufs, "`mbufs`", span(&raw.mbufs));
+    keys.check(*mbuf_size == new.mbuf_size, "`mbuf-size`", span(&raw.mbuf_size));
     keys.check(*eal_args == new.eal_args, "`eal-args`", span(&raw.eal_args));
 }
 

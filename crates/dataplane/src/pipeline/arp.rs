@@ -94,6 +94,7 @@ impl Pipeline {
 
     /// Notes a neighbour, and sends what waited for it.
     fn learn(&mut self, now: Instant, side: Side, address: Ipv4Addr, mac: MacAddr, create: bool) {
+        self.egresses.learn(side, address, mac);
         let neighbours = &mut self.interfaces[side as usize].neighbours;
         for outgoing in neighbours.learn(address, mac, create, now) {
             self.transmit(side, mac, outgoing);

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use shunt_dpdk::{ChecksumStatus, Mbuf, RxChecksum};
 use shunt_nat::{
-    DropReason as NatDrop, Instant, Reply, Side, Topology, Verdict,
+    DropReason as NatDrop, Instant, Prepared, Reply, Side, Topology, Verdict,
     fragments::{FragmentError, FragmentKey},
 };
 use shunt_packet::{
@@ -37,14 +37,39 @@ pub(crate) fn packet_in(mbuf: &mut Mbuf) -> Result<Ipv4Packet<'_>, Malformed> {
 }
 
 impl Pipeline {
-    pub(super) fn receive_ipv4(&mut self, now: Instant, side: Side, mut mbuf: Mbuf) {
-        let examined = match self.examine(now, side, &mut mbuf) {
+    pub(super) fn receive_ipv4(
+        &mut self,
+        now: Instant,
+        side: Side,
+        mut mbuf: Mbuf,
+        prepared: &Prepared,
+    ) {
+        let examined = match self.examine(now, side, &mut mbuf, prepared) {
             Ok(examined) => examined,
             Err(reason) => return self.drop(mbuf, reason),
         };
+        if let Verdict::Translate(translation) = examined.verdict {
+            self.note_egress(now, side, prepared, translation.destination());
+        }
         self.carry_out(now, examined, mbuf);
         if let Some(key) = examined.fragment {
             self.after_fragment(now, &key, examined.is_later_fragment, examined.verdict);
+        }
+    }
+
+    /// Has a connection remember where its packets lead, if that is known.
+    fn note_egress(
+        &mut self,
+        now: Instant,
+        side: Side,
+        prepared: &Prepared,
+        destination: Ipv4Addr,
+    ) {
+        let Some(hop) = self.surroundings.next_hop(destination) else { return };
+        let interface = &mut self.interfaces[hop.side as usize];
+        let Some(mac) = interface.neighbours.lookup(hop.address, now) else { return };
+        if let Some(egress) = self.egresses.id(hop.side, hop.address, mac, interface) {
+            self.engine.note_egress(prepared, side, egress);
         }
     }
 
@@ -97,6 +122,7 @@ impl Pipeline {
         now: Instant,
         side: Side,
         mbuf: &mut Mbuf,
+        prepared: &Prepared,
     ) -> Result<Examined, DropReason> {
         let received = mbuf.rx_checksum();
         let mut packet = packet_in(mbuf)?;
@@ -115,7 +141,7 @@ impl Pipeline {
         }
         let fragment = packet.header.is_fragment().then(|| FragmentKey::of(packet.header));
         let is_later_fragment = packet.header.is_later_fragment();
-        let verdict = self.engine.process(now, side, &mut packet, &self.surroundings);
+        let verdict = self.engine.finish(now, side, &mut packet, prepared, &self.surroundings);
         let ttl = packet.header.ttl();
         // The engine translates ICMP errors in place.
         let destination = packet.header.dst();

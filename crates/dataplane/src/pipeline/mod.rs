@@ -7,13 +7,14 @@ mod arp;
 mod fragments;
 mod ipv4;
 mod local;
+mod short_way;
 
 use std::net::Ipv4Addr;
 
 use shunt_config::Vlan;
 use shunt_dpdk::{Burst, Mbuf, Mempool};
 use shunt_nat::{
-    Engine, EngineConfig, Instant, Side, Translation,
+    Engine, EngineConfig, Instant, Prepared, Side, Translation,
     fragments::{HoldLimits, HoldQueue},
 };
 use shunt_packet::{
@@ -25,6 +26,7 @@ use crate::{
     control::Snapshot,
     counters::PipelineCounters,
     drop_reason::{DropCounters, DropReason},
+    egress::EgressTable,
     gossip::Gossip,
     interface::Interface,
     rate_limit::RateLimit,
@@ -67,6 +69,7 @@ pub(crate) struct Pipeline {
     pub(crate) counters: PipelineCounters,
     pub(crate) drops: DropCounters,
     pub(crate) interfaces: [Interface; 2],
+    egresses: EgressTable,
     surroundings: Surroundings,
     icmp_limit: RateLimit,
     announcer: Announcer,
@@ -103,6 +106,7 @@ impl Pipeline {
             counters: PipelineCounters::default(),
             drops: DropCounters::default(),
             interfaces,
+            egresses: EgressTable::default(),
             surroundings,
             icmp_limit: RateLimit::new(share(ICMP_ERRORS_PER_SECOND), share(ICMP_ERRORS_AT_ONCE)),
             announcer: Announcer::default(),
@@ -120,6 +124,10 @@ impl Pipeline {
         let Snapshot { ruleset, surroundings, new_addresses } = snapshot;
         let ruleset = self.engine.replace_rules(now, ruleset);
         let surroundings = std::mem::replace(&mut self.surroundings, surroundings);
+        if surroundings != self.surroundings {
+            self.engine.forget_egress();
+            self.egresses.clear();
+        }
         self.meet(now, &new_addresses);
         Snapshot { ruleset, surroundings, new_addresses }
     }
@@ -136,16 +144,21 @@ impl Pipeline {
     /// Takes in frames that arrived on `side`.
     #[inline]
     pub(crate) fn receive(&mut self, now: Instant, side: Side, burst: &mut Burst) {
-        for mbuf in burst.drain() {
-            self.receive_one(now, side, mbuf);
+        if !burst.is_empty() {
+            self.receive_burst(now, side, burst);
         }
     }
 
-    /// Takes in a frame that arrived on `side`.
-    #[inline]
-    fn receive_one(&mut self, now: Instant, side: Side, mut mbuf: Mbuf) {
+    /// Takes in a frame, the long way; the engine may have prepared its packet.
+    pub(crate) fn receive_one(
+        &mut self,
+        now: Instant,
+        side: Side,
+        mut mbuf: Mbuf,
+        prepared: &Prepared,
+    ) {
         match classify(&self.interfaces[side as usize], &mut mbuf) {
-            Ok(Class::Ipv4) => self.receive_ipv4(now, side, mbuf),
+            Ok(Class::Ipv4) => self.receive_ipv4(now, side, mbuf, prepared),
             Ok(Class::Arp) => self.receive_arp(now, side, mbuf),
             Ok(Class::Vlan) => self.pass_vlan(side, mbuf),
             Err(reason) => self.drop(mbuf, reason),
@@ -165,6 +178,7 @@ impl Pipeline {
     /// Does what else time brings, a few times a second: ARP, and fragments that wait in vain.
     pub(crate) fn tick(&mut self, now: Instant) {
         self.tick_arp(now);
+        self.egresses.refresh(&mut self.interfaces, now);
         self.tick_fragments(now);
     }
 
@@ -209,7 +223,7 @@ impl Pipeline {
     }
 
     /// A packet of our own with this content; `None` when the pool is empty.
-    fn copy(&self, parts: &[&[u8]]) -> Option<Mbuf> {
+    pub(crate) fn copy(&self, parts: &[&[u8]]) -> Option<Mbuf> {
         let mut mbuf = self.pool.alloc()?;
         for part in parts {
             mbuf.append(part.len())?.copy_from_slice(part);

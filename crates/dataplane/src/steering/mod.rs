@@ -26,7 +26,7 @@ mod peer;
 pub(crate) mod rss;
 
 use shunt_dpdk::{Burst, Mbuf, PortId, RingConsumer, RingProducer, RssHashTypes};
-use shunt_nat::{Instant, Side};
+use shunt_nat::{Instant, Prepared, Side};
 use tracing::warn;
 
 use crate::{
@@ -218,9 +218,7 @@ impl Steering {
         pipeline: &mut Pipeline,
     ) {
         if to == self.me {
-            let mut alone = Burst::new();
-            let _ = alone.push(mbuf);
-            pipeline.receive(now, side, &mut alone);
+            pipeline.receive_one(now, side, mbuf, &Prepared::default());
         } else {
             self.hand_over(to, side, mbuf, pipeline);
         }

@@ -96,7 +96,7 @@ fn a_port_for_each_server_and_client() {
         .leaves(RS2.gets(seen(first, rs2)))
         .drops(DropReason::LocalPortsExhausted, 1)
         .opens(4)
-        .pools(&local_addresses(4, 0, 1))
+        .pools(&local_addresses(4, 0, 2))
         .alone()
         .run();
 }

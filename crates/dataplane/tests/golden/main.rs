@@ -32,6 +32,7 @@ mod mss;
 mod nat;
 mod path_mtu;
 mod schedulers;
+mod short_way;
 mod snat;
 mod steering;
 mod vlan;

@@ -1,16 +1,25 @@
 //! ICMP messages that are no echoes.
 
-use shunt_packet::{icmp::IcmpHeader, ipv4::Ipv4Packet};
+use shunt_packet::{
+    icmp::IcmpHeader,
+    ipv4::{Ipv4Packet, protocol},
+};
 
-use super::Engine;
+use super::{Engine, Side, Topology};
 use crate::{
+    flow::FlowKey,
     icmp,
     verdict::{DropReason, Reply, Verdict},
 };
 
 impl Engine {
-    /// Translates an error about a packet of a connection; leaves all others alone.
-    pub(super) fn process_icmp(&mut self, packet: &mut Ipv4Packet<'_>) -> Verdict {
+    /// Translates an error about a packet that was translated; leaves all others alone.
+    pub(super) fn process_icmp(
+        &mut self,
+        side: Side,
+        packet: &mut Ipv4Packet<'_>,
+        topology: &impl Topology,
+    ) -> Verdict {
         match IcmpHeader::split(packet.payload) {
             Err(reason) => return Verdict::Drop(DropReason::Malformed(reason)),
             Ok((header, _)) if header.is_redirect() => {
@@ -20,16 +29,36 @@ impl Engine {
             Ok(_) => {}
         }
         let Some(quoted) = icmp::quoted_key(packet) else { return Verdict::Punt };
-        // What is quoted left here; its answers would arrive under the reverse key.
-        let Some((id, direction)) = self.table.lookup(&quoted.reverse()) else {
+        let Some(original) = self.key_on_arrival(&quoted, side, topology) else {
             return Verdict::Punt;
         };
         if packet.header.ttl() <= 1 {
             return Verdict::Reply(Reply::TimeExceeded);
         }
-        let original = self.table.get(id).key(direction.opposite());
         icmp::translate_error(packet, &quoted, &original);
         self.counters.icmp_errors += 1;
         Verdict::Forward
+    }
+
+    /// The key with which a packet arrived that left with this one.
+    fn key_on_arrival(
+        &self,
+        left: &FlowKey,
+        side: Side,
+        topology: &impl Topology,
+    ) -> Option<FlowKey> {
+        // Its answers would arrive under the reverse key.
+        if let Some((id, direction)) = self.table.lookup(&left.reverse()) {
+            return Some(self.table.get(id).key(direction.opposite()));
+        }
+        // A datagram to a server of a one-packet service has no connection. One from there can't be
+        // known again: nothing says which of the servers it was.
+        let client = *left.src().ip();
+        let is_from_server = side == Side::Inside
+            && left.protocol() == protocol::UDP
+            && topology.side_of(client) == Some(Side::Outside)
+            && !topology.is_local(client);
+        let (_, dialled) = self.rules.one_packet_source(left.dst()).filter(|_| is_from_server)?;
+        Some(FlowKey::new(left.protocol(), left.src(), dialled))
     }
 }

@@ -1,4 +1,5 @@
 mod drain;
+mod forward;
 mod fragments;
 mod icmp;
 mod open;
@@ -6,7 +7,8 @@ mod open;
 use std::net::Ipv4Addr;
 
 use shunt_packet::{
-    ipv4::{Ipv4Packet, protocol},
+    ipv4::{Ipv4Header, Ipv4Packet, protocol},
+    plain::PlainPacket,
     tcp::{self, TcpFlags},
 };
 
@@ -17,13 +19,16 @@ use crate::{
     fragments::{FragmentTracker, TrackerLimits},
     ruleset::Ruleset,
     state::{ConnectionState, Timeouts},
-    table::{ConnectionId, ConnectionTable},
+    table::{ConnectionId, ConnectionTable, Lookup},
     time::Instant,
     verdict::{DropReason, Reply, Verdict},
 };
 
 use drain::Drain;
 use fragments::Fate;
+
+/// Records that forget their ways out for each that is looked at for being silent: it is less work.
+const SWEPT_PER_LOOK: usize = 4;
 
 /// Which of the director's two networks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +56,11 @@ pub struct EngineConfig {
     /// A secret of this boot, under which the connection table hashes.
     pub secret: [u64; 4],
 }
+
+/// A packet between the steps of [`Engine::process`]: what it says of itself, and how far its
+/// connection was looked up. The default is a packet of which nothing is known.
+#[derive(Clone, Copy, Default)]
+pub struct Prepared(Option<(Segment, Lookup)>);
 
 /// The NAT engine of one worker.
 pub struct Engine {
@@ -86,10 +96,47 @@ impl Engine {
         packet: &mut Ipv4Packet<'_>,
         topology: &impl Topology,
     ) -> Verdict {
-        if packet.header.is_fragment() {
-            self.process_fragment(now, side, packet, topology)
-        } else {
-            self.process_whole(now, side, packet, topology)
+        self.finish(now, side, packet, &Prepared::default(), topology)
+    }
+
+    /// The first of three steps of [`process`](Engine::process), for the bulk of all packets: reads a
+    /// packet's headers, and has the processor fetch what leads to its connection. Taken for all
+    /// packets of a burst one after the other, the steps let these wait for memory together.
+    #[inline]
+    #[must_use]
+    pub fn begin(&self, packet: &PlainPacket<'_>) -> Prepared {
+        let segment = Segment::of(packet);
+        Prepared(Some((segment, self.table.begin_lookup(&segment.key))))
+    }
+
+    /// The second step: has the processor fetch the connection.
+    #[inline]
+    pub fn proceed(&self, prepared: &mut Prepared) {
+        if let Prepared(Some((_, lookup))) = prepared {
+            self.table.continue_lookup(lookup);
+        }
+    }
+
+    /// The third step: what to do with a packet that was prepared, and not changed since. One that
+    /// was not comes with [`Prepared::default`].
+    #[inline]
+    pub fn finish(
+        &mut self,
+        now: Instant,
+        side: Side,
+        packet: &mut Ipv4Packet<'_>,
+        prepared: &Prepared,
+        topology: &impl Topology,
+    ) -> Verdict {
+        match prepared {
+            Prepared(Some((segment, lookup))) => {
+                let found = self.table.finish_lookup(*lookup, &segment.key);
+                self.process_segment(now, side, packet, segment, found, topology)
+            }
+            Prepared(None) if packet.header.is_fragment() => {
+                self.process_fragment(now, side, packet, topology)
+            }
+            Prepared(None) => self.process_whole(now, side, packet, topology),
         }
     }
 
@@ -102,8 +149,13 @@ impl Engine {
         topology: &impl Topology,
     ) -> Verdict {
         match Segment::parse(packet) {
-            Ok(Some(segment)) => self.process_segment(now, side, packet, &segment, topology),
-            Ok(None) if packet.header.protocol() == protocol::ICMP => self.process_icmp(packet),
+            Ok(Some(segment)) => {
+                let found = self.table.lookup(&segment.key);
+                self.process_segment(now, side, packet, &segment, found, topology)
+            }
+            Ok(None) if packet.header.protocol() == protocol::ICMP => {
+                self.process_icmp(side, packet, topology)
+            }
             Ok(None) => Verdict::Punt,
             Err(reason) => Verdict::Drop(DropReason::Malformed(reason)),
         }
@@ -120,6 +172,7 @@ impl Engine {
         mut send: impl FnMut(&[u8; tcp::RESET_LEN]),
     ) {
         self.fragments.expire(now);
+        self.table.sweep_egress(budget.saturating_mul(SWEPT_PER_LOOK));
         while let Some(connection) = self.table.expire(now, &mut budget) {
             if self.is_drained(&connection, now) {
                 self.end_drained(now, &connection, &mut send);
@@ -185,9 +238,10 @@ impl Engine {
         side: Side,
         packet: &Ipv4Packet<'_>,
         segment: &Segment,
+        found: Option<(ConnectionId, Direction)>,
         topology: &impl Topology,
     ) -> Verdict {
-        match self.table.lookup(&segment.key) {
+        match found {
             Some((id, direction)) if segment.goes(direction) && !self.reopens(id, segment) => {
                 self.process_hit(now, packet, segment, id, direction)
             }
@@ -225,7 +279,7 @@ impl Engine {
             _ => None,
         };
         self.table.note_packet(id, direction, acknowledgment, (after, timeout), now);
-        self.count(kind, direction, packet);
+        self.count(kind, direction, packet.header);
         let ConnectionKind::Service(service, server) = kind else {
             return Verdict::Translate(translation);
         };
@@ -263,10 +317,11 @@ impl Engine {
         }
     }
 
-    fn count(&mut self, kind: ConnectionKind, direction: Direction, packet: &Ipv4Packet<'_>) {
+    #[inline]
+    fn count(&mut self, kind: ConnectionKind, direction: Direction, header: &Ipv4Header) {
         let ConnectionKind::Service(service, _) = kind else { return };
         let counters = self.rules.counters_mut(service);
-        let bytes = u64::from(packet.header.total_len());
+        let bytes = u64::from(header.total_len());
         match direction {
             Direction::Inbound => {
                 counters.in_packets += 1;

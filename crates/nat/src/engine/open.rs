@@ -21,6 +21,10 @@ use crate::{
     verdict::{DropReason, Reply, Verdict},
 };
 
+/// How many further servers are tried for a connection when no local port is free towards one: each
+/// takes a long search, and a flood must not be able to ask for more.
+const MOST_SEARCHES: usize = 3;
+
 impl Engine {
     pub(super) fn process_miss(
         &mut self,
@@ -81,17 +85,23 @@ impl Engine {
         if is_datagram && self.rules.options(service).one_packet {
             return self.forward_one_packet(packet, segment, service, chosen);
         }
-        // A server may already serve this very client endpoint through another service: the others
-        // are tried in its place then.
+        // A server may already serve this very client endpoint through another service, or all local
+        // ports may be taken towards it: the others are tried in its place then.
         let vport = segment.key.dst().port();
+        let mut refusal = DropReason::TupleInUse;
+        let mut searches = 0;
         for candidate in self.rules.candidates(service, chosen) {
             let Some((server, real)) = self.rules.candidate(candidate, vport) else { continue };
             match self.open_to_server(now, side, packet, segment, (service, server), real) {
-                Err(DropReason::TupleInUse) => {}
+                Err(DropReason::TupleInUse) => refusal = DropReason::TupleInUse,
+                Err(DropReason::LocalPortsExhausted) if searches < MOST_SEARCHES => {
+                    refusal = DropReason::LocalPortsExhausted;
+                    searches += 1;
+                }
                 result => return result.unwrap_or_else(Verdict::Drop),
             }
         }
-        Verdict::Drop(DropReason::TupleInUse)
+        Verdict::Drop(refusal)
     }
 
     fn refuse_service(&mut self, segment: &Segment, service: ServiceId) -> Verdict {
@@ -159,7 +169,7 @@ impl Engine {
         let key = segment.key;
         let real = self.rules.endpoint(server, key.dst().port());
         self.rules.note_given(service, server);
-        self.count(ConnectionKind::Service(service, server), Direction::Inbound, packet);
+        self.count(ConnectionKind::Service(service, server), Direction::Inbound, packet.header);
         let leaves_as = FlowKey::new(key.protocol(), key.src(), real);
         Verdict::Translate(Translation::between(&key, leaves_as))
     }
@@ -204,7 +214,7 @@ impl Engine {
             self.rules.add_connection(server, false);
             mss_limit = self.rules.options(service).mss_limit;
         }
-        self.count(kind, Direction::Inbound, packet);
+        self.count(kind, Direction::Inbound, packet.header);
         let translation = self.table.get(id).translation(Direction::Inbound);
         Ok(Verdict::Translate(translation.with_mss_limit(mss_limit)))
     }

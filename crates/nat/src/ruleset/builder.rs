@@ -13,6 +13,7 @@ use super::{
     sources::{KnownSources, Sources},
 };
 use crate::{
+    connection::MAX_IDS,
     counters::ServiceCounters,
     persistence::PersistenceTable,
     scheduler::{Disruption, Scheduler, SchedulerKind},
@@ -71,11 +72,13 @@ impl RulesetBuilder {
     /// It may take milliseconds for each service with Maglev hashing whose servers changed.
     ///
     /// # Panics
-    /// When `owner` names a worker that there isn't.
+    /// When `owner` names a worker that there isn't, or there are more than [`MAX_IDS`] services or
+    /// servers, those included that were removed and have connections.
     pub fn build(&mut self, rules: &Rules, owner: impl Fn(SocketAddrV4) -> usize) -> Update {
         self.generation += 1;
         self.forget();
         self.known.update(rules, self.generation);
+        assert!(self.known.services.len().max(self.known.servers.len()) <= MAX_IDS);
         self.update_clients();
         let sources = self.sources.update(rules, self.workers, self.generation, owner);
 

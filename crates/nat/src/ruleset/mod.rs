@@ -142,7 +142,7 @@ impl Ruleset {
 
     /// The service that these packets dial.
     pub(crate) fn service(&self, key: &FlowKey) -> Option<ServiceId> {
-        self.plan.dialled.service(key.protocol, key.dst())
+        self.plan.dialled.service(key.protocol(), key.dst())
     }
 
     /// What was said of a service.

@@ -10,9 +10,13 @@
 
 use zerocopy::{FromZeros, Immutable, KnownLayout};
 
+use super::{
+    memory::{Pages, Slab},
+    tags::{TAGS, places_of},
+};
 use crate::flow::Direction;
 
-const ENTRIES: usize = 10;
+const ENTRIES: usize = TAGS;
 
 /// Entries per bucket that the index is sized for; room for ten makes overflow rare.
 const TARGET_LOAD: usize = 7;
@@ -61,13 +65,18 @@ impl Bucket {
         self.tags.iter().position(|tag| *tag == 0)
     }
 
+    #[inline]
     fn find(&self, tag: u16, mut is_match: impl FnMut(Entry) -> bool) -> Option<(usize, Entry)> {
-        self.tags
-            .iter()
-            .enumerate()
-            .filter(|(_, stored)| **stored == tag)
-            .map(|(place, _)| (place, Entry::from_bits(self.entries[place])))
-            .find(|(_, entry)| is_match(*entry))
+        let mut places = places_of(tag, &self.tags);
+        while places != 0 {
+            let place = places.trailing_zeros() as usize;
+            let entry = Entry::from_bits(self.entries[place]);
+            if is_match(entry) {
+                return Some((place, entry));
+            }
+            places &= places - 1;
+        }
+        None
     }
 }
 
@@ -84,15 +93,31 @@ struct Position {
 pub(super) struct Full;
 
 pub(super) struct Index {
-    buckets: Box<[Bucket]>,
+    buckets: Slab<Bucket>,
 }
 
 impl Index {
     /// Room for `entries`.
     pub(super) fn new(entries: usize) -> Index {
-        let count = Index::buckets_for(entries);
-        let buckets = <[Bucket]>::new_box_zeroed_with_elems(count).expect("memory for the index");
-        Index { buckets }
+        Index { buckets: Slab::zeroed(Index::buckets_for(entries)) }
+    }
+
+    /// What kind of pages it is in.
+    pub(super) fn pages(&self) -> Pages {
+        self.buckets.pages()
+    }
+
+    /// Has the processor fetch the bucket in which a hash's entry most probably is.
+    #[inline]
+    pub(super) fn prefetch(&self, hash: u64) {
+        self.buckets.prefetch(self.position(hash).home);
+    }
+
+    /// An entry that may be this hash's, if its home bucket has one: in all probability, it is.
+    #[inline]
+    pub(super) fn candidate(&self, hash: u64) -> Option<Entry> {
+        let Position { home, tag, .. } = self.position(hash);
+        self.buckets[home].find(tag, |_| true).map(|(_, entry)| entry)
     }
 
     /// The entry of this hash that `is_match`.

@@ -12,7 +12,9 @@
 //! direction costs six bytes more a connection and has no such weakness.
 
 mod index;
+mod memory;
 mod scan;
+mod tags;
 mod wheel;
 
 use std::time::Duration;
@@ -21,14 +23,18 @@ use ahash::RandomState;
 use zerocopy::FromZeros;
 
 use crate::{
-    connection::{Connection, ConnectionKind, Links},
+    connection::{Connection, ConnectionKind, EgressId, Links},
+    engine::Side,
     flow::{Direction, FlowKey},
     state::ConnectionState,
     time::Instant,
 };
 use index::{Entry, Index, MAX_RECORDS};
+use memory::Slab;
 pub(crate) use scan::ScanPosition;
 use wheel::{NIL, Wheel};
+
+pub use memory::Pages;
 
 /// One for the key of either direction.
 const ENTRIES_PER_RECORD: usize = 2;
@@ -36,6 +42,13 @@ const ENTRIES_PER_RECORD: usize = 2;
 /// A record's place in its table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConnectionId(u32);
+
+/// A lookup that is under way: see [`ConnectionTable::begin_lookup`].
+#[derive(Clone, Copy, Debug)]
+pub struct Lookup {
+    hash: u64,
+    candidate: Option<Entry>,
+}
 
 /// Why a connection could not be added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +61,7 @@ pub enum InsertError {
 
 /// All connections of one worker.
 pub struct ConnectionTable {
-    records: Box<[Connection]>,
+    records: Slab<Connection>,
     /// The first free record; the others follow through their links.
     free: u32,
     /// Records from here on were never used: no list has to be built through all of them at the start.
@@ -59,6 +72,8 @@ pub struct ConnectionTable {
     hasher: RandomState,
     /// What is drawn from when a connection has to go.
     chance: u64,
+    /// Records before this one may remember ways out that are no longer right.
+    stale_egress: u32,
 }
 
 /// How many records are looked at for one that can go. With a tenth of the table half open, one in
@@ -73,11 +88,9 @@ impl ConnectionTable {
     #[must_use]
     pub fn new(capacity: u32, secret: [u64; 4]) -> ConnectionTable {
         let capacity = capacity.clamp(1, MAX_RECORDS) as usize;
-        let records =
-            <[Connection]>::new_box_zeroed_with_elems(capacity).expect("memory for records");
         let [a, b, c, d] = secret;
         ConnectionTable {
-            records,
+            records: Slab::zeroed(capacity),
             free: NIL,
             untouched: 0,
             len: 0,
@@ -85,6 +98,7 @@ impl ConnectionTable {
             wheel: Wheel::new(),
             hasher: RandomState::with_seeds(a, b, c, d),
             chance: a,
+            stale_egress: 0,
         }
     }
 
@@ -119,14 +133,55 @@ impl ConnectionTable {
         capacity * size_of::<Connection>() + Index::memory_of(ENTRIES_PER_RECORD * capacity)
     }
 
+    /// What kind of pages the table is in: the worse of records and index.
+    #[must_use]
+    pub fn pages(&self) -> Pages {
+        self.records.pages().max(self.index.pages())
+    }
+
     /// The connection that a packet with this key belongs to, and the packet's direction.
     #[inline]
     #[must_use]
     pub fn lookup(&self, key: &FlowKey) -> Option<(ConnectionId, Direction)> {
-        let is_match =
-            |entry: Entry| self.records[entry.record as usize].key(entry.direction) == *key;
-        let entry = self.index.find(self.hash(key), is_match)?;
-        Some((ConnectionId(entry.record), entry.direction))
+        self.find(self.hash(key), key)
+    }
+
+    /// The first of three steps of a lookup: hashes the key, and has the processor fetch the part of
+    /// the index that it leads to. Taken for a whole burst one after the other, the steps let its
+    /// packets wait for memory together.
+    #[inline]
+    #[must_use]
+    pub fn begin_lookup(&self, key: &FlowKey) -> Lookup {
+        let hash = self.hash(key);
+        self.index.prefetch(hash);
+        Lookup { hash, candidate: None }
+    }
+
+    /// The second step: looks into the index, and has the processor fetch the record that it most
+    /// probably leads to.
+    #[inline]
+    pub fn continue_lookup(&self, lookup: &mut Lookup) {
+        lookup.candidate = self.index.candidate(lookup.hash);
+        if let Some(candidate) = lookup.candidate {
+            self.records.prefetch(candidate.record as usize);
+        }
+    }
+
+    /// The third step: the answer. The table may have changed since the other steps, and these may
+    /// have been left out.
+    #[inline]
+    #[must_use]
+    pub fn finish_lookup(
+        &self,
+        lookup: Lookup,
+        key: &FlowKey,
+    ) -> Option<(ConnectionId, Direction)> {
+        match lookup.candidate {
+            Some(candidate) if self.is_key_of(candidate, key) => {
+                Some((ConnectionId(candidate.record), candidate.direction))
+            }
+            _ => self.find(lookup.hash, key),
+        }
     }
 
     /// The record of a connection.
@@ -154,14 +209,16 @@ impl ConnectionTable {
         (state, timeout): (ConnectionState, Duration),
         now: Instant,
     ) -> Result<ConnectionId, InsertError> {
-        for key in [&inbound, &outbound] {
-            if let Some((id, _)) = self.lookup(key) {
+        let hashes = [self.hash(&inbound), self.hash(&outbound)];
+        hashes.iter().for_each(|hash| self.index.prefetch(*hash));
+        for (hash, key) in hashes.iter().zip([&inbound, &outbound]) {
+            if let Some((id, _)) = self.find(*hash, key) {
                 return Err(InsertError::InUse(id));
             }
         }
         let id = self.take_record().ok_or(InsertError::Full)?;
         self.records[id as usize] = Connection::new(inbound, outbound, kind, state, timeout, now);
-        if self.add_to_index(id).is_err() {
+        if self.add_to_index(id, hashes).is_err() {
             self.release_record(id);
             return Err(InsertError::Full);
         }
@@ -192,6 +249,59 @@ impl ConnectionTable {
             // Most changes bring the deadline nearer, and the wheel would come by too late.
             self.wheel.unlink(&mut self.records, id.0);
             self.wheel.link(&mut self.records, id.0, now + timeout);
+        }
+    }
+
+    /// Notes a packet that changes nothing.
+    #[inline]
+    pub(crate) fn touch(&mut self, id: ConnectionId, now: Instant) {
+        self.records[id.0 as usize].touch(now);
+    }
+
+    /// Notes what a segment of this direction acknowledges.
+    #[inline]
+    pub(crate) fn note_acknowledgment(
+        &mut self,
+        id: ConnectionId,
+        direction: Direction,
+        acknowledgment: u32,
+    ) {
+        self.records[id.0 as usize].note_acknowledgment(direction, acknowledgment);
+    }
+
+    /// Notes on which side packets of this direction arrive, and which way out they take.
+    pub(crate) fn set_egress(
+        &mut self,
+        id: ConnectionId,
+        direction: Direction,
+        side: Side,
+        egress: EgressId,
+    ) {
+        if !self.has_stale_egress() {
+            self.records[id.0 as usize].set_egress(direction, side, egress);
+        }
+    }
+
+    /// Has all connections forget their ways out, in [steps](ConnectionTable::sweep_egress). None is
+    /// noted until that is done.
+    pub(crate) fn forget_egress(&mut self) {
+        self.stale_egress = self.untouched;
+    }
+
+    /// Whether connections may remember ways out that are no longer right.
+    #[inline]
+    pub(crate) fn has_stale_egress(&self) -> bool {
+        self.stale_egress > 0
+    }
+
+    /// Forgets the ways out of no more than `budget` connections.
+    #[inline]
+    pub(crate) fn sweep_egress(&mut self, budget: usize) {
+        if self.has_stale_egress() {
+            let end = self.stale_egress as usize;
+            let start = end.saturating_sub(budget);
+            self.records[start..end].iter_mut().for_each(Connection::forget_egress);
+            self.stale_egress = start as u32;
         }
     }
 
@@ -239,8 +349,21 @@ impl ConnectionTable {
         None
     }
 
+    #[inline]
     fn hash(&self, key: &FlowKey) -> u64 {
         self.hasher.hash_one(key.to_bits())
+    }
+
+    #[inline]
+    fn find(&self, hash: u64, key: &FlowKey) -> Option<(ConnectionId, Direction)> {
+        let entry = self.index.find(hash, |entry| self.is_key_of(entry, key))?;
+        Some((ConnectionId(entry.record), entry.direction))
+    }
+
+    /// Whether packets of this direction of the record have this key; those of a free one have none.
+    #[inline]
+    fn is_key_of(&self, entry: Entry, key: &FlowKey) -> bool {
+        self.records[entry.record as usize].key(entry.direction) == *key
     }
 
     fn take_record(&mut self) -> Option<u32> {
@@ -263,29 +386,28 @@ impl ConnectionTable {
         std::mem::replace(&mut self.records[id as usize], empty)
     }
 
-    fn add_to_index(&mut self, id: u32) -> Result<(), index::Full> {
-        let [inbound, outbound] = self.entries(id);
-        self.index.insert(inbound.0, inbound.1)?;
-        self.index.insert(outbound.0, outbound.1).inspect_err(|_| {
-            self.index.remove(inbound.0, inbound.1);
+    fn add_to_index(&mut self, record: u32, hashes: [u64; 2]) -> Result<(), index::Full> {
+        let [inbound, outbound] = entries(record);
+        self.index.insert(hashes[0], inbound)?;
+        self.index.insert(hashes[1], outbound).inspect_err(|_| {
+            self.index.remove(hashes[0], inbound);
         })
     }
 
     /// Takes an unlinked record out of the index and frees it.
     fn discard(&mut self, id: u32) -> Connection {
-        for (hash, entry) in self.entries(id) {
-            self.index.remove(hash, entry);
+        for entry in entries(id) {
+            let key = self.records[id as usize].key(entry.direction);
+            self.index.remove(self.hash(&key), entry);
         }
         self.len -= 1;
         self.release_record(id)
     }
+}
 
-    fn entries(&self, record: u32) -> [(u64, Entry); 2] {
-        [Direction::Inbound, Direction::Outbound].map(|direction| {
-            let key = self.records[record as usize].key(direction);
-            (self.hash(&key), Entry { record, direction })
-        })
-    }
+/// A record's entries in the index, by direction.
+fn entries(record: u32) -> [Entry; ENTRIES_PER_RECORD] {
+    [Direction::Inbound, Direction::Outbound].map(|direction| Entry { record, direction })
 }
 
 #[cfg(test)]
@@ -390,6 +512,30 @@ mod tests {
             assert_eq!(expire_all(&mut table, hours(hour)), 0, "hour {hour}");
         }
         assert_eq!(expire_all(&mut table, hours(49)), 1);
+    }
+
+    #[test]
+    fn a_lookup_in_steps_sees_what_changed_in_between() {
+        let mut table = ConnectionTable::new(64, SECRET);
+        let ids: Vec<_> =
+            (0..40).map(|n| insert(&mut table, n, 60, Instant::default()).unwrap()).collect();
+        let begun: Vec<_> = (0..50)
+            .map(|client| {
+                let mut lookup = table.begin_lookup(&keys(client).0);
+                table.continue_lookup(&mut lookup);
+                lookup
+            })
+            .collect();
+        // Another connection takes the first one's record.
+        table.remove(ids[0]);
+        let id = insert(&mut table, 45, 60, Instant::default()).unwrap();
+        assert_eq!(id, ids[0]);
+        for (client, lookup) in (0..).zip(begun) {
+            let key = keys(client).0;
+            let found = table.finish_lookup(lookup, &key);
+            assert_eq!(found, table.lookup(&key), "{client}");
+            assert_eq!(found.is_some(), (1..40).contains(&client) || client == 45, "{client}");
+        }
     }
 
     #[test]

@@ -135,6 +135,25 @@ fn several_local_addresses_are_used_in_turn() {
 }
 
 #[test]
+fn a_server_towards_which_no_port_is_free_is_passed_over() {
+    let mut director = director(&[rr(VIP, &[RS1, RS2])], 60_000..=60_000);
+    director.set_weight(1, 0);
+    director.outside(tcp("192.168.1.200:1", VIP).syn()).leaves_as(tcp(SEEN_AS, RS1).syn());
+    director.set_weight(1, 1);
+    director.outside(tcp("192.168.1.200:2", VIP).syn()).leaves_as(tcp(SEEN_AS, RS2).syn());
+    director.outside(tcp(CLIENT, VIP).syn()).is_dropped_for(DropReason::LocalPortsExhausted);
+    assert_eq!((usage(&director).in_use, usage(&director).exhausted), (2, 2));
+
+    director.change(|rules| {
+        let many = (1..=9).map(|host| real(&format!("192.168.2.{host}:80"), 1));
+        rules.services[0].servers.extend(many);
+        rules.local_addresses.clear();
+    });
+    director.outside(tcp(CLIENT, VIP).syn()).is_dropped_for(DropReason::LocalPortsExhausted);
+    assert_eq!(usage(&director).exhausted, 2 + 4, "the search has an end");
+}
+
+#[test]
 fn a_closed_connections_port_is_taken_again() {
     let mut director = director(&[rr(VIP, &[RS1])], 60_000..=60_000);
     director.outside(tcp(CLIENT, VIP).syn()).leaves_as(tcp(SEEN_AS, RS1).syn());

@@ -27,6 +27,7 @@ mod persistence;
 mod properties;
 mod resets;
 mod service;
+mod short_way;
 mod snat;
 mod states;
 mod table_pressure;

@@ -1,7 +1,9 @@
 //! One-packet services: every datagram is scheduled by itself, and no connection is kept.
 
+use etherparse::{Icmpv4Type, icmpv4};
 use shunt_nat::{EngineCounters, Reply, Rules, ServiceCounters, VirtualService};
 use shunt_packet::ipv4::protocol;
+use shunt_testkit::Packet;
 
 use crate::harness::*;
 
@@ -71,6 +73,29 @@ fn a_hop_too_many() {
     director.inside(udp(RS1, CLIENT).ttl(1)).is_answered_by(Reply::TimeExceeded);
     assert_eq!(director.service(0), ServiceCounters::default());
     assert_eq!(director.server(0).connections, 0);
+}
+
+#[test]
+fn errors_about_datagrams_to_a_server_reach_the_client() {
+    let mut director = Director::new(&[one_packet(rr(VIP, &[RS1]))], &[]);
+    let quote = udp(CLIENT, VIP).payload("query").ttl(9);
+    let left = director.outside(quote.clone()).translated();
+    let unreachable = Icmpv4Type::DestinationUnreachable(icmpv4::DestUnreachableHeader::Port);
+    let error = |src: &str, dst: &str, quote: Vec<u8>| {
+        Packet::icmp(src, dst, unreachable.clone()).payload(quote)
+    };
+    let told = error(host(VIP), host(CLIENT), quote.bytes());
+    director.inside(error(host(RS1), host(CLIENT), left.clone())).is_passed_on_as(told);
+    director
+        .inside(error(host(RS1), host(CLIENT), left.clone()).ttl(1))
+        .is_answered_by(Reply::TimeExceeded);
+    director.outside(error(host(RS1), host(CLIENT), left)).is_punted();
+    let inside = udp("192.168.2.50:40000", RS1).bytes();
+    director.inside(error(host(RS1), "192.168.2.50", inside)).is_punted();
+    let another = udp(CLIENT, RS2).bytes();
+    director.inside(error(host(RS2), host(CLIENT), another)).is_punted();
+    let expected = EngineCounters { icmp_errors: 1, ..EngineCounters::default() };
+    assert_eq!(director.counters(), expected);
 }
 
 #[test]

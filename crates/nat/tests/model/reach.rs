@@ -8,10 +8,16 @@ use proptest::{
 };
 use shunt_nat::{ConnectionKind, Direction, Instant, ServerId, ServiceId};
 
-use crate::{outcome::Outcome, run::Run, setup::setup, steps::steps};
+use crate::{
+    outcome::Outcome,
+    run::Run,
+    setup::setup,
+    steps::steps,
+    wire::{Ip, UDP, quoted_flow},
+};
 
 /// Outcomes, states, kinds, and events that counters tell of.
-const EVERYTHING: [&str; 61] = [
+const EVERYTHING: [&str; 63] = [
     "Sent",
     "Sent with followers",
     "Forwarded",
@@ -67,12 +73,14 @@ const EVERYTHING: [&str; 61] = [
     "resets on expiry",
     "scarce",
     "exhausted",
+    "short way",
     "drained",
     "connection to a removed server",
     "connection to a removed service",
     "client of a removed server",
     "connection that no SNAT rule covers",
     "number of another service",
+    "error about a packet without connection",
 ];
 
 #[test]
@@ -112,7 +120,14 @@ fn seen(run: &Run, mut see: impl FnMut(&str)) {
         Some(Outcome::Sent(_, followers)) => {
             see(if followers.is_empty() { "Sent" } else { "Sent with followers" });
         }
-        Some(Outcome::Forwarded(_)) => see("Forwarded"),
+        Some(Outcome::Forwarded(left)) => {
+            see("Forwarded");
+            // The quoted packet is there as its sender knows it.
+            let quoted = quoted_flow(Ip(left)).expect("a quoted packet");
+            if run.engine.table().lookup(&quoted.key()).is_none() && quoted.protocol == UDP {
+                see("error about a packet without connection");
+            }
+        }
         Some(other) => see(&format!("{other:?}")),
         None => {}
     }
@@ -160,6 +175,7 @@ fn seen(run: &Run, mut see: impl FnMut(&str)) {
         ("kept server", rules.persistent_clients() > 0),
         ("resets on expiry", run.resets > 0),
         ("scarce", pools().any(|usage| usage.scarce > 0)),
+        ("short way", run.forwarded > 0),
         ("exhausted", pools().any(|usage| usage.exhausted > 0)),
     ];
     facts.iter().filter(|(_, is_so)| *is_so).for_each(|(what, _)| see(what));

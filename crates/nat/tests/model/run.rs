@@ -5,11 +5,11 @@ use std::net::SocketAddrV4;
 use shunt_nat::{
     ConnectionKind,
     Direction::{self, Inbound, Outbound},
-    DropReason, Engine, Instant, Rules, RulesetBuilder, ServerCounters, ServerId, ServiceCounters,
-    ServiceId, Side, Topology, Translation, Verdict,
+    DropReason, EgressId, Engine, Instant, Prepared, Rules, RulesetBuilder, ServerCounters,
+    ServerId, ServiceCounters, ServiceId, Side, Topology, Translation, Verdict,
     fragments::{FragmentError, FragmentKey, HoldLimits, HoldQueue},
 };
-use shunt_packet::ipv4::Ipv4Packet;
+use shunt_packet::{ipv4::Ipv4Packet, plain::PlainPacket};
 use shunt_testkit::{describe, ethernet, mac, verify_checksums};
 
 use crate::{
@@ -24,6 +24,9 @@ use crate::{
     wire::{ICMP, Ip},
     witness::Witness,
 };
+
+/// The way out of all packets.
+const EGRESS: EgressId = EgressId::FIRST;
 
 /// How late the engine may notice that a connection's time is up, in milliseconds.
 const SLACK: u64 = 2048;
@@ -48,6 +51,9 @@ pub(crate) struct Run {
     held: HoldQueue<Vec<u8>>,
     /// What became of the packet of the last step, if that was one.
     pub(crate) outcome: Option<Outcome>,
+    /// Packets that took the short way.
+    pub(crate) forwarded: u64,
+    last_left: Option<Vec<u8>>,
     /// Resets that the last step sent.
     pub(crate) resets: usize,
 }
@@ -63,7 +69,19 @@ impl Run {
         let held = HoldQueue::new(HoldLimits::default(), setup.config().secret);
         let model = Model::new(&setup);
         let (rules, first_rules) = (setup.rules.clone(), setup.rules);
-        Run { engine, model, builder, rules, first_rules, now, held, outcome: None, resets: 0 }
+        Run {
+            engine,
+            model,
+            builder,
+            rules,
+            first_rules,
+            now,
+            held,
+            outcome: None,
+            forwarded: 0,
+            last_left: None,
+            resets: 0,
+        }
     }
 
     /// Does a step, and says what is different then.
@@ -98,6 +116,12 @@ impl Run {
                 let src = from.unwrap_or(*left_as.dst.ip());
                 let error = icmp_error(src, *left_as.src.ip(), *kind, quote, shape);
                 self.receive(side_of(connection, direction.opposite()), &error)
+            }
+            Step::ErrorAboutLast { kind, from, shape } => {
+                let Some(quote) = self.last_left.clone() else { return Ok(()) };
+                let (src, dst) = (Ip(&quote).src(), Ip(&quote).dst());
+                let error = icmp_error(from.unwrap_or(dst), src, *kind, &quote, shape);
+                self.receive(Lab.side_of(dst).unwrap_or(Side::Outside), &error)
             }
             Step::Wait { millis } => {
                 self.now += millis;
@@ -138,6 +162,9 @@ impl Run {
         {
             verify_checksums(&framed(left)).map_err(|error| format!("{error}: {}", show(left)))?;
         }
+        if let Outcome::Sent(left, _) = &outcome {
+            self.last_left = Some(left.clone());
+        }
         self.outcome = Some(outcome);
         Ok(())
     }
@@ -149,7 +176,12 @@ impl Run {
         let key = FragmentKey::of(packet.header);
         let now = Instant::from_millis(self.now);
         let is_first = packet.header.is_fragment() && !packet.header.is_later_fragment();
-        let verdict = self.engine.process(now, side, &mut packet, &Lab);
+        let prepared = PlainPacket::parse(&mut arrived.to_vec())
+            .map_or_else(Prepared::default, |plain| self.engine.begin(&plain));
+        if let Some(left) = self.forward(side, arrived, &prepared) {
+            return Ok(Outcome::Sent(left, Vec::new()));
+        }
+        let verdict = self.engine.finish(now, side, &mut packet, &prepared, &Lab);
         let ends_waiting = match verdict {
             Verdict::Drop(DropReason::Fragment(error)) => error == FragmentError::Overlap,
             _ => is_first,
@@ -159,6 +191,7 @@ impl Run {
             Verdict::Translate(translation) => {
                 let left = apply(translation, arrived);
                 equal("destination", translation.destination(), Ip(&left).dst())?;
+                self.engine.note_egress(&prepared, side, EGRESS);
                 let followers = waiting.iter().map(|held| apply(translation, held));
                 return Ok(Outcome::Sent(left, followers.collect()));
             }
@@ -174,6 +207,20 @@ impl Run {
         };
         equal("a packet that does not leave", &bytes[..], arrived)?;
         Ok(outcome)
+    }
+
+    /// Has a packet take the short way, if it can; the TTL is set back, as on the long way that is the
+    /// caller's to lower.
+    fn forward(&mut self, side: Side, arrived: &[u8], prepared: &Prepared) -> Option<Vec<u8>> {
+        let mut bytes = arrived.to_vec();
+        let packet = PlainPacket::parse(&mut bytes)?;
+        let now = Instant::from_millis(self.now);
+        let egress = self.engine.forward(now, side, packet, prepared, |_| true)?;
+        assert_eq!(egress, EGRESS);
+        let packet = Ipv4Packet::parse(&mut bytes).ok()?;
+        packet.header.set_ttl(packet.header.ttl() + 1);
+        self.forwarded += 1;
+        Some(bytes)
     }
 
     fn take_held(&mut self, key: &FragmentKey) -> Vec<Vec<u8>> {

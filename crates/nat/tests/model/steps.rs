@@ -35,6 +35,8 @@ pub(crate) enum Step {
         quoted_shape: Shape,
         shape: Shape,
     },
+    /// One about the last packet that left, whether it belongs to a connection or not.
+    ErrorAboutLast { kind: u8, from: Option<Ipv4Addr>, shape: Shape },
     /// Time passes, and nobody looks who was silent for too long.
     Wait { millis: u64 },
     /// Silent connections end; no more than so many are looked at.
@@ -50,6 +52,7 @@ pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => flood().boxed(),
         8 => follow().boxed(),
         1 => error().boxed(),
+        1 => error_about_last().boxed(),
         1 => millis().prop_map(|millis| Step::Wait { millis }),
         1 => prop::option::weighted(0.3, 0usize..4).prop_map(|budget| Step::Expire { budget }),
         1 => change().boxed().prop_map(|change| Step::Change(Box::new(change))),
@@ -122,6 +125,11 @@ fn error() -> impl Strategy<Value = Step> {
             shape,
         },
     )
+}
+
+fn error_about_last() -> impl Strategy<Value = Step> {
+    (select(vec![3u8, 11]), prop::option::of(anyone()), shape(flags()))
+        .prop_map(|(kind, from, shape)| Step::ErrorAboutLast { kind, from, shape })
 }
 
 /// The oldest one often, so that it gets far.

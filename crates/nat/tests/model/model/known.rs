@@ -4,7 +4,7 @@ use std::net::SocketAddrV4;
 
 use shunt_nat::{
     Direction::{self, Inbound},
-    DropReason, Reply, Side,
+    DropReason, Reply, Side, Topology,
 };
 
 use super::Model;
@@ -14,6 +14,7 @@ use crate::{
     fragments::Fate,
     outcome::Outcome::{self, *},
     rewrite::{translated, translated_error},
+    setup::Lab,
     state::is_over,
     wire::{self, Content, ICMP, Ip, Kind, Segment, TCP, UDP},
     witness::Witness,
@@ -30,7 +31,7 @@ impl Model {
     ) -> Outcome {
         let segment = match wire::read(packet) {
             Ok(Content::Segment(segment)) => segment,
-            Ok(Content::IcmpError) => return self.receive_icmp_error(packet),
+            Ok(Content::IcmpError) => return self.receive_icmp_error(side, packet),
             Ok(Content::Redirect) => return Dropped(DropReason::IcmpRedirect),
             Ok(Content::Other) => return Punted,
             Err(malformed) => return Dropped(DropReason::Malformed(malformed)),
@@ -76,16 +77,28 @@ impl Model {
         Sent(translated(packet.0, &leaves_as, self.mss_limit(owner)), Vec::new())
     }
 
-    fn receive_icmp_error(&mut self, packet: Ip<'_>) -> Outcome {
-        // What is quoted left here, so its answers would arrive the other way round.
+    fn receive_icmp_error(&mut self, side: Side, packet: Ip<'_>) -> Outcome {
         let Some(quoted) = wire::quoted_flow(packet) else { return Punted };
-        let Some((at, direction)) = self.find(&quoted.reverse()) else { return Punted };
+        let Some(original) = self.before_it_left(side, &quoted) else { return Punted };
         if packet.ttl() <= 1 {
             return Answered(Reply::TimeExceeded);
         }
         self.counters.icmp_errors += 1;
-        let original = self.connections[at].flow(direction.opposite());
         Forwarded(translated_error(packet.0, &quoted, &original))
+    }
+
+    /// What a packet that left here looked like when it arrived: its answers would arrive the other way
+    /// round.
+    fn before_it_left(&self, side: Side, left: &Flow) -> Option<Flow> {
+        let answer = left.reverse();
+        if let Some((at, direction)) = self.find(&answer) {
+            return Some(self.connections[at].flow(direction.opposite()));
+        }
+        let client = *left.src.ip();
+        let is_outside = Lab.side_of(client) == Some(Side::Outside) && !Lab.is_local(client);
+        let (_, answer_left) =
+            self.one_packet_reply(&answer).filter(|_| side == Side::Inside && is_outside)?;
+        Some(answer_left.reverse())
     }
 
     pub(super) fn receive_fragment(

@@ -105,8 +105,9 @@ impl Model {
         for choice in choices {
             let mut attempt = self.clone();
             let outcome = attempt.open_to(now, side, packet, segment, service, choice, witness);
-            let given = attempt.given();
-            if witness.saw(&outcome) && given.eq(witness.given()) {
+            let is_same = |pool| attempt.pool(pool).exhausted == witness.usage(pool).exhausted;
+            let searched_alike = attempt.pools().all(is_same);
+            if witness.saw(&outcome) && searched_alike && attempt.given().eq(witness.given()) {
                 *self = attempt;
                 return outcome;
             }
@@ -184,7 +185,9 @@ impl Model {
             ForwardingMode::Nat if side == Side::Inside => Some(PoolName::Hairpin),
             ForwardingMode::Nat => None,
         };
-        // A server may know this client's endpoint from another service: the others are tried then.
+        // A server may know this client's endpoint from another service, or no source endpoint may be
+        // free towards it: the others are tried then, after a fourth vain search no more.
+        let (mut refusal, mut searches) = (DropReason::TupleInUse, 0);
         let fallback = self.fallback(service);
         let others = if Some(chosen) == fallback { &[] } else { self.scheduled(service) };
         let others: Vec<_> = others.iter().copied().filter(|server| *server != chosen).collect();
@@ -197,7 +200,14 @@ impl Model {
                 None => flow.src,
                 Some(pool) => match self.allocate(pool, flow, real, witness) {
                     Some(seen_as) => seen_as,
-                    None => return Dropped(DropReason::LocalPortsExhausted),
+                    None => {
+                        refusal = DropReason::LocalPortsExhausted;
+                        searches += 1;
+                        if searches > 3 {
+                            break;
+                        }
+                        continue;
+                    }
                 },
             };
             let flows = [flow, Flow { src: real, dst: seen_as, ..flow }];
@@ -211,11 +221,11 @@ impl Model {
                     }
                     return outcome;
                 }
-                Err(DropReason::TupleInUse) => {}
+                Err(DropReason::TupleInUse) => refusal = DropReason::TupleInUse,
                 Err(reason) => return Dropped(reason),
             }
         }
-        Dropped(DropReason::TupleInUse)
+        Dropped(refusal)
     }
 
     fn open_snat(
@@ -244,7 +254,7 @@ impl Model {
     }
 
     /// The service that a datagram from one of its servers answers for, and how it leaves.
-    fn one_packet_reply(&self, flow: &Flow) -> Option<(usize, Flow)> {
+    pub(super) fn one_packet_reply(&self, flow: &Flow) -> Option<(usize, Flow)> {
         if flow.protocol != UDP {
             return None;
         }

@@ -1,0 +1,123 @@
+//! Runs of testpmd and the director, in turns, each in a process of its own.
+
+use std::{
+    fs::{self, File},
+    path::Path,
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::Context;
+use indicatif::ProgressBar;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{
+    case::Case,
+    latency::{self, Latency},
+    outcome::Outcome,
+    testpmd::{self, ForwardMode},
+    throughput::{self, Measurement},
+    traffic::Files,
+};
+
+/// How often and how long.
+#[derive(Clone, Copy)]
+pub(crate) struct Plan {
+    /// Turns of testpmd `io` and the director.
+    pub(crate) rounds: u32,
+    /// Windows of each turn.
+    pub(crate) windows: u32,
+    /// How long the director's are; testpmd's are a second.
+    pub(crate) window: Duration,
+    pub(crate) no_huge: bool,
+}
+
+impl Plan {
+    pub(crate) fn new(quick: bool, no_huge: bool) -> Plan {
+        let (rounds, millis) = if quick { (1, 500) } else { (3, 1000) };
+        Plan { rounds, windows: 2, window: Duration::from_millis(millis), no_huge }
+    }
+
+    /// Steps of the progress bar that a case takes.
+    pub(crate) fn steps(self) -> u64 {
+        1 + 2 * u64::from(self.rounds) + 2
+    }
+
+    /// Measures a case.
+    pub(crate) fn run(self, case: Case, progress: &ProgressBar) -> anyhow::Result<Outcome> {
+        let step = |what: &str| {
+            progress.inc(1);
+            progress.set_message(format!("{case}: {what}"));
+        };
+        let directory = tempfile::tempdir()?;
+        step("making frames");
+        let devices = Files::write(case, directory.path()).devices(case);
+        let testpmd = |mode: ForwardMode| {
+            step(&format!("testpmd {}", mode.as_str()));
+            testpmd::run(case, &devices, mode, self.windows as usize, self.no_huge)
+        };
+        let mut outcome = Outcome::new(case);
+        for round in 1..=self.rounds {
+            outcome.io.extend(testpmd(ForwardMode::Io)?);
+            step(&format!("Shunt, {round} of {}", self.rounds));
+            outcome.director.push(self.director(case, &devices, directory.path())?);
+        }
+        outcome.macswap = testpmd(ForwardMode::MacSwap)?;
+        outcome.csum = testpmd(ForwardMode::Csum)?;
+        Ok(outcome)
+    }
+
+    /// Has another process of this program measure the director.
+    fn director(
+        self,
+        case: Case,
+        devices: &[String; 2],
+        directory: &Path,
+    ) -> anyhow::Result<Measurement> {
+        let order = Order::Throughput(throughput::Order {
+            case,
+            devices: devices.clone(),
+            no_huge: self.no_huge,
+            windows: self.windows,
+            window: self.window,
+        });
+        delegate(&order, directory).with_context(|| case.to_string())
+    }
+
+    /// Measures how long packets take.
+    pub(crate) fn latency(self, progress: &ProgressBar) -> anyhow::Result<Latency> {
+        progress.inc(1);
+        progress.set_message("latency at half of the load");
+        let order = latency::Order { no_huge: self.no_huge, length: 2 * self.window };
+        let directory = tempfile::tempdir()?;
+        delegate(&Order::Latency(order), directory.path()).context("latency")
+    }
+}
+
+/// What a process of its own is to measure.
+#[derive(Serialize, Deserialize)]
+enum Order {
+    Throughput(throughput::Order),
+    Latency(latency::Order),
+}
+
+/// Has another process of this program measure something: EAL starts once per process.
+fn delegate<T: DeserializeOwned>(order: &Order, directory: &Path) -> anyhow::Result<T> {
+    let paths = ["order.json", "measurement.json"].map(|name| directory.join(name));
+    serde_json::to_writer(File::create(&paths[0])?, order)?;
+    let program = std::env::current_exe().context("this program")?;
+    let output = Command::new(program).arg("--measure").args(&paths).output()?;
+    let words = String::from_utf8_lossy(&output.stderr);
+    anyhow::ensure!(output.status.success(), "{}", words.trim());
+    Ok(serde_json::from_reader(File::open(&paths[1])?)?)
+}
+
+/// Carries out such an order.
+pub(crate) fn carry_out(order: &Path, measurement: &Path) -> anyhow::Result<()> {
+    let directory = order.parent().context("a directory")?;
+    let found = match serde_json::from_reader(File::open(order)?)? {
+        Order::Throughput(order) => serde_json::to_string(&throughput::measure(order)?)?,
+        Order::Latency(order) => serde_json::to_string(&latency::measure(&order, directory)?)?,
+    };
+    Ok(fs::write(measurement, found)?)
+}

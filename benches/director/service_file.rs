@@ -1,0 +1,89 @@
+//! The service file that a case is run with.
+
+use shunt_config::Config;
+
+use crate::{
+    case::{Case, Load, Mode, Protocol},
+    memory::{MBUF_SIZE, MTU, Memory},
+    traffic::{DIP, GATEWAY, SERVERS, VIP},
+};
+
+/// The lcore that polls, here and in testpmd.
+pub(crate) const WORKER: u16 = 1;
+
+/// Local addresses for full-NAT: a million connections to four servers need four; twice that are
+/// found more quickly.
+const LOCAL_ADDRESSES: u8 = 8;
+
+/// A director for a case on these devices.
+pub(crate) fn config(case: Case, devices: &[String; 2], no_huge: bool) -> anyhow::Result<Config> {
+    let text = text(case, devices, no_huge);
+    Config::parse("bench.toml", &text).map_err(|errors| anyhow::anyhow!("{errors}"))
+}
+
+fn text(case: Case, [outside, inside]: &[String; 2], no_huge: bool) -> String {
+    let Memory { mbufs, mib } = Memory::of(case);
+    let connections = case.connections();
+    let protocol = match case.protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+    };
+    let mode = match case.mode {
+        Mode::Nat => "nat",
+        Mode::FullNat => "full-nat",
+    };
+    let servers = SERVERS.map(|server| format!(r#"{{ address = "{server}" }}"#)).join(", ");
+    // What is opened under churn has to end soon.
+    let timeouts = match case.load {
+        Load::Churn => "timeouts = { udp-one-way = 1, syn-recv = 1 }",
+        _ => "",
+    };
+    let local_addresses = match case.mode {
+        Mode::Nat => String::new(),
+        Mode::FullNat => (1..=LOCAL_ADDRESSES)
+            .map(|last| format!("[[nat.local-address]]\naddress = \"192.168.2.{last}\"\n"))
+            .collect(),
+    };
+    format!(
+        r#"
+        [dpdk]
+        main-lcore = 0
+        worker-lcores = [{WORKER}]
+        memory = "{mib}M"
+        mbufs = {mbufs}
+        mbuf-size = {MBUF_SIZE}
+        no-huge = {no_huge}
+
+        [[port]]
+        name = "outside"
+        role = "outside"
+        device = "{outside}"
+        addresses = ["{vip}/24"]
+        mtu = {MTU}
+
+        [[port]]
+        name = "inside"
+        role = "inside"
+        device = "{inside}"
+        addresses = ["{DIP}/24"]
+        mtu = {MTU}
+
+        [[route]]
+        to = "default"
+        via = "{GATEWAY}"
+
+        [nat]
+        connections = {connections}
+        {local_addresses}
+
+        [[service]]
+        protocol = "{protocol}"
+        vip = "{VIP}"
+        scheduler = "rr"
+        mode = "{mode}"
+        server = [{servers}]
+        {timeouts}
+        "#,
+        vip = VIP.ip(),
+    )
+}

@@ -1,0 +1,79 @@
+//! Each scheduler, with few servers and with many.
+//!
+//! A unit is a datagram of a one-packet service: it is parsed, belongs to no connection, and is given
+//! a server anew. What the schedulers differ in is what scheduling takes; `fo` with four servers does
+//! next to nothing beyond the rest.
+
+mod common;
+
+use std::{
+    hint::black_box,
+    net::{Ipv4Addr, SocketAddrV4},
+};
+
+use criterion::{BenchmarkId, Throughput};
+use shunt_nat::{
+    Engine, EngineConfig, Instant, RealServer, Rules, Ruleset, Side, Verdict, VirtualService,
+    scheduler::SchedulerKind,
+};
+use shunt_packet::ipv4::{Ipv4Packet, protocol};
+use shunt_testkit::Packet;
+
+use common::{BURST, Surroundings, VIP, client};
+
+/// Clients that dial.
+const CLIENTS: usize = 1024;
+
+fn main() {
+    let mut criterion = common::criterion();
+    let datagrams: Vec<_> = (0..CLIENTS)
+        .map(|number| Packet::udp(&client(number).to_string(), &VIP.to_string()).bytes())
+        .collect();
+    for kind in SchedulerKind::ALL {
+        for servers in [4, 64, 1024] {
+            let mut group = criterion.benchmark_group(format!("scheduler/{kind}"));
+            group.throughput(Throughput::Elements(BURST as u64));
+            let mut engine = engine(kind, servers);
+            let mut bursts = datagrams.chunks_exact(BURST).cycle();
+            group.bench_function(BenchmarkId::from_parameter(servers), |bencher| {
+                bencher.iter(|| {
+                    for datagram in bursts.next().expect("an endless sequence") {
+                        schedule(&mut engine, datagram);
+                    }
+                });
+            });
+            group.finish();
+        }
+    }
+    criterion.final_summary();
+}
+
+/// Servers of different weights, all without connections.
+fn engine(kind: SchedulerKind, servers: u16) -> Engine {
+    let server = |number: u16| {
+        let address = Ipv4Addr::from_bits(0xc0a8_0200 + u32::from(number));
+        RealServer::new(SocketAddrV4::new(address, 53), 1 + number % 8)
+    };
+    let servers = (1..=servers).map(server).collect();
+    let service = VirtualService::new(protocol::UDP, VIP, kind, servers);
+    let rules = Rules {
+        services: vec![VirtualService { one_packet: true, ..service }],
+        ..Rules::default()
+    };
+    let config = EngineConfig { capacity: 16, secret: [1, 2, 3, 4] };
+    Engine::new(&config, Ruleset::new(&rules, 7))
+}
+
+#[inline]
+fn schedule(engine: &mut Engine, datagram: &[u8]) {
+    let mut copy = [0; 28];
+    copy.copy_from_slice(datagram);
+    let mut packet = Ipv4Packet::parse(&mut copy).expect("a sound packet");
+    let now = Instant::from_millis(1_000);
+    match engine.process(now, Side::Outside, &mut packet, &Surroundings) {
+        Verdict::Translate(translation) => {
+            black_box(translation.destination());
+        }
+        verdict => panic!("{verdict:?}"),
+    }
+}
