@@ -10,12 +10,16 @@ use std::sync::{Mutex, PoisonError};
 static LAB: Mutex<()> = Mutex::new(());
 
 fn experiments_pass_on(device: &str) {
+    experiments_pass_with(device, 1);
+}
+
+fn experiments_pass_with(device: &str, workers: usize) {
     let _lab = LAB.lock().unwrap_or_else(PoisonError::into_inner);
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let binary =
         std::env::var_os("SHUNT_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_shunt").into());
     let status = Command::new(root.join("scripts/lab"))
-        .args(["run", "--device", device, "--binary"])
+        .args(["run", "--device", device, "--workers", &workers.to_string(), "--binary"])
         .arg(&binary)
         .status()
         .expect("scripts/lab starts");
@@ -26,6 +30,13 @@ fn experiments_pass_on(device: &str) {
 #[ignore = "needs root: sudo scripts/test"]
 fn af_packet() {
     experiments_pass_on("af_packet");
+}
+
+/// On one queue, that is: one worker receives for both.
+#[test]
+#[ignore = "needs root: sudo scripts/test"]
+fn two_workers() {
+    experiments_pass_with("af_packet", 2);
 }
 
 #[test]

@@ -101,6 +101,7 @@ write_configs() {
     for name in router example full services narrow; do
         "shunt_$name" | sed -e "s/${OUTSIDE_VDEV[af_packet]}/${OUTSIDE_VDEV[$DEVICE]}/" \
             -e "s/${INSIDE_VDEV[af_packet]}/${INSIDE_VDEV[$DEVICE]}/" \
+            -e "$([[ $WORKERS == 1 ]] || echo 's/^worker-lcores = .*/worker-lcores = [1, 0]/')" \
             -e "$([[ $HUGE_PAGES == yes ]] || echo 's/^\[dpdk\].*/&\nno-huge = true/')" \
             >"$LAB/shunt-$name.toml"
     done

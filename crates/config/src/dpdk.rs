@@ -5,10 +5,10 @@ use std::path::PathBuf;
 /// What DPDK's environment abstraction layer (EAL) is started with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dpdk {
-    /// Key `main-lcore`, by default 0: the lcore of the control plane, which polls nothing.
+    /// Key `main-lcore`, by default 0: the CPU of the control plane, which polls nothing.
     pub main_lcore: u16,
-    /// Key `worker-lcores`, by default `[1]`: the lcores that poll, at least one, each once, never
-    /// the main lcore.
+    /// Key `worker-lcores`, by default `[1]`: the CPUs of the workers, at least one, each once. One of
+    /// them may be the main lcore's, too.
     pub worker_lcores: Vec<u16>,
     /// Key `idle`, by default [`Idle::Adaptive`].
     pub idle: Idle,

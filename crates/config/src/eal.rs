@@ -5,6 +5,9 @@ use crate::{Config, Device, HugePages};
 impl Config {
     /// The arguments for `rte_eal_init`, without the program's name.
     ///
+    /// The control plane is EAL's lcore 0, and the workers are lcores 1, 2 …, whatever their CPUs: so
+    /// the control plane may share one with a worker.
+    ///
     /// Files and sockets that EAL makes at run time carry `file_prefix`; give each process its own.
     ///
     /// With huge pages and no `hugepage-dir`, EAL runs `--in-memory`: a director has no secondary
@@ -18,12 +21,10 @@ impl Config {
         let mut push = |words: &[&str]| args.extend(words.iter().map(|&word| word.to_owned()));
         let dpdk = &self.dpdk;
 
-        let main = dpdk.main_lcore.to_string();
-        let lcores: Vec<String> = std::iter::once(&dpdk.main_lcore)
-            .chain(&dpdk.worker_lcores)
-            .map(|lcore| lcore.to_string())
-            .collect();
-        push(&["--lcores", &lcores.join(","), "--main-lcore", &main]);
+        let cpus = std::iter::once(&dpdk.main_lcore).chain(&dpdk.worker_lcores);
+        let lcores: Vec<String> =
+            cpus.enumerate().map(|(lcore, cpu)| format!("{lcore}@{cpu}")).collect();
+        push(&["--lcores", &lcores.join(","), "--main-lcore", "0"]);
         push(&["-m", &dpdk.memory_mib.to_string(), "--file-prefix", file_prefix, "--no-telemetry"]);
         match &dpdk.huge_pages {
             HugePages::Default => push(&["--in-memory"]),

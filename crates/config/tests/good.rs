@@ -377,7 +377,7 @@ fn windows_line_ends_and_a_byte_order_mark_are_taken() {
 fn eal_arguments_with_huge_pages() {
     assert_eq!(
         parse(LEAST).eal_args("shunt-7").join(" "),
-        "--lcores 0,1 --main-lcore 0 -m 256 --file-prefix shunt-7 --no-telemetry --in-memory --no-pci \
+        "--lcores 0@0,1@1 --main-lcore 0 -m 256 --file-prefix shunt-7 --no-telemetry --in-memory --no-pci \
          --vdev net_tap0,iface=outside0 --vdev net_tap1,iface=inside0"
     );
 }
@@ -386,7 +386,7 @@ fn eal_arguments_with_huge_pages() {
 fn eal_arguments_with_a_huge_page_directory_and_pci() {
     assert_eq!(
         parse(EVERYTHING).eal_args("shunt").join(" "),
-        "--lcores 2,3,4 --main-lcore 2 -m 1024 --file-prefix shunt --no-telemetry \
+        "--lcores 0@2,1@3,2@4 --main-lcore 0 -m 1024 --file-prefix shunt --no-telemetry \
          --huge-dir /dev/hugepages --huge-unlink --no-shconf --allow 0000:03:00.1 \
          --vdev net_af_xdp0,iface=inside0 --log-level pmd.net.af_xdp:debug"
     );
@@ -400,4 +400,11 @@ fn eal_arguments_without_huge_pages() {
     assert!(args.contains("-m 64 "), "{args}");
     assert!(args.contains("--no-huge --no-shconf"), "{args}");
     assert!(!args.contains("--in-memory"), "{args}");
+}
+
+#[test]
+fn a_worker_may_share_the_cpu_of_the_control_plane() {
+    let config = parse(&format!("{LEAST}[dpdk]\nmain-lcore = 1\nworker-lcores = [0, 1]\n"));
+    let args = config.eal_args("shunt").join(" ");
+    assert!(args.starts_with("--lcores 0@1,1@0,2@1 --main-lcore 0 "), "{args}");
 }

@@ -97,10 +97,11 @@ impl Director {
         let stop = Arc::new(AtomicBool::new(false));
         let mut director = Director { stop, workers: Vec::new(), ports, control };
         let lcores = &config.dpdk.worker_lcores;
-        for (lcore, worker) in lcores.iter().zip(workers) {
+        // EAL's lcore 0 is the main one; the workers follow.
+        for (number, (lcore, worker)) in (1..).zip(lcores.iter().zip(workers)) {
             let stop = Arc::clone(&director.stop);
             let idle = config.dpdk.idle;
-            match launch(LcoreId((*lcore).into()), move || worker.run(&stop, idle)) {
+            match launch(LcoreId(number), move || worker.run(&stop, idle)) {
                 Ok(running) => director.workers.push(running),
                 Err(error) => {
                     director.join();
@@ -160,7 +161,15 @@ impl Assembly {
     /// # Errors
     /// What DPDK refused; ports already opened are closed again.
     pub fn open(eal: &Eal, config: &Config) -> Result<Assembly, StartError> {
-        let pool = open_pool(eal, config)?;
+        Assembly::open_with(eal, config, open_pool(eal, config)?)
+    }
+
+    /// As [`Assembly::open`], with a pool that another one of the same configuration has left:
+    /// pools live as long as EAL, which has room for some hundreds.
+    ///
+    /// # Errors
+    /// What DPDK refused; ports already opened are closed again.
+    pub fn open_with(eal: &Eal, config: &Config, pool: Mempool) -> Result<Assembly, StartError> {
         let crew = Crew { eal, pool: &pool, workers: config.dpdk.worker_lcores.len() };
         let (ports, owners, seats) = crew.open_ports(config)?;
         let in_use_at_start = pool.in_use();
@@ -217,7 +226,11 @@ impl Assembly {
     }
 }
 
-fn open_pool(eal: &Eal, config: &Config) -> Result<Mempool, StartError> {
+/// Makes the mbuf pool for a configuration.
+///
+/// # Errors
+/// When there is no memory for it.
+pub fn open_pool(eal: &Eal, config: &Config) -> Result<Mempool, StartError> {
     // Pools live as long as EAL, so each has a name of its own.
     static POOLS: AtomicU32 = AtomicU32::new(0);
     let number = POOLS.fetch_add(1, Ordering::Relaxed);

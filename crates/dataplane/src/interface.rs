@@ -22,7 +22,7 @@ pub(crate) struct Interface {
     pub(crate) offloads: Offloads,
     pub(crate) neighbours: Neighbours<Outgoing>,
     pub(crate) counters: PortCounters,
-    egress: Egress,
+    outlet: Outlet,
     /// Packets that leave at the end of the loop, or when there is no room for more.
     pending: Burst,
 }
@@ -37,7 +37,7 @@ pub(crate) struct InterfaceParts {
 }
 
 /// How a worker's frames get to the port.
-pub(crate) enum Egress {
+pub(crate) enum Outlet {
     /// By a queue of its own, which also sends what other workers leave in rings.
     Queue(TxQueue, Vec<RingConsumer>),
     /// By a ring, to a worker that has a queue.
@@ -45,7 +45,7 @@ pub(crate) enum Egress {
 }
 
 impl Interface {
-    pub(crate) fn new(parts: InterfaceParts, egress: Egress) -> Interface {
+    pub(crate) fn new(parts: InterfaceParts, outlet: Outlet) -> Interface {
         let InterfaceParts { mac, mtu, vlan, offloads } = parts;
         Interface {
             mac,
@@ -54,7 +54,7 @@ impl Interface {
             offloads,
             neighbours: Neighbours::default(),
             counters: PortCounters::default(),
-            egress,
+            outlet,
             pending: Burst::new(),
         }
     }
@@ -92,11 +92,11 @@ impl Interface {
         if self.pending.is_empty() {
             return;
         }
-        match &mut self.egress {
-            Egress::Queue(queue, _) => {
+        match &mut self.outlet {
+            Outlet::Queue(queue, _) => {
                 transmit(queue, &mut self.pending, &mut self.counters, drops);
             }
-            Egress::Ring(ring) => {
+            Outlet::Ring(ring) => {
                 ring.enqueue(&mut self.pending);
                 drops.add(DropReason::WorkerRingFull, self.pending.len());
                 self.pending.clear();
@@ -107,7 +107,7 @@ impl Interface {
     /// Sends what workers without a queue of their own have left here.
     #[inline]
     pub(crate) fn relay(&mut self, drops: &mut DropCounters) {
-        let Egress::Queue(queue, rings) = &mut self.egress else { return };
+        let Outlet::Queue(queue, rings) = &mut self.outlet else { return };
         for ring in rings {
             let mut burst = Burst::new();
             while ring.dequeue(&mut burst) > 0 {

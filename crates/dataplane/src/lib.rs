@@ -47,7 +47,7 @@ pub use control::Moved;
 pub use counters::{PipelineCounters, PortCounters};
 pub use director::{
     Assembly, Director, MbufReport, PortReport, PreflightError, Report, ServiceReport, StartError,
-    connection_memory,
+    connection_memory, open_pool,
 };
 pub use drop_reason::{DropCounters, DropReason};
 pub use ports::PortError;

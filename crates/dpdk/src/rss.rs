@@ -8,6 +8,7 @@ use shunt_dpdk_sys as sys;
 use crate::error::Error;
 use crate::offload::RssHashTypes;
 use crate::port::Port;
+use crate::port_info::PortId;
 
 /// Bytes of a key where the driver does not say.
 pub const DEFAULT_KEY_LEN: usize = 40;
@@ -42,20 +43,6 @@ impl Port {
         })
     }
 
-    /// The first `entries` of the redirection table (`rte_eth_dev_rss_reta_query`).
-    ///
-    /// # Errors
-    /// As of [`Self::set_redirection`].
-    pub fn redirection(&self, entries: u16) -> Result<Vec<u16>, Error> {
-        let mut groups: Vec<_> = vec![0; entries.into()].chunks(GROUP).map(group).collect();
-        // SAFETY: the port exists, and there is a group for each 64 entries, which DPDK fills.
-        Error::check("rte_eth_dev_rss_reta_query", unsafe {
-            sys::rte_eth_dev_rss_reta_query(self.id().0, groups.as_mut_ptr(), entries)
-        })?;
-        let all = groups.iter().flat_map(|group| group.reta);
-        Ok(all.take(entries.into()).collect())
-    }
-
     /// Sets the key and what is hashed (`rte_eth_dev_rss_hash_update`). Some drivers take a key here
     /// that they pass over in [`crate::PortConfig::rss`], and some the other way round.
     ///
@@ -74,22 +61,38 @@ impl Port {
             sys::rte_eth_dev_rss_hash_update(self.id().0, &raw mut conf)
         })
     }
+}
+
+impl PortId {
+    /// The first `entries` of the redirection table (`rte_eth_dev_rss_reta_query`).
+    ///
+    /// # Errors
+    /// As of [`Port::set_redirection`]; `ENODEV` when there is no such port.
+    pub fn redirection(self, entries: u16) -> Result<Vec<u16>, Error> {
+        let mut groups: Vec<_> = vec![0; entries.into()].chunks(GROUP).map(group).collect();
+        // SAFETY: DPDK checks the number, and fills a group for each 64 entries.
+        Error::check("rte_eth_dev_rss_reta_query", unsafe {
+            sys::rte_eth_dev_rss_reta_query(self.0, groups.as_mut_ptr(), entries)
+        })?;
+        let all = groups.iter().flat_map(|group| group.reta);
+        Ok(all.take(entries.into()).collect())
+    }
 
     /// The key and what is hashed (`rte_eth_dev_rss_hash_conf_get`). `key_len` is
     /// [`crate::PortInfo::hash_key_size`].
     ///
     /// # Errors
     /// `ENOTSUP` where the driver cannot tell.
-    pub fn rss(&self, key_len: u8) -> Result<RssConfig, Error> {
+    pub fn rss(self, key_len: u8) -> Result<RssConfig, Error> {
         let mut key = vec![0; key_len.into()];
         let mut conf = sys::rte_eth_rss_conf {
             rss_key: key.as_mut_ptr(),
             rss_key_len: key_len,
             ..Default::default()
         };
-        // SAFETY: the port exists; DPDK writes to `conf` and as many bytes to `key` as it has.
+        // SAFETY: DPDK checks the number, and writes to `conf` and as many bytes to `key` as it has.
         Error::check("rte_eth_dev_rss_hash_conf_get", unsafe {
-            sys::rte_eth_dev_rss_hash_conf_get(self.id().0, &raw mut conf)
+            sys::rte_eth_dev_rss_hash_conf_get(self.0, &raw mut conf)
         })?;
         Ok(RssConfig { key: Some(key), hash_types: RssHashTypes(conf.rss_hf) })
     }

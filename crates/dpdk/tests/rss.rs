@@ -17,9 +17,9 @@ fn a_port_takes_a_key_and_a_redirection_table() {
     let config =
         PortConfig { rx_queues: 4, tx_queues: 4, rss: Some(rss.clone()), ..PortConfig::default() };
     let (mut port, rx, tx) = Port::start(eal(), id, &config, &pool).unwrap();
-    assert_eq!(port.rss(DEFAULT_KEY_LEN as u8).unwrap().hash_types, hash_types);
+    assert_eq!(id.rss(DEFAULT_KEY_LEN as u8).unwrap().hash_types, hash_types);
     port.set_rss(&rss).unwrap();
-    assert_eq!(port.rss(DEFAULT_KEY_LEN as u8).unwrap(), rss);
+    assert_eq!(id.rss(DEFAULT_KEY_LEN as u8).unwrap(), rss);
     let too_much = RssConfig { key: None, hash_types: RssHashTypes::FRAG_IPV4 };
     let expected = match info.rss_hash_types.frag_ipv4() {
         true => None,
@@ -30,7 +30,7 @@ fn a_port_takes_a_key_and_a_redirection_table() {
 
     let table: Vec<u16> = (0..info.reta_size).map(|entry| entry / 7 % 4).collect();
     port.set_redirection(&table).unwrap();
-    assert_eq!(port.redirection(info.reta_size).unwrap(), table);
+    assert_eq!(id.redirection(info.reta_size).unwrap(), table);
     let error = port.set_redirection(&table[1..]).unwrap_err();
     assert_eq!((error.call, error.errno), ("rte_eth_dev_rss_reta_update", 22));
 

@@ -61,9 +61,6 @@ fn worker_lcores(
         Fault::new(format!("lcore {lcore} is there twice")).help("an lcore runs one worker")
     });
     let worker = |number: i64| match u16::try_from(number) {
-        Ok(lcore) if lcore == main_lcore => {
-            Err(Fault::new(format!("lcore {lcore} is the main lcore, which polls nothing")))
-        }
         Ok(lcore) if lcore <= LAST_LCORE => Ok(lcore),
         _ => Err(Fault::new(format!("a worker lcore is {number}; it can be 0 to {LAST_LCORE}"))),
     };

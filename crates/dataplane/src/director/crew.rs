@@ -6,7 +6,7 @@ use shunt_dpdk::{Eal, Mempool, Port, RingConsumer, RingProducer, RxQueue, ring};
 use super::{StartError, secrets};
 use crate::{
     gossip::Gossip,
-    interface::{Egress, Interface},
+    interface::{Interface, Outlet},
     pipeline::Place,
     ports::{Candidate, OpenPort},
     steering::{Arrival, Claim, Owners, Steering, WorkerId, rss::queue_of},
@@ -82,10 +82,10 @@ impl Crew<'_> {
         for borrower in tx_queues..self.workers {
             let (producer, consumer) = self.ring()?;
             senders[borrower % tx_queues].1.push(consumer);
-            borrowers.push(Egress::Ring(producer));
+            borrowers.push(Outlet::Ring(producer));
         }
-        let senders = senders.into_iter().map(|(queue, rings)| Egress::Queue(queue, rings));
-        let share = |(queue, (rx, egress)): (u16, (Option<RxQueue>, Egress))| {
+        let senders = senders.into_iter().map(|(queue, rings)| Outlet::Queue(queue, rings));
+        let share = |(queue, (rx, outlet)): (u16, (Option<RxQueue>, Outlet))| {
             let comes_by = |owner: usize| queue_of(WorkerId(owner as u8), rx_queues) == queue;
             let claim = rss.map(|hash_types| Claim {
                 hash_types,
@@ -93,7 +93,7 @@ impl Crew<'_> {
                 complaint: Some(name.to_owned()),
             });
             let arrival = Arrival { port: port.id(), claim };
-            PortShare { rx, interface: Interface::new(parts, egress), arrival }
+            PortShare { rx, interface: Interface::new(parts, outlet), arrival }
         };
         let mut shares: Vec<_> = (0..).zip(rx.zip(senders.chain(borrowers))).map(share).collect();
         shares.rotate_right(first % self.workers);

@@ -80,8 +80,12 @@ impl FragmentDesk {
             }
             Err(error) => {
                 drops.add(error.into(), 1);
-                while error == FragmentError::Overlap && self.held.pop(&key).is_some() {
-                    drops.add(DropReason::FragmentOverlap, 1);
+                // Nothing follows a first fragment that is dropped, nor an overlap.
+                let (is_overlap, is_later) =
+                    (error == FragmentError::Overlap, packet.header.is_later_fragment());
+                let reason = if is_overlap { error.into() } else { DropReason::FragmentRefused };
+                while (is_overlap || !is_later) && self.held.pop(&key).is_some() {
+                    drops.add(reason, 1);
                 }
             }
         }

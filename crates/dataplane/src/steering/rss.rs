@@ -87,7 +87,7 @@ pub(crate) fn set_up(
     let Some(rss) = &config.rss else { return Spread::ItsOwn("no RSS") };
     let Some(key) = &rss.key else { return Spread::ItsOwn("no RSS table to set") };
     let has_key = |port: &Port| {
-        let set = port.rss(key.len() as u8);
+        let set = port.id().rss(key.len() as u8);
         set.is_ok_and(|set| set.key.as_ref() == Some(key) && set.hash_types == rss.hash_types)
     };
     if !has_key(port) && (port.set_rss(rss).is_err() || !has_key(port)) {
@@ -96,7 +96,7 @@ pub(crate) fn set_up(
     let table =
         owners.redirection(usize::from(info.reta_size), |owner| queue_of(owner, config.rx_queues));
     let is_set = port.set_redirection(&table).is_ok()
-        && port.redirection(info.reta_size).is_ok_and(|set| set == table);
+        && port.id().redirection(info.reta_size).is_ok_and(|set| set == table);
     if is_set {
         Spread::Told(rss.hash_types, info.reta_size)
     } else {

@@ -8,6 +8,7 @@ use shunt_nat::{EngineCounters, PoolUsage, ServiceCounters};
 use shunt_testkit::{describe, verify_checksums};
 
 use crate::{
+    crew::{Crew, flow, shows_owner},
     network::{ACQUAINTED, Frame, RULES, VIP, own},
     stage::{self, Change, Outcome, Script, Setup},
 };
@@ -47,6 +48,7 @@ pub(crate) struct Case {
     setup: Setup,
     is_cold: bool,
     checks_checksums: bool,
+    is_alone: bool,
     steps: Vec<Step>,
     expected: Counts,
 }
@@ -59,6 +61,7 @@ impl Case {
             setup: Setup::new(RULES),
             is_cold: false,
             checks_checksums: true,
+            is_alone: false,
             steps: vec![Step::default()],
             expected: Counts::default(),
         }
@@ -103,6 +106,13 @@ impl Case {
     /// What leaves has wrong checksums, and must have.
     pub(crate) fn wrong_checksums(mut self) -> Case {
         self.checks_checksums = false;
+        self
+    }
+
+    /// One worker alone can play it: it is about limits or source ports, of which several have a share
+    /// each.
+    pub(crate) fn alone(mut self) -> Case {
+        self.is_alone = true;
         self
     }
 
@@ -208,19 +218,32 @@ impl Case {
         self.steps.last_mut().expect("a case has a step from the start")
     }
 
-    /// Plays the case, and panics with what was otherwise than expected. What is returned starts with
-    /// the prelude.
+    /// Plays the case with one worker, and then with several, and panics with what was otherwise than
+    /// expected. What is returned is the outcome with one worker, and starts with the prelude.
     #[track_caller]
     pub(crate) fn run(self) -> Outcome {
+        let outcome = self.run_by(Crew::ALONE);
+        if !self.is_alone {
+            for crew in Crew::SEVERAL {
+                self.run_by(crew);
+            }
+        }
+        outcome
+    }
+
+    /// Plays the case with one crew.
+    #[track_caller]
+    pub(crate) fn run_by(&self, crew: Crew) -> Outcome {
         let prelude = if self.is_cold { Vec::new() } else { prelude() };
         let steps: Vec<Step> = prelude.iter().chain(&self.steps).cloned().collect();
-        let script = Script::new(&steps, prelude.len());
+        let script = Script::new(&steps, prelude.len(), crew);
         let outcome = stage::play(&script, &self.setup);
 
         let mut complaints = Vec::new();
         let played = outcome.departures.iter().skip(prelude.len());
         for (number, (step, left)) in self.steps.iter().zip(played).enumerate() {
-            complaints.extend(compare(step, left).map(|what| format!("poll {number}: {what}")));
+            complaints
+                .extend(compare(step, left, crew).map(|what| format!("poll {number}: {what}")));
         }
         if self.checks_checksums {
             for frame in outcome.departures.iter().flatten() {
@@ -230,10 +253,18 @@ impl Case {
             }
         }
         complaints.extend(self.expected.compare(&script, &outcome));
+        let shows_owner = |step: &Step| step.arrivals.iter().all(shows_owner);
+        if crew.is_well_served() && self.steps.iter().all(shows_owner) {
+            let handed_over = outcome.report.ports.iter().map(|port| port.counters.handed_over);
+            let handed_over: u64 = handed_over.sum();
+            complaints.extend((handed_over > 0).then(|| format!("{handed_over} handed over")));
+        }
         assert!(
             complaints.is_empty(),
-            "{}:\n{}\n\nThe director says:\n{}",
+            "{}, with {} workers and {} queues:\n{}\n\nThe director says:\n{}",
             self.description,
+            crew.workers,
+            crew.queues,
             complaints.join("\n"),
             outcome.report
         );
@@ -247,13 +278,15 @@ fn prelude() -> Vec<Step> {
     vec![Step::default(), Step { wait: PRELUDE, arrivals, ..Step::default() }]
 }
 
-/// What left, if it isn't what a step wants.
-fn compare(step: &Step, left: &[Frame]) -> Option<String> {
+/// What left, if it isn't what a step wants. Workers keep the order of frames within a flow only.
+fn compare(step: &Step, left: &[Frame], crew: Crew) -> Option<String> {
     let sides = |frames: &[Frame]| -> Vec<(usize, Vec<u8>)> {
         let mut frames: Vec<_> =
             frames.iter().map(|frame| (frame.side as usize, frame.bytes.clone())).collect();
         if step.any_order {
             frames.sort();
+        } else if crew.workers > 1 {
+            frames.sort_by_cached_key(|(side, bytes)| (*side, flow(bytes)));
         } else {
             // Each side's frames are in order; between the sides there is none.
             frames.sort_by_key(|(side, _)| *side);

@@ -153,6 +153,7 @@ fn both_ends_of_a_hairpin_are_told() {
         .leaves(RS2.gets(reset(HTTP, host, 901)))
         .pipeline(resets(2))
         .engine(expired(1))
+        .alone()
         .run();
 }
 

@@ -96,7 +96,8 @@ fn a_port_for_each_server_and_client() {
         .leaves(RS2.gets(seen(first, rs2)))
         .drops(DropReason::LocalPortsExhausted, 1)
         .opens(4)
-        .pools(&local_addresses(4, 0, 1))
+        .pools(&local_addresses(4, 0, 2))
+        .alone()
         .run();
 }
 
@@ -165,5 +166,6 @@ fn from_inside() {
         .leaves(RS2.gets(Packet::tcp(HTTP, host).syn().ack(1001).ttl(63)))
         .opens(1)
         .pools(&local_addresses(1, 0, 0))
+        .alone()
         .run();
 }

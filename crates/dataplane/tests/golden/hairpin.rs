@@ -30,6 +30,7 @@ fn both_ways() {
         .leaves(RS1.gets(Packet::tcp(dip, RS1_HTTP).ack(1001).payload("odd").ttl(63)))
         .opens(1)
         .pools(&hairpin(1))
+        .alone()
         .run();
 }
 
@@ -43,6 +44,7 @@ fn a_server_and_itself() {
         .leaves(RS1.gets(Packet::tcp(MAPPED, host).syn().ack(1001).ttl(63)))
         .opens(1)
         .pools(&hairpin(1))
+        .alone()
         .run();
 }
 
@@ -56,6 +58,7 @@ fn beside_a_client() {
         .leaves(RS1.gets(Packet::tcp(dip, RS1_HTTP).syn().ttl(63)))
         .opens(2)
         .pools(&hairpin(1))
+        .alone()
         .run();
 }
 
@@ -73,6 +76,7 @@ fn errors() {
         .arrives(RS1.sends(error(RS1.address, DIP, seen)))
         .leaves(RS2.gets(error(VIP, RS2.address, asked.ttl(63)).ttl(63)))
         .engine(EngineCounters { opened: 1, icmp_errors: 1, ..EngineCounters::default() })
+        .alone()
         .run();
 }
 

@@ -254,5 +254,6 @@ fn errors_are_rationed() {
             icmp_errors_suppressed: 35,
             ..PipelineCounters::default()
         })
+        .alone()
         .run();
 }

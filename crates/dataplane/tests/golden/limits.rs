@@ -65,6 +65,7 @@ fn packets_that_wait_in_all() {
         .drops(DropReason::NeighbourQueueFull, 8 * 16)
         .drops(DropReason::HostUnreachable, 512)
         .pipeline(requests(3 * 32))
+        .alone()
         .run();
 }
 
@@ -99,6 +100,7 @@ fn a_pool_that_is_empty() {
         .drops(DropReason::NoMbuf, 2 + 16 + 16)
         .drops(DropReason::HostUnreachable, 256)
         .pipeline(requests(14))
+        .alone()
         .run();
 }
 

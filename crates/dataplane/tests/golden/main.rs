@@ -7,10 +7,12 @@
 //! | --- | --- |
 //! | `network` | who is who: the hosts around the director, and its service file |
 //! | `case` | a case: what arrives, what must leave, what must be counted |
+//! | `crew` | who plays it: one worker, or several in different ways |
 //! | `stage` | where a case is played: EAL, devices, pcap files |
 //! | the others | the cases |
 
 mod case;
+mod crew;
 mod network;
 mod stage;
 
@@ -32,4 +34,5 @@ mod path_mtu;
 mod schedulers;
 mod short_way;
 mod snat;
+mod steering;
 mod vlan;

@@ -12,39 +12,41 @@ use std::{
     fs,
     path::Path,
     sync::{
-        OnceLock,
+        Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
     thread,
 };
 
 use shunt_config::Config;
-use shunt_dataplane::{Assembly, PipelineCounters, Report};
-use shunt_dpdk::{BURST, Eal};
+use shunt_dataplane::{Assembly, PipelineCounters, Report, Worker, open_pool};
+use shunt_dpdk::{BURST, Eal, Mempool};
 use shunt_nat::{Instant, Side};
 use shunt_testkit::{ethernet, mac, pcap};
 
 use crate::{
     case::Step,
+    crew::Crew,
     network::{Frame, INSIDE_MAC, OUTSIDE_MAC, VIP},
 };
 
 const SIDES: [Side; 2] = [Side::Outside, Side::Inside];
+/// Turns in which a frame gets through all workers: from the one that receives it to that of its
+/// address, to its owner, to the one that sends it.
+const HOPS: usize = 4;
+
 const NOBODY: [u8; 6] = [0x02, 0xff, 0xff, 0xff, 0xff, 0xff];
 
-/// What is in the files, and when to poll.
-pub(crate) struct Script {
-    files: [Vec<Vec<u8>>; 2],
-    padding: u64,
-    turns: Vec<Turn>,
-    prelude: usize,
-}
-
-/// What is done in a step.
-struct Turn {
+/// A stretch of a script in which the director is polled at one time.
+struct Moment {
+    /// The step that it is a part of.
+    step: usize,
     now: Instant,
+    /// What the director is told before.
     change: Option<Change>,
     polls: usize,
+    /// With the queues that they come by.
+    arrivals: Vec<(usize, Frame)>,
 }
 
 /// Another configuration.
@@ -56,30 +58,27 @@ pub(crate) struct Change {
     pub(crate) rules: String,
 }
 
+/// What is in the files, and when to poll.
+pub(crate) struct Script {
+    crew: Crew,
+    /// By side and queue.
+    files: [Vec<Vec<Vec<u8>>>; 2],
+    padding: u64,
+    moments: Vec<Moment>,
+    prelude: usize,
+}
+
 impl Script {
     /// The first `prelude` steps don't count.
-    pub(crate) fn new(steps: &[Step], prelude: usize) -> Script {
-        let mut script =
-            Script { files: Default::default(), padding: 0, turns: Vec::new(), prelude };
-        let mut now = 0;
-        for (number, step) in steps.iter().enumerate() {
-            now += step.wait.as_millis() as u64;
-            let on = |step: &Step, side| -> Vec<Vec<u8>> {
-                let frames = step.arrivals.iter().filter(|frame| frame.side == side);
-                frames.map(|frame| frame.bytes.clone()).collect()
-            };
-            let longest = SIDES.iter().map(|side| on(step, *side).len()).max().unwrap_or_default();
-            let polls = longest.div_ceil(BURST).max(1);
-            for side in SIDES {
-                let mut frames = on(step, side);
-                if steps[number + 1..].iter().any(|later| !on(later, side).is_empty()) {
-                    script.padding += (polls * BURST - frames.len()) as u64;
-                    frames.resize(polls * BURST, ethernet(mac(0), NOBODY, 0x0800, &[]));
-                }
-                script.files[side as usize].extend(frames);
+    pub(crate) fn new(steps: &[Step], prelude: usize, crew: Crew) -> Script {
+        let moments = moments(steps, crew);
+        let mut script = Script { crew, files: Default::default(), padding: 0, moments, prelude };
+        for side in SIDES {
+            for queue in 0..crew.queues {
+                let (file, padding) = file(&script.moments, side, queue);
+                script.files[side as usize].push(file);
+                script.padding += padding;
             }
-            let (now, change) = (Instant::from_millis(now), step.change.clone());
-            script.turns.push(Turn { now, change, polls });
         }
         script
     }
@@ -89,15 +88,70 @@ impl Script {
         self.padding
     }
 
-    /// Frames in both files.
+    /// Frames in all files.
     pub(crate) fn frames(&self) -> u64 {
-        self.files.iter().flatten().count() as u64
+        self.files.iter().flatten().flatten().count() as u64
     }
 
     /// Bytes of these frames.
     pub(crate) fn bytes(&self) -> u64 {
-        self.files.iter().flatten().map(|frame| frame.len() as u64).sum()
+        self.files.iter().flatten().flatten().map(|frame| frame.len() as u64).sum()
     }
+}
+
+/// When to poll, and what arrives meanwhile. What arrives in one step may do so in one poll; but where
+/// there are several workers, each frame has time to get through all of them before the next.
+fn moments(steps: &[Step], crew: Crew) -> Vec<Moment> {
+    let mut moments = Vec::new();
+    let mut now = Instant::default();
+    let card = crew.card();
+    for (step, Step { wait, arrivals, change, .. }) in steps.iter().enumerate() {
+        now = Instant::from_millis(now.as_millis() + wait.as_millis() as u64);
+        let arrivals = arrivals.iter().map(|frame| (card.queue(frame), frame.clone()));
+        let mut moment = Moment { step, now, change: change.clone(), polls: 1, arrivals: vec![] };
+        if crew.workers == 1 {
+            moment.arrivals = arrivals.collect();
+            let on = |side| moment.arrivals.iter().filter(|(_, frame)| frame.side == side).count();
+            moment.polls = on(Side::Outside).max(on(Side::Inside)).div_ceil(BURST).max(1);
+            moments.push(moment);
+            continue;
+        }
+        moment.polls = HOPS;
+        let mut arrivals: Vec<_> = arrivals.collect();
+        arrivals.sort_by_key(|(_, frame)| frame.side as usize);
+        let mut arrivals = arrivals.into_iter();
+        moment.arrivals.extend(arrivals.next());
+        moments.push(moment);
+        moments.extend(arrivals.map(|arrival| Moment {
+            step,
+            now,
+            change: None,
+            polls: HOPS,
+            arrivals: vec![arrival],
+        }));
+    }
+    moments
+}
+
+/// The content of one queue's file, and how much of it is padding.
+fn file(moments: &[Moment], side: Side, queue: usize) -> (Vec<Vec<u8>>, u64) {
+    let (mut frames, mut padding) = (Vec::new(), 0);
+    let here = |moment: &Moment| -> Vec<Vec<u8>> {
+        let arrivals = moment.arrivals.iter();
+        let here = arrivals.filter(|(by, frame)| frame.side == side && *by == queue);
+        here.map(|(_, frame)| frame.bytes.clone()).collect()
+    };
+    let last = moments.iter().rposition(|moment| !here(moment).is_empty());
+    for (number, moment) in moments.iter().enumerate() {
+        let arrivals = here(moment);
+        let missing = moment.polls * BURST - arrivals.len();
+        frames.extend(arrivals);
+        if last.is_some_and(|last| number < last) {
+            frames.extend(std::iter::repeat_n(ethernet(mac(0), NOBODY, 0x0800, &[]), missing));
+            padding += missing as u64;
+        }
+    }
+    (frames, padding)
 }
 
 /// What a director is set up with.
@@ -152,73 +206,134 @@ pub(crate) fn play(script: &Script, setup: &Setup) -> Outcome {
     static DEVICES: AtomicU32 = AtomicU32::new(0);
     let number = DEVICES.fetch_add(1, Ordering::Relaxed);
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let file = |side: Side, what: &str| directory.path().join(format!("{what}-{side:?}.pcap"));
+    let crew = script.crew;
+    let file = |side: Side, what: &str, queue: usize| {
+        directory.path().join(format!("{what}-{side:?}-{queue}.pcap"))
+    };
     let name = |side: Side| format!("net_pcap_{side:?}_{number}");
     let devargs = SIDES.map(|side| {
-        let (rx, tx) = (file(side, "rx"), file(side, "tx"));
-        format!("{},rx_pcap={},tx_pcap={}", name(side), rx.display(), tx.display())
+        let queue = |queue| {
+            let (rx, tx) = (file(side, "rx", queue), file(side, "tx", queue));
+            format!(",rx_pcap={},tx_pcap={}", rx.display(), tx.display())
+        };
+        name(side) + &(0..crew.queues).map(queue).collect::<String>()
     });
     for side in SIDES {
-        pcap::write(&file(side, "rx"), &[]);
+        (0..crew.queues).for_each(|queue| pcap::write(&file(side, "rx", queue), &[]));
         eal().attach_vdev(&devargs[side as usize]).expect("a net_pcap device");
     }
     let at_start = Change { outside: VIP, rules: setup.rules.clone() };
-    let mut config = Config::parse("golden.toml", &service_file(&devargs, setup, &at_start))
+    let service_file = |change: &Change| service_file(&devargs, setup, change, crew);
+    let mut config = Config::parse("golden.toml", &service_file(&at_start))
         .unwrap_or_else(|errors| panic!("{errors}"));
     // Fewer than a service file can have: pools live as long as EAL, and there are many cases.
     let mut with_few = config.clone();
     with_few.dpdk.mbufs = setup.mbufs;
-    let mut director = Assembly::open(eal(), &with_few).expect("a director");
+    let pool = Spares::take(&with_few);
+    let mut director = Assembly::open_with(eal(), &with_few, pool.clone()).expect("a director");
 
     // net_pcap has read no more than the header of each file yet.
     let exchange = Exchange { real: director.workers()[0].macs().map(|mac| mac.0) };
     for side in SIDES {
-        let frames: Vec<_> =
-            script.files[side as usize].iter().map(|frame| exchange.inward(frame)).collect();
-        overwrite(&file(side, "rx"), &frames);
+        for (queue, frames) in script.files[side as usize].iter().enumerate() {
+            let frames: Vec<_> = frames.iter().map(|frame| exchange.inward(frame)).collect();
+            overwrite(&file(side, "rx", queue), &frames);
+        }
     }
 
     let mut sent = Vec::new();
-    let mut before = PipelineCounters::default();
-    for (step, Turn { now, change, polls }) in script.turns.iter().enumerate() {
-        if step == script.prelude {
-            before = *director.workers()[0].counters();
+    let mut before = None;
+    for moment in &script.moments {
+        if moment.step == script.prelude {
+            before.get_or_insert_with(|| counters(director.workers()));
         }
-        if let Some(change) = change {
+        if let Some(change) = &moment.change {
             config = config
-                .parse_change("changed.toml", &service_file(&devargs, setup, change))
+                .parse_change("changed.toml", &service_file(change))
                 .unwrap_or_else(|errors| panic!("{errors}"));
-            director.apply(*now, &config);
+            director.apply(moment.now, &config);
         }
-        for _ in 0..*polls {
-            director.poll(*now);
+        for _ in 0..moment.polls {
+            director.poll(moment.now);
         }
-        sent.push(director.workers()[0].port_counters().map(|port| port.tx_packets as usize));
+        sent.push(director.workers().iter().map(tx_packets).collect::<Vec<_>>());
     }
-    let held = director.workers()[0].held();
+    let held = director.workers().iter().map(Worker::held).sum();
     let report = director.close(&config);
+    Spares::put_back(&with_few, pool);
     let mut pipeline = report.pipeline;
+    let before = before.unwrap_or_default();
     pipeline.arp_requests -= before.arp_requests;
     pipeline.arp_replies -= before.arp_replies;
     for side in SIDES {
         eal().detach_vdev(&name(side)).expect("a device that nobody uses");
     }
 
-    let left = SIDES.map(|side| pcap::read(&file(side, "tx")));
-    let mut from = [0, 0];
-    let departures = sent.into_iter().map(|to| {
-        let range = |side: Side| from[side as usize]..to[side as usize];
-        let frames = SIDES.iter().flat_map(|side| {
-            let bytes = left[*side as usize][range(*side)].iter();
-            bytes.map(|bytes| Frame { side: *side, bytes: exchange.outward(bytes) })
-        });
-        let frames = frames.collect();
-        from = to;
-        frames
+    let left = SIDES.map(|side| -> Vec<_> {
+        (0..crew.queues).map(|queue| pcap::read(&file(side, "tx", queue))).collect()
     });
-    Outcome { departures: departures.collect(), pipeline, held, report }
+    let mut departures: Vec<Vec<Frame>> = Vec::new();
+    let mut from = vec![[0, 0]; crew.workers];
+    for (moment, to) in script.moments.iter().zip(sent) {
+        departures.resize_with(moment.step + 1, Vec::new);
+        for side in SIDES {
+            for (queue, left) in left[side as usize].iter().enumerate() {
+                let worker = crew.worker_at(side, queue);
+                let range = from[worker][side as usize]..to[worker][side as usize];
+                departures[moment.step].extend(
+                    left[range].iter().map(|bytes| Frame { side, bytes: exchange.outward(bytes) }),
+                );
+            }
+        }
+        from = to;
+    }
+    Outcome { departures, pipeline, held, report }
 }
 
+/// Pools that no director uses. They live as long as EAL, which has no room for one for each case.
+struct Spares;
+
+/// A pool, and what it was made for: mbufs, and the ports' MTUs.
+type Spare = ((u32, [u16; 2]), Mempool);
+
+impl Spares {
+    fn list() -> MutexGuard<'static, Vec<Spare>> {
+        static SPARES: Mutex<Vec<Spare>> = Mutex::new(Vec::new());
+        SPARES.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn purpose(config: &Config) -> (u32, [u16; 2]) {
+        (config.dpdk.mbufs, [config.ports.outside.mtu, config.ports.inside.mtu])
+    }
+
+    fn take(config: &Config) -> Mempool {
+        let mut spares = Spares::list();
+        let fitting = spares.iter().position(|(made_for, _)| *made_for == Spares::purpose(config));
+        match fitting {
+            Some(place) => spares.swap_remove(place).1,
+            None => open_pool(eal(), config).expect("a pool"),
+        }
+    }
+
+    /// One that has lost mbufs is of no use to others.
+    fn put_back(config: &Config, pool: Mempool) {
+        if pool.in_use() == 0 {
+            Spares::list().push((Spares::purpose(config), pool));
+        }
+    }
+}
+
+/// What all pipelines have counted.
+fn counters(workers: &[Worker]) -> PipelineCounters {
+    let mut sum = PipelineCounters::default();
+    workers.iter().for_each(|worker| sum += *worker.counters());
+    sum
+}
+
+/// Frames that a worker has sent, by side.
+fn tx_packets(worker: &Worker) -> [usize; 2] {
+    worker.port_counters().map(|port| port.tx_packets as usize)
+}
 /// The fixed addresses of the cases for the devices' own, and back.
 struct Exchange {
     real: [[u8; 6]; 2],
@@ -228,6 +343,10 @@ impl Exchange {
     const FIXED: [[u8; 6]; 2] = [OUTSIDE_MAC, INSIDE_MAC];
 
     fn inward(&self, frame: &[u8]) -> Vec<u8> {
+        // Padding has none of these addresses, and there is a lot of it.
+        if frame.starts_with(&NOBODY) {
+            return frame.to_vec();
+        }
         replace(frame, &Exchange::FIXED, &self.real)
     }
 
@@ -254,13 +373,20 @@ fn overwrite(path: &Path, frames: &[Vec<u8>]) {
     fs::write(path, fs::read(&other).expect("the file just written")).expect("a pcap file");
 }
 
-fn service_file([outside, inside]: &[String; 2], setup: &Setup, change: &Change) -> String {
+fn service_file(
+    [outside, inside]: &[String; 2],
+    setup: &Setup,
+    change: &Change,
+    crew: Crew,
+) -> String {
     let Setup { port_keys, mtus: [outside_mtu, inside_mtu], nat_keys, .. } = setup;
     let Change { outside: outside_address, rules } = change;
+    let lcores: Vec<_> = (1..=crew.workers).collect();
     format!(
         r#"
         [dpdk]
         no-huge = true
+        worker-lcores = {lcores:?}
 
         [[port]]
         name = "outside"
