@@ -111,7 +111,7 @@ fn pass(engine: &mut Engine, now: Instant, side: Side, burst: &mut [Template]) {
     }
     prepared[..burst.len()].iter_mut().for_each(|prepared| engine.proceed(prepared));
     for (bytes, prepared) in burst.iter_mut().zip(&prepared) {
-        let packet = PlainPacket::parse(bytes).expect("a plain packet");
+        let packet = PlainPacket::view(bytes).expect("a plain packet");
         if engine.forward(now, side, packet, prepared, |_| true).is_none() {
             pass_the_long_way(engine, now, side, bytes, prepared);
         }

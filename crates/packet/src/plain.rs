@@ -56,6 +56,20 @@ impl<'a> PlainPacket<'a> {
         Some(PlainPacket { header, transport })
     }
 
+    /// Views a packet that [`parse`](PlainPacket::parse) has accepted and that was not changed since:
+    /// no length is checked but those of the headers.
+    #[inline]
+    #[must_use]
+    pub fn view(bytes: &'a mut [u8]) -> Option<PlainPacket<'a>> {
+        let (header, rest) = Ipv4Header::mut_from_prefix(bytes).ok()?;
+        let transport = if header.protocol() == protocol::TCP {
+            PlainTransport::Tcp(TcpHeader::mut_from_prefix(rest).ok()?.0)
+        } else {
+            PlainTransport::Udp(UdpHeader::mut_from_prefix(rest).ok()?.0)
+        };
+        Some(PlainPacket { header, transport })
+    }
+
     /// Whether the IPv4 header's checksum is right.
     #[inline]
     #[must_use]
@@ -115,10 +129,23 @@ mod tests {
             }
             bytes.truncate(bytes.len().saturating_sub(cut.saturating_sub(40)));
             let mut other = bytes.clone();
+            let bytes_before = bytes.clone();
             if let Some(plain) = PlainPacket::parse(&mut bytes) {
                 let packet = Ipv4Packet::parse(&mut other).unwrap();
                 prop_assert!(packet.options.is_empty() && !packet.header.is_fragment());
                 prop_assert_eq!(plain.checksum_is_sound(), packet.checksum_is_sound());
+                let mut same = bytes_before.clone();
+                let view = PlainPacket::view(&mut same).unwrap();
+                prop_assert_eq!(view.header.as_bytes(), plain.header.as_bytes());
+                match (&view.transport, &plain.transport) {
+                    (PlainTransport::Tcp(a), PlainTransport::Tcp(b)) => {
+                        prop_assert_eq!(a.as_bytes(), b.as_bytes());
+                    }
+                    (PlainTransport::Udp(a), PlainTransport::Udp(b)) => {
+                        prop_assert_eq!(a.as_bytes(), b.as_bytes());
+                    }
+                    other => prop_assert!(false, "{other:?}"),
+                }
                 match plain.transport {
                     PlainTransport::Tcp(tcp) => {
                         let same = TcpHeader::parse(packet.payload).unwrap();

@@ -43,7 +43,7 @@ impl Pipeline {
         prepared: &Prepared,
     ) -> Option<EgressId> {
         let (_, payload) = EthernetHeader::split(mbuf.data_mut()).ok()?;
-        let packet = PlainPacket::parse(payload)?;
+        let packet = PlainPacket::view(payload)?;
         let frame_len = HEADER_LEN + usize::from(packet.header.total_len());
         let may_leave = |egress| self.egresses.may_leave(egress, frame_len);
         let egress = self.engine.forward(now, side, packet, prepared, may_leave)?;

@@ -19,6 +19,9 @@ impl Engine {
     /// its TTL included, and the caller has only to send it to the neighbour that it knows by the
     /// number returned.
     ///
+    /// The packet must be the one that was [prepared](Engine::begin), unchanged: a
+    /// [view](PlainPacket::view) of it will do.
+    ///
     /// `may_leave` says whether a packet may take this way out; it is not asked twice. With `None`,
     /// nothing has happened: the packet takes the long way, [`finish`](Engine::finish).
     #[inline]
