@@ -43,8 +43,9 @@ impl Offloads {
         }
     }
 
-    /// Readies a translated packet for a port that fills in checksums, and says what to ask it for.
-    /// `received` is what the ingress port found.
+    /// Readies a packet for a port that fills in checksums, and says what to ask it for. `received` is
+    /// what the ingress port found. Where it says that there is no checksum yet, because a sender on
+    /// this machine left it to a network card that the packet never came by, the port or we compute it.
     pub(crate) fn prepare(
         &self,
         packet: &mut Ipv4Packet<'_>,
@@ -53,16 +54,31 @@ impl Offloads {
     ) -> Option<TxChecksum> {
         let ip = self.tx.ip_checksum();
         // No port can know the checksum of a packet of which it has only a part.
-        let verified = received.l4 == ChecksumStatus::Good && !packet.header.is_fragment();
-        let l4 = if translated && verified { self.prepare_transport(packet) } else { None };
+        let l4 = match received.l4 {
+            _ if packet.header.is_fragment() => None,
+            ChecksumStatus::None => self.complete_transport(packet),
+            ChecksumStatus::Good if translated => self.prepare_transport(packet),
+            _ => None,
+        };
+        if ip {
+            packet.header.clear_checksum();
+        } else if received.ip == ChecksumStatus::None {
+            packet.compute_checksum();
+        }
         if !ip && l4.is_none() {
             return None;
         }
-        if ip {
-            packet.header.clear_checksum();
-        }
         let l3_len = packet.header.header_len() as u16;
         Some(TxChecksum { l2_len: ethernet::HEADER_LEN as u8, l3_len, ip, l4 })
+    }
+
+    /// Has the port compute a transport checksum, or computes it.
+    fn complete_transport(&self, packet: &mut Ipv4Packet<'_>) -> Option<L4> {
+        let prepared = self.prepare_transport(packet);
+        if prepared.is_none() {
+            packet.compute_transport_checksum();
+        }
+        prepared
     }
 
     fn prepare_transport(&self, packet: &mut Ipv4Packet<'_>) -> Option<L4> {
@@ -188,6 +204,36 @@ mod tests {
             assert_eq!(request.l4, None);
             fill_in(&mut frame, &request);
             assert_eq!(frame, packet.frame(mac(1), mac(2)));
+        }
+    }
+
+    /// What a sender leaves to a NIC: the sum of the pseudo-header in place of the checksum.
+    fn unfinished(packet: &Packet) -> Vec<u8> {
+        let mut frame = packet.frame(mac(1), mac(2));
+        let mut view = Ipv4Packet::parse(&mut frame[ethernet::HEADER_LEN..]).unwrap();
+        assert!(ALL.prepare(&mut view, CHECKED, true).is_some());
+        frame
+    }
+
+    #[test]
+    fn what_was_left_to_a_nic_is_computed() {
+        let nobody = RxChecksum { ip: ChecksumStatus::None, l4: ChecksumStatus::None };
+        let software = Offloads { rx: RxOffloads::NONE, tx: TxOffloads::NONE };
+        for packet in
+            [tcp(), udp(), tcp().options(&[1; 4]), tcp().payload("odd"), udp().payload("o")]
+        {
+            for translated in [false, true] {
+                let mut frame = unfinished(&packet);
+                let mut view = Ipv4Packet::parse(&mut frame[ethernet::HEADER_LEN..]).unwrap();
+                assert_eq!(software.prepare(&mut view, nobody, translated), None);
+                assert_eq!(frame, packet.frame(mac(1), mac(2)), "in software");
+
+                let mut frame = unfinished(&packet);
+                let mut view = Ipv4Packet::parse(&mut frame[ethernet::HEADER_LEN..]).unwrap();
+                let request = ALL.prepare(&mut view, nobody, translated).expect("the NIC has work");
+                fill_in(&mut frame, &request);
+                assert_eq!(frame, packet.frame(mac(1), mac(2)), "by the port");
+            }
         }
     }
 

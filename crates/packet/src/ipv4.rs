@@ -10,6 +10,8 @@ use zerocopy::{
 use crate::{
     Malformed,
     checksum::{Delta, Sum},
+    tcp::TcpHeader,
+    udp::UdpHeader,
 };
 
 /// Bytes of an IPv4 header without options.
@@ -277,6 +279,43 @@ impl<'a> Ipv4Packet<'a> {
         let (options, payload) =
             rest.split_at_mut_checked(options_len).ok_or(Malformed::Ipv4Truncated)?;
         Ok(Ipv4Packet { header, options, payload })
+    }
+
+    /// Computes the header checksum anew, options included.
+    pub fn compute_checksum(&mut self) {
+        self.header.seal(self.options);
+    }
+
+    /// Computes the checksum of a TCP segment or UDP datagram anew, over all of its payload. That is
+    /// for packets whose sender left it to a NIC that there was not; of any other packet, see
+    /// [`checksum`](crate::checksum), a wrong one must stay wrong. Malformed ones are left alone.
+    pub fn compute_transport_checksum(&mut self) {
+        match self.header.protocol() {
+            protocol::TCP => {
+                let pseudo_header = self.header.pseudo_header(self.payload.len() as u16);
+                let Ok(tcp) = TcpHeader::parse(self.payload) else { return };
+                tcp.set_checksum(0);
+                let checksum = pseudo_header.bytes(self.payload).checksum();
+                if let Ok(tcp) = TcpHeader::parse(self.payload) {
+                    tcp.set_checksum(checksum);
+                }
+            }
+            protocol::UDP => {
+                let Ok(udp) = UdpHeader::parse(self.payload) else { return };
+                udp.set_checksum(0);
+                let length = udp.length();
+                let datagram = &self.payload[..usize::from(length)];
+                // A computed zero is sent as ones: zero says "none" (RFC 768).
+                let checksum = match self.header.pseudo_header(length).bytes(datagram).checksum() {
+                    0 => 0xffff,
+                    computed => computed,
+                };
+                if let Ok(udp) = UdpHeader::parse(self.payload) {
+                    udp.set_checksum(checksum);
+                }
+            }
+            _ => {}
+        }
     }
 
     /// Whether the header checksum, options included, is right.
