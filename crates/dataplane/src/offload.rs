@@ -220,7 +220,7 @@ mod tests {
         let nobody = RxChecksum { ip: ChecksumStatus::None, l4: ChecksumStatus::None };
         let software = Offloads { rx: RxOffloads::NONE, tx: TxOffloads::NONE };
         for packet in
-            [tcp(), udp(), tcp().options(&[1; 4]), tcp().payload("odd"), udp().payload("o")]
+            [tcp(), udp(), tcp().options(&[1; 4]), udp().unchecksummed(), udp().payload("o")]
         {
             for translated in [false, true] {
                 let mut frame = unfinished(&packet);

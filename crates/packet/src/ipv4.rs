@@ -288,7 +288,8 @@ impl<'a> Ipv4Packet<'a> {
 
     /// Computes the checksum of a TCP segment or UDP datagram anew, over all of its payload. That is
     /// for packets whose sender left it to a NIC that there was not; of any other packet, see
-    /// [`checksum`](crate::checksum), a wrong one must stay wrong. Malformed ones are left alone.
+    /// [`checksum`](crate::checksum), a wrong one must stay wrong. Malformed ones, and datagrams that
+    /// are sent without one, are left alone.
     pub fn compute_transport_checksum(&mut self) {
         match self.header.protocol() {
             protocol::TCP => {
@@ -302,6 +303,9 @@ impl<'a> Ipv4Packet<'a> {
             }
             protocol::UDP => {
                 let Ok(udp) = UdpHeader::parse(self.payload) else { return };
+                if udp.checksum() == 0 {
+                    return;
+                }
                 udp.set_checksum(0);
                 let length = udp.length();
                 let datagram = &self.payload[..usize::from(length)];
