@@ -4,6 +4,9 @@
 //! for packets that the receiving port has *checked*: otherwise a payload that was corrupted on the
 //! way in would leave with a checksum that says it is sound. All others keep their checksum by the
 //! connection's delta, which keeps a wrong one wrong.
+//!
+//! What another guest of the same host sends may come without a checksum ([`ChecksumStatus::None`]):
+//! it never was on a wire, and its sender left the checksum to a port. So it has to be made here.
 
 use std::fmt;
 
@@ -52,9 +55,19 @@ impl Offloads {
         translated: bool,
     ) -> Option<TxChecksum> {
         let ip = self.tx.ip_checksum();
-        // No port can know the checksum of a packet of which it has only a part.
-        let verified = received.l4 == ChecksumStatus::Good && !packet.header.is_fragment();
-        let l4 = if translated && verified { self.prepare_transport(packet) } else { None };
+        let l4 = match received.l4 {
+            // No port can know the checksum of a packet of which it has only a part.
+            _ if packet.header.is_fragment() => None,
+            ChecksumStatus::Good if translated => self.prepare_transport(packet),
+            ChecksumStatus::None => {
+                let request = self.prepare_transport(packet);
+                if request.is_none() {
+                    fill_in_transport(packet);
+                }
+                request
+            }
+            _ => None,
+        };
         if !ip && l4.is_none() {
             return None;
         }
@@ -84,6 +97,37 @@ impl Offloads {
             }
             _ => None,
         }
+    }
+}
+
+/// Makes the transport checksum of a sound packet that has none.
+fn fill_in_transport(packet: &mut Ipv4Packet<'_>) {
+    let header = &packet.header;
+    match header.protocol() {
+        protocol::TCP => {
+            let pseudo_header = header.pseudo_header(packet.payload.len() as u16);
+            let Ok(tcp) = TcpHeader::parse(packet.payload) else { return };
+            tcp.set_checksum(0);
+            let checksum = pseudo_header.bytes(packet.payload).checksum();
+            if let Ok(tcp) = TcpHeader::parse(packet.payload) {
+                tcp.set_checksum(checksum);
+            }
+        }
+        protocol::UDP => {
+            let Ok(udp) = UdpHeader::parse(packet.payload) else { return };
+            if udp.checksum() == 0 {
+                return;
+            }
+            let length = udp.length();
+            udp.set_checksum(0);
+            let datagram = &packet.payload[..usize::from(length)];
+            let checksum = header.pseudo_header(length).bytes(datagram).checksum();
+            if let Ok(udp) = UdpHeader::parse(packet.payload) {
+                // RFC 768: zero is for datagrams without a checksum.
+                udp.set_checksum(if checksum == 0 { 0xffff } else { checksum });
+            }
+        }
+        _ => {}
     }
 }
 
@@ -188,6 +232,33 @@ mod tests {
             assert_eq!(request.l4, None);
             fill_in(&mut frame, &request);
             assert_eq!(frame, packet.frame(mac(1), mac(2)));
+        }
+    }
+
+    #[test]
+    fn a_checksum_that_its_sender_left_to_a_port_is_made() {
+        const LEFT: RxChecksum = RxChecksum { ip: ChecksumStatus::Good, l4: ChecksumStatus::None };
+        for packet in [tcp(), udp(), udp().unchecksummed()] {
+            for (offloads, translated) in
+                [(Offloads::NONE, true), (Offloads::NONE, false), (ALL, true), (ALL, false)]
+            {
+                let whole = packet.frame(mac(1), mac(2));
+                let mut frame = whole.clone();
+                let mut view = Ipv4Packet::parse(&mut frame[ethernet::HEADER_LEN..]).unwrap();
+                // As Linux sends it to another guest: with the pseudo-header's sum.
+                let sum = view.header.pseudo_header(view.payload.len() as u16).fold();
+                match view.header.protocol() {
+                    protocol::TCP => TcpHeader::parse(view.payload).unwrap().set_checksum(sum),
+                    _ => {
+                        let udp = UdpHeader::parse(view.payload).unwrap();
+                        udp.set_checksum(if udp.checksum() == 0 { 0 } else { sum });
+                    }
+                }
+                if let Some(request) = offloads.prepare(&mut view, LEFT, translated) {
+                    fill_in(&mut frame, &request);
+                }
+                assert_eq!(frame, whole, "{packet:?}, {offloads}");
+            }
         }
     }
 

@@ -65,22 +65,22 @@ impl Pipeline {
 }
 
 /// The packet in a frame in which nothing calls for a closer look: IPv4, for us, in one piece, its
-/// checksums sound as far as that is known.
+/// checksums there, and sound as far as that is known.
 #[inline]
 fn plain_packet<'a>(interface: &Interface, mbuf: &'a mut Mbuf) -> Option<PlainPacket<'a>> {
     let received = mbuf.rx_checksum();
     let is_plain = mbuf.segments() == 1
         && mbuf.len() <= interface.max_frame()
         && mbuf.rx_vlan_stripped().is_none()
-        && received.l4 != ChecksumStatus::Bad;
+        && matches!(received.l4, ChecksumStatus::Good | ChecksumStatus::Unknown);
     let (header, payload) = EthernetHeader::split(mbuf.data_mut()).ok()?;
     if !is_plain || header.destination != interface.mac || header.ethertype != EtherType::IPV4 {
         return None;
     }
     let packet = PlainPacket::parse(payload)?;
     let is_sound = match received.ip {
-        ChecksumStatus::Good | ChecksumStatus::None => true,
-        ChecksumStatus::Bad => false,
+        ChecksumStatus::Good => true,
+        ChecksumStatus::Bad | ChecksumStatus::None => false,
         ChecksumStatus::Unknown => packet.checksum_is_sound(),
     };
     is_sound.then_some(packet)
