@@ -13,6 +13,10 @@ use crate::{
 /// Bytes of an 802.1Q tag, which a frame may have on top of its MTU.
 const VLAN_TAG: usize = 4;
 
+/// Bursts that a worker sends for another one in a turn of its loop: more than that one makes of what
+/// it takes in meanwhile, and few enough that a slow port does not keep it from its own work.
+const RELAYED_AT_ONCE: usize = 8;
+
 /// A port as its worker sees it, but for its receive queue.
 pub(crate) struct Interface {
     pub(crate) mac: MacAddr,
@@ -104,13 +108,17 @@ impl Interface {
         }
     }
 
-    /// Sends what workers without a queue of their own have left here.
+    /// Sends what workers without a queue of their own have left here, of each no more than a certain
+    /// number of bursts: they may leave more while it does so.
     #[inline]
     pub(crate) fn relay(&mut self, drops: &mut DropCounters) {
         let Outlet::Queue(queue, rings) = &mut self.outlet else { return };
         for ring in rings {
             let mut burst = Burst::new();
-            while ring.dequeue(&mut burst) > 0 {
+            for _ in 0..RELAYED_AT_ONCE {
+                if ring.dequeue(&mut burst) == 0 {
+                    break;
+                }
                 transmit(queue, &mut burst, &mut self.counters, drops);
             }
         }

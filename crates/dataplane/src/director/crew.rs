@@ -60,9 +60,12 @@ impl Crew<'_> {
         let inside = inside.open(self.eal, self.pool, &owners, self.workers)?;
 
         // Where queues are few, the ports' go to different workers.
-        let behind = outside.rx.len();
+        let first = match inside.rss {
+            Some(_) => first_owner(outside.rx.len(), inside.rx.len(), self.workers),
+            None => outside.rx.len(),
+        };
         let (outside, outside_shares) = self.deal(&config.ports.outside.name, outside, 0)?;
-        let (inside, inside_shares) = self.deal(&config.ports.inside.name, inside, behind)?;
+        let (inside, inside_shares) = self.deal(&config.ports.inside.name, inside, first)?;
         let seats = self.seats(&owners, outside_shares.into_iter().zip(inside_shares))?;
         Ok(([outside, inside], owners, seats))
     }
@@ -150,5 +153,35 @@ impl Crew<'_> {
         let slots = self.pool.size() / 2 / rings;
         let slots = slots.clamp(*RING_SLOTS.start(), *RING_SLOTS.end());
         ring(self.eal, slots).map_err(StartError::Ring)
+    }
+}
+
+/// The worker that gets the first queue of a port whose RSS brings packets to their owners, if the
+/// first workers are `busy` with the other port: each queue is for a worker that owns what comes by it.
+fn first_owner(busy: usize, queues: usize, workers: usize) -> usize {
+    let first = busy.next_multiple_of(queues);
+    if first + queues <= workers { first } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_rss_brings_is_the_worker_s_own() {
+        for (workers, busy) in (1..=16).flat_map(|workers| (1..=workers).map(move |b| (workers, b)))
+        {
+            for queues in 1..=workers {
+                let first = first_owner(busy, queues, workers);
+                for queue in 0..queues {
+                    let worker = first + queue;
+                    assert!(worker < workers);
+                    assert_eq!(usize::from(queue_of(WorkerId(worker as u8), queues as u16)), queue);
+                }
+            }
+        }
+        assert_eq!(first_owner(1, 4, 4), 0, "all own what comes by their queue");
+        assert_eq!(first_owner(1, 1, 4), 1, "the first one has enough to do");
+        assert_eq!(first_owner(2, 2, 4), 2, "the first ones have enough to do");
     }
 }

@@ -65,7 +65,7 @@ impl Pipeline {
 }
 
 /// The packet in a frame in which nothing calls for a closer look: IPv4, for us, in one piece, its
-/// checksums sound as far as that is known.
+/// checksums there, and sound as far as that is known.
 #[inline]
 fn plain_packet<'a>(interface: &Interface, mbuf: &'a mut Mbuf) -> Option<PlainPacket<'a>> {
     let received = mbuf.rx_checksum();

@@ -31,6 +31,7 @@ mod malformed;
 mod mss;
 mod nat;
 mod path_mtu;
+mod relay;
 mod schedulers;
 mod short_way;
 mod snat;

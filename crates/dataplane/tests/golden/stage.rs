@@ -418,7 +418,7 @@ fn service_file(
 }
 
 /// The EAL that all cases share: no root, no huge pages, no devices yet.
-fn eal() -> &'static Eal {
+pub(crate) fn eal() -> &'static Eal {
     static EAL: OnceLock<Eal> = OnceLock::new();
     EAL.get_or_init(|| {
         let args = [
