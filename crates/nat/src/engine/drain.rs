@@ -57,17 +57,11 @@ impl Engine {
         mut budget: usize,
         mut send: impl FnMut(&[u8; tcp::RESET_LEN]),
     ) {
-        if self.drain.next.is_none_or(|next| now < next) {
-            return;
-        }
-        let mut search = self.drain.search.take().unwrap_or_default();
-        while budget > 0 {
+        while budget > 0 && self.drain.next.is_some_and(|next| next <= now) {
             budget -= 1;
-            match self.table.scan(&mut search) {
-                None => {
-                    self.drain.plan(self.rules.next_drain());
-                    return;
-                }
+            match self.table.scan(self.drain.search.get_or_insert_default()) {
+                // Since it began, the time of others may have come.
+                None => self.drain.plan(self.rules.next_drain()),
                 Some(Some(id)) if self.is_drained(self.table.get(id), now) => {
                     let ended = self.table.remove(id);
                     self.end_drained(now, &ended, &mut send);
@@ -75,6 +69,5 @@ impl Engine {
                 Some(_) => {}
             }
         }
-        self.drain.search = Some(search);
     }
 }

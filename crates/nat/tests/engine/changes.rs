@@ -198,6 +198,23 @@ fn draining_looks_at_no_more_records_than_it_may() {
 }
 
 #[test]
+fn those_whose_time_comes_during_a_search_do_not_wait_for_the_next_one() {
+    let services = [draining(rr(VIP, &[RS1])), draining(rr(OTHER_VIP, &[RS2]))];
+    let mut director = Director::new(&services, &[]);
+    director.handshake(&client(1), VIP, RS1);
+    director.handshake(&client(2), OTHER_VIP, RS2);
+    director.set_weight(1, 0);
+    director.wait_seconds(1);
+    director.set_weight(0, 0);
+    director.wait_with_budget(DRAIN - Duration::from_secs(1), 0);
+    // To see that nobody was silent for too long is a look, too.
+    (0..2).for_each(|_| director.wait_with_budget(Duration::ZERO, 2));
+    assert_eq!(director.current(), [1, 0], "the search has passed the first connection");
+    director.wait_seconds(1);
+    assert_eq!(director.current(), [0, 0]);
+}
+
+#[test]
 fn what_is_closing_ends_without_resets() {
     let mut director = Director::new(&[draining(rr(VIP, &[RS1]))], &[]);
     let quick = "192.168.1.100:53";

@@ -2,7 +2,7 @@ use std::net::Ipv4Addr;
 
 use shunt_nat::{
     ConnectionState::{self, SynRecv, SynSent},
-    Direction,
+    Direction, Side,
 };
 
 use crate::{
@@ -18,6 +18,10 @@ pub(crate) const RESET_WINDOW: u32 = 1 << 20;
 /// direction leaves as the reverse of the other.
 #[derive(Clone, Debug)]
 pub(crate) struct Connection {
+    /// Who has it.
+    pub(crate) worker: usize,
+    /// Where its opener's packets arrive.
+    pub(crate) side: Side,
     pub(crate) flows: [Flow; 2],
     pub(crate) owner: Owner,
     /// Whether its source endpoint is one of the director's.

@@ -36,9 +36,9 @@ struct Packet {
 }
 
 /// What all fragments of a packet share.
-type PacketId = (Ipv4Addr, Ipv4Addr, u16, u8);
+pub(crate) type PacketId = (Ipv4Addr, Ipv4Addr, u16, u8);
 
-fn id(ip: Ip<'_>) -> PacketId {
+pub(crate) fn packet_id(ip: Ip<'_>) -> PacketId {
     (ip.src(), ip.dst(), ip.id(), ip.protocol())
 }
 
@@ -69,18 +69,20 @@ impl Fragments {
     pub(crate) fn admit(&mut self, ip: Ip<'_>, now: u64) -> Result<Fate, FragmentError> {
         let (start, end) = range(ip)?;
         self.forget_old(now);
-        let known = self.packets.iter().position(|packet| packet.id == id(ip));
+        let known = self.packets.iter().position(|packet| packet.id == packet_id(ip));
         let place = known.unwrap_or_else(|| {
-            self.packets.push(Packet::new(id(ip), now));
+            self.packets.push(Packet::new(packet_id(ip), now));
             self.packets.len() - 1
         });
         let packet = &mut self.packets[place];
         let result = packet.add(start, end, !ip.more_fragments());
         match result {
-            Ok(Fate::Unknown) if start > 0 => self.waiting.push((id(ip), now, ip.0.to_vec())),
+            Ok(Fate::Unknown) if start > 0 => {
+                self.waiting.push((packet_id(ip), now, ip.0.to_vec()));
+            }
             Err(FragmentError::Overlap) => {
                 packet.fate = Fate::Overlapped;
-                self.waiting.retain(|(packet, ..)| *packet != id(ip));
+                self.waiting.retain(|(packet, ..)| *packet != packet_id(ip));
             }
             _ => {}
         }
@@ -90,11 +92,11 @@ impl Fragments {
 
     /// Says what became of the first fragment. Returns those that waited for it.
     pub(crate) fn decide(&mut self, first: Ip<'_>, fate: Fate, now: u64) -> Vec<Vec<u8>> {
-        let packet = self.packets.iter_mut().find(|packet| packet.id == id(first));
+        let packet = self.packets.iter_mut().find(|packet| packet.id == packet_id(first));
         packet.expect("a packet that was admitted").fate = fate;
         self.forget_complete();
         self.waiting.retain(|(_, since, _)| now - since < PATIENCE);
-        let waited = self.waiting.extract_if(.., |(packet, ..)| *packet == id(first));
+        let waited = self.waiting.extract_if(.., |(packet, ..)| *packet == packet_id(first));
         waited.map(|(.., fragment)| fragment).collect()
     }
 

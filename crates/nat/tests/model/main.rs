@@ -2,9 +2,26 @@
 //! of what the engine does.
 //!
 //! Random steps (packets, damaged packets, fragments, ICMP errors, time, changes of the rules) are done
-//! to both. After each, [`run`] compares the verdict, every byte of the packet that left, all
-//! counters, and all that can be seen of every connection; and recomputes the checksums of what
-//! left.
+//! to both. After each, [`run`] compares the verdict and every byte of the packet that left, whose
+//! checksums it recomputes; and [`compare`] all counters, and all that can be seen of every connection.
+//!
+//! # One engine or several
+//!
+//! A run has 1, 2 or 4 workers with an engine each, under one builder's rules, and [`steering`] brings
+//! packets to them as a director does. There is one model nonetheless. That a connection's packets
+//! all come to the worker that has it is checked, not assumed, and all that workers share is
+//! one thing in the model: servers with their loads, the turns of `rr`, the clients that keep
+//! their servers, numbers. So several workers do as one does, but for this:
+//!
+//! - each has a table of its own, with its own capacity, and who has to leave it is one of its
+//!   connections;
+//! - each has those local endpoints whose answers come to it;
+//! - each pays `wrr`'s credits by itself (and has its own memory for `lblc`, whose picks are left to
+//!   the engine);
+//! - each looks for overlaps among the fragments that it gets, and in a director those that come
+//!   before the first one of their packet wait elsewhere;
+//! - one that has a connection does not see packets that came in by the wrong side, nor the answers of
+//!   servers outside.
 //!
 //! # What the model leaves to the engine
 //!
@@ -33,6 +50,7 @@
 
 mod changes;
 mod clients;
+mod compare;
 mod connection;
 mod flow;
 mod fragments;
@@ -46,6 +64,7 @@ mod run;
 mod servers;
 mod setup;
 mod state;
+mod steering;
 mod steps;
 mod wire;
 mod witness;

@@ -29,7 +29,9 @@ use crate::{
 
 #[derive(Clone)]
 pub(crate) struct Model {
+    /// Of each worker.
     capacity: usize,
+    workers: Vec<Worker>,
     rules: Rc<Rules>,
     pub(crate) connections: Vec<Connection>,
     /// By number, like the servers: those of the rules, and those that were removed and had
@@ -39,13 +41,26 @@ pub(crate) struct Model {
     /// The services of the rules in their order.
     order: Vec<usize>,
     pub(crate) clients: Clients,
-    pub(crate) fragments: Fragments,
-    snat: Vec<Pool>,
     /// Rules that were removed, and whose addresses were in use when the rules changed last.
     former_snat: Vec<SnatRule>,
+    pub(crate) counters: EngineCounters,
+}
+
+/// What a worker has to itself, beside its connections and `wrr`'s credits.
+#[derive(Clone, Default)]
+struct Worker {
+    fragments: Fragments,
+    snat: Vec<Pool>,
     local: Pool,
     hairpin: Pool,
-    pub(crate) counters: EngineCounters,
+}
+
+/// Where and when a packet arrives.
+#[derive(Clone, Copy)]
+pub(crate) struct Arrival {
+    pub(crate) now: u64,
+    pub(crate) worker: usize,
+    pub(crate) side: Side,
 }
 
 #[derive(Clone)]
@@ -67,17 +82,14 @@ impl Model {
     pub(crate) fn new(setup: &Setup) -> Model {
         let mut model = Model {
             capacity: setup.capacity as usize,
+            workers: vec![Worker::default(); setup.workers],
             rules: Rc::default(),
             connections: Vec::new(),
             services: Vec::new(),
             servers: Vec::new(),
             order: Vec::new(),
             clients: Clients::default(),
-            fragments: Fragments::default(),
-            snat: Vec::new(),
             former_snat: Vec::new(),
-            local: Pool::of(&[]),
-            hairpin: Pool::of(&[]),
             counters: EngineCounters::default(),
         };
         model.change(0, &setup.rules);
@@ -87,27 +99,32 @@ impl Model {
     /// What becomes of a packet that arrives.
     pub(crate) fn receive(
         &mut self,
-        now: u64,
-        side: Side,
+        arrival: Arrival,
         packet: Ip<'_>,
         witness: Witness<'_>,
     ) -> Outcome {
         if packet.is_fragment() {
-            self.receive_fragment(now, side, packet, witness)
+            self.receive_fragment(arrival, packet, witness)
         } else {
-            self.receive_whole(now, side, packet, witness)
+            self.receive_whole(arrival, packet, witness)
         }
     }
 
-    /// Ends connections that were silent for as long as they may be, or whose server was drained for
+    /// A worker ends connections that were silent for as long as they may be, or whose server was drained for
     /// as long as they may outlive that. When it comes to each is up to the engine, and in which
     /// order, but it looks at no more than `budget`. Returns the resets that go out.
-    pub(crate) fn expire(&mut self, now: u64, budget: usize, witness: Witness<'_>) -> Vec<Vec<u8>> {
-        self.fragments.forget_old(now);
+    pub(crate) fn expire(
+        &mut self,
+        now: u64,
+        worker: usize,
+        budget: usize,
+        witness: Witness<'_>,
+    ) -> Vec<Vec<u8>> {
+        self.workers[worker].fragments.forget_old(now);
         let is_due = |c: &Connection| c.deadline() <= now || self.is_drained(now, c);
         let is_ended = |connection: &&Connection| is_due(connection) && !witness.has(connection);
         let mut ended: Vec<_> =
-            self.connections.iter().filter(is_ended).take(budget).cloned().collect();
+            self.connections_of(worker).filter(is_ended).take(budget).cloned().collect();
         ended.sort_by_key(|connection| !self.goes_first(now, connection, witness));
         let mut resets = Vec::new();
         for connection in &ended {
@@ -169,48 +186,62 @@ impl Model {
         self.options(service).persistence.filter(|_| !self.service(service).is_removed)
     }
 
-    /// The connection that a packet belongs to: its place, and the packet's direction.
-    pub(crate) fn find(&self, flow: &Flow) -> Option<(usize, Direction)> {
+    pub(crate) fn connections_of(
+        &self,
+        worker: usize,
+    ) -> impl Iterator<Item = &Connection> + Clone {
+        self.connections.iter().filter(move |connection| connection.worker == worker)
+    }
+
+    /// Packets of which a worker has seen fragments, but not all.
+    pub(crate) fn incomplete_packets(&self, worker: usize) -> usize {
+        self.workers[worker].fragments.len()
+    }
+
+    /// The connection that a packet belongs to: its place, and the packet's direction. All that belong
+    /// to it come to the worker that has it ([`crate::run`] sees to that).
+    pub(crate) fn find(&self, worker: usize, flow: &Flow) -> Option<(usize, Direction)> {
         self.connections.iter().enumerate().find_map(|(at, connection)| {
-            let direction = connection.flows.iter().position(|own| own == flow)?;
+            let mut flows = connection.flows.iter().filter(|_| connection.worker == worker);
+            let direction = flows.position(|own| own == flow)?;
             Some((at, [Inbound, Direction::Outbound][direction]))
         })
     }
 
-    pub(crate) fn pool(&self, name: PoolName) -> &Pool {
+    pub(crate) fn pool(&self, worker: usize, name: PoolName) -> &Pool {
+        let Worker { snat, local, hairpin, .. } = &self.workers[worker];
         match name {
-            PoolName::Snat(rule) => &self.snat[rule],
-            PoolName::Local => &self.local,
-            PoolName::Hairpin => &self.hairpin,
+            PoolName::Snat(rule) => &snat[rule],
+            PoolName::Local => local,
+            PoolName::Hairpin => hairpin,
         }
     }
 
-    fn pool_mut(&mut self, name: PoolName) -> &mut Pool {
+    fn pool_mut(&mut self, worker: usize, name: PoolName) -> &mut Pool {
+        let Worker { snat, local, hairpin, .. } = &mut self.workers[worker];
         match name {
-            PoolName::Snat(rule) => &mut self.snat[rule],
-            PoolName::Local => &mut self.local,
-            PoolName::Hairpin => &mut self.hairpin,
+            PoolName::Snat(rule) => &mut snat[rule],
+            PoolName::Local => local,
+            PoolName::Hairpin => hairpin,
         }
     }
 
     pub(crate) fn pools(&self) -> impl Iterator<Item = PoolName> {
-        let snat = (0..self.snat.len()).map(PoolName::Snat);
+        let snat = (0..self.rules.snat.len()).map(PoolName::Snat);
         snat.chain([PoolName::Local, PoolName::Hairpin])
     }
 
-    /// What can be seen of a pool. It counts all connections on its addresses.
-    pub(crate) fn usage(&self, name: PoolName) -> PoolUsage {
-        let pool = self.pool(name);
+    /// What can be seen of a worker's pool. It counts all the worker's connections on its addresses.
+    pub(crate) fn usage(&self, worker: usize, name: PoolName) -> PoolUsage {
+        let pool = self.pool(worker, name);
+        let addresses = pool.addresses();
+        let uses = |c: &&Connection| c.source().is_some_and(|source| addresses.contains(&source));
         PoolUsage {
             endpoints: pool.endpoints().count() as u64,
-            in_use: pool.addresses().into_iter().map(|address| self.in_use(address)).sum(),
+            in_use: self.connections_of(worker).filter(uses).count() as u64,
             scarce: pool.scarce,
             exhausted: pool.exhausted,
         }
-    }
-
-    fn in_use(&self, address: Ipv4Addr) -> u64 {
-        self.connections.iter().filter(|c| c.source() == Some(address)).count() as u64
     }
 
     fn timeout(&self, owner: Owner, state: ConnectionState) -> u64 {
@@ -248,7 +279,8 @@ impl Model {
 
     /// A connection ends.
     fn remove(&mut self, now: u64, connection: &Connection) {
-        let (at, _) = self.find(&connection.flows[0]).expect("a connection to remove");
+        let (at, _) =
+            self.find(connection.worker, &connection.flows[0]).expect("a connection to remove");
         self.connections.remove(at);
         self.recount();
         if let Owner::Service(service, server) = connection.owner

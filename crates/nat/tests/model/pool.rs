@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, SocketAddrV4},
-    ops::RangeInclusive,
 };
 
 use shunt_nat::{LocalAddress, SnatRule};
@@ -11,10 +10,10 @@ use shunt_nat::{LocalAddress, SnatRule};
 /// A search that passed over fewer taken ports must not be called long.
 const LONG_SEARCH: usize = 8;
 
-/// Addresses, and the ports on each.
-#[derive(Clone, Debug)]
+/// A worker's addresses, and its ports on each.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Pool {
-    addresses: Vec<(Ipv4Addr, RangeInclusive<u16>)>,
+    addresses: Vec<(Ipv4Addr, Vec<u16>)>,
     /// By host, the addresses one of which is the host's own, as far as can be seen: a host keeps to
     /// one address while that has free ports (RFC 4787, REQ-2).
     homes: BTreeMap<Ipv4Addr, Vec<Ipv4Addr>>,
@@ -24,16 +23,19 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    pub(crate) fn new(addresses: Vec<(Ipv4Addr, RangeInclusive<u16>)>) -> Pool {
-        Pool { addresses, homes: BTreeMap::new(), scarce: 0, exhausted: 0 }
-    }
-
+    /// All that a rule has: what comes for them says by its source whose it is.
     pub(crate) fn of_rule(rule: &SnatRule) -> Pool {
-        Pool::new(rule.to.iter().map(|to| (*to, rule.ports.clone())).collect())
+        let addresses = rule.to.iter().map(|to| (*to, rule.ports.clone().collect())).collect();
+        Pool { addresses, ..Pool::default() }
     }
 
-    pub(crate) fn of(local: &[LocalAddress]) -> Pool {
-        Pool::new(local.iter().map(|local| (local.address, local.ports.clone())).collect())
+    /// Those that `is_own`.
+    pub(crate) fn of(local: &[LocalAddress], is_own: impl Fn(SocketAddrV4) -> bool) -> Pool {
+        let addresses = local.iter().map(|local| {
+            let is_own = |port: &u16| is_own(SocketAddrV4::new(local.address, *port));
+            (local.address, local.ports.clone().filter(is_own).collect())
+        });
+        Pool { addresses: addresses.collect(), ..Pool::default() }
     }
 
     /// The pool that takes the place of another one.
@@ -49,7 +51,7 @@ impl Pool {
 
     pub(crate) fn endpoints(&self) -> impl Iterator<Item = SocketAddrV4> {
         self.addresses.iter().flat_map(|(address, ports)| {
-            ports.clone().map(|port| SocketAddrV4::new(*address, port))
+            ports.iter().map(|port| SocketAddrV4::new(*address, *port))
         })
     }
 
@@ -89,7 +91,7 @@ impl Pool {
         given: Ipv4Addr,
         free: &[SocketAddrV4],
     ) -> impl Iterator<Item = Ipv4Addr> {
-        let all = || self.addresses.iter().map(|(address, _)| *address).collect();
+        let all = || self.endpoints().map(|endpoint| *endpoint.ip()).collect();
         let known = self.homes.get(host.ip()).cloned().unwrap_or_else(all);
         known
             .into_iter()

@@ -6,7 +6,7 @@ use proptest::{
     strategy::{Strategy, ValueTree},
     test_runner::TestRunner,
 };
-use shunt_nat::{ConnectionKind, Direction, Instant, ServerId, ServiceId};
+use shunt_nat::{ConnectionKind, Direction, Engine, EngineCounters, Instant, ServerId, ServiceId};
 
 use crate::{
     outcome::Outcome,
@@ -14,10 +14,11 @@ use crate::{
     setup::setup,
     steps::steps,
     wire::{Ip, UDP, quoted_flow},
+    witness::total,
 };
 
 /// Outcomes, states, kinds, and events that counters tell of.
-const EVERYTHING: [&str; 63] = [
+const EVERYTHING: [&str; 68] = [
     "Sent",
     "Sent with followers",
     "Forwarded",
@@ -81,6 +82,11 @@ const EVERYTHING: [&str; 63] = [
     "connection that no SNAT rule covers",
     "number of another service",
     "error about a packet without connection",
+    "connections on both of 2 workers",
+    "connections on all of 4 workers",
+    "local endpoints in use on several workers",
+    "server of several workers",
+    "fragments that waited for their owner",
 ];
 
 #[test]
@@ -95,7 +101,7 @@ fn the_steps_come_everywhere() {
         let mut numbers = BTreeMap::new();
         for step in &steps {
             run.act(step).unwrap_or_else(|error| panic!("{error}"));
-            for (number, options, _) in run.engine.rules().services() {
+            for (number, options, _) in run.engines[0].rules().services() {
                 let identity =
                     (options.protocols.first().copied(), options.endpoints.first().cloned());
                 let before = numbers.insert(number.0, identity.clone());
@@ -124,15 +130,16 @@ fn seen(run: &Run, mut see: impl FnMut(&str)) {
             see("Forwarded");
             // The quoted packet is there as its sender knows it.
             let quoted = quoted_flow(Ip(left)).expect("a quoted packet");
-            if run.engine.table().lookup(&quoted.key()).is_none() && quoted.protocol == UDP {
+            if run.engines.iter().all(|e| e.table().lookup(&quoted.key()).is_none())
+                && quoted.protocol == UDP
+            {
                 see("error about a packet without connection");
             }
         }
         Some(other) => see(&format!("{other:?}")),
         None => {}
     }
-    let engine = &run.engine;
-    for connection in engine.table().iter() {
+    for connection in run.engines.iter().flat_map(|engine| engine.table().iter()) {
         see(&format!("{:?}", connection.state()));
         match connection.kind() {
             ConnectionKind::Service(service, server) => {
@@ -149,10 +156,17 @@ fn seen(run: &Run, mut see: impl FnMut(&str)) {
             other => see(&format!("{other:?}")),
         }
     }
-    let (rules, counters) = (engine.rules(), engine.counters());
-    let given: u64 = engine.server_counters().map(|server| server.connections).sum();
-    let (local, hairpin) = (rules.local_usage(), rules.hairpin_usage());
-    let pools = || rules.snat_usage().chain([local, hairpin]);
+    let engines = || run.engines.iter();
+    let mut counters = EngineCounters::default();
+    engines().for_each(|engine| counters += *engine.counters());
+    let given: u64 =
+        total(&run.engines, Engine::server_counters).iter().map(|s| s.connections).sum();
+    let local = || engines().map(|engine| engine.rules().local_usage());
+    let hairpin = || engines().map(|engine| engine.rules().hairpin_usage());
+    let snat = engines().flat_map(|engine| engine.rules().snat_usage());
+    let pools: Vec<_> = snat.chain(local()).chain(hairpin()).collect();
+    // What all workers share.
+    let rules = run.engines[0].rules();
     let servers = || rules.services().flat_map(|(_, _, servers)| servers);
     let mut kept = rules.kept_servers(Instant::from_millis(run.now));
     let facts = [
@@ -161,8 +175,8 @@ fn seen(run: &Run, mut see: impl FnMut(&str)) {
             "client of a removed server",
             kept.any(|(_, _, server)| servers().all(|known| known.id() != server)),
         ),
-        ("full NAT", local.in_use > 0),
-        ("hairpin", hairpin.in_use > 0),
+        ("full NAT", local().any(|usage| usage.in_use > 0)),
+        ("hairpin", hairpin().any(|usage| usage.in_use > 0)),
         ("one packet", given > counters.opened),
         ("opened", counters.opened > 0),
         ("expired", counters.expired > 0),
@@ -170,20 +184,48 @@ fn seen(run: &Run, mut see: impl FnMut(&str)) {
         ("evicted", counters.evicted > 0),
         ("ICMP errors", counters.icmp_errors > 0),
         ("disbelieved resets", counters.disbelieved_resets > 0),
-        ("refused", engine.service_counters().any(|service| service.refused > 0)),
+        (
+            "refused",
+            engines().flat_map(Engine::service_counters).any(|service| service.refused > 0),
+        ),
         ("overloaded", servers().any(shunt_nat::Server::is_overloaded)),
         ("kept server", rules.persistent_clients() > 0),
         ("resets on expiry", run.resets > 0),
-        ("scarce", pools().any(|usage| usage.scarce > 0)),
+        ("scarce", pools.iter().any(|usage| usage.scarce > 0)),
         ("short way", run.forwarded > 0),
-        ("exhausted", pools().any(|usage| usage.exhausted > 0)),
+        ("exhausted", pools.iter().any(|usage| usage.exhausted > 0)),
     ];
+    workers(run, &mut see);
     facts.iter().filter(|(_, is_so)| *is_so).for_each(|(what, _)| see(what));
+}
+
+/// What there is only with several workers.
+fn workers(run: &Run, see: &mut impl FnMut(&str)) {
+    let busy = || run.engines.iter().filter(|engine| !engine.table().is_empty());
+    match run.engines.len() {
+        2 if busy().count() == 2 => see("connections on both of 2 workers"),
+        4 if busy().count() == 4 => see("connections on all of 4 workers"),
+        _ => {}
+    }
+    if busy().filter(|engine| engine.rules().local_usage().in_use > 0).count() > 1 {
+        see("local endpoints in use on several workers");
+    }
+    let all = total(&run.engines, Engine::server_counters);
+    let is_shared = |engine: &Engine| {
+        let mut own = engine.server_counters().zip(&all);
+        own.any(|(own, all)| own.current() > 0 && own.current() < all.current())
+    };
+    if busy().any(is_shared) {
+        see("server of several workers");
+    }
+    if run.steered_late > 0 {
+        see("fragments that waited for their owner");
+    }
 }
 
 /// What a connection's server is now.
 fn standing(run: &Run, service: ServiceId, server: ServerId) -> &'static str {
-    let mut services = run.engine.rules().services();
+    let mut services = run.engines[0].rules().services();
     let Some((_, options, servers)) = services.find(|(id, ..)| *id == service) else {
         return "connection to a removed service";
     };

@@ -1,27 +1,26 @@
-//! Runs engine and model side by side, and compares all that can be seen of them.
+//! Runs engines and model side by side, and compares what becomes of every packet.
 
 use std::net::SocketAddrV4;
 
 use shunt_nat::{
-    ConnectionKind,
-    Direction::{self, Inbound, Outbound},
-    DropReason, EgressId, Engine, Instant, Prepared, Rules, RulesetBuilder, ServerCounters,
-    ServerId, ServiceCounters, ServiceId, Side, Topology, Translation, Verdict,
+    Direction::{self, Inbound},
+    DropReason, EgressId, Engine, Instant, Prepared, Rules, RulesetBuilder, Side, Topology,
+    Translation, Verdict,
     fragments::{FragmentError, FragmentKey, HoldLimits, HoldQueue},
 };
 use shunt_packet::{ipv4::Ipv4Packet, plain::PlainPacket};
 use shunt_testkit::{describe, ethernet, mac, verify_checksums};
 
 use crate::{
-    connection::{Connection, Owner},
+    connection::Connection,
     flow::Flow,
-    model::Model,
+    model::{Arrival, Model},
     outcome::Outcome,
     packet::{Shape, build, icmp_error},
-    rewrite::translated,
     setup::{Lab, Setup},
+    steering::{Steering, owner},
     steps::Step,
-    wire::{ICMP, Ip},
+    wire::Ip,
     witness::Witness,
 };
 
@@ -41,18 +40,22 @@ pub(crate) fn run(setup: Setup, steps: &[Step]) -> Result<(), String> {
 }
 
 pub(crate) struct Run {
-    pub(crate) engine: Engine,
-    model: Model,
+    /// By worker.
+    pub(crate) engines: Vec<Engine>,
+    steering: Steering,
+    pub(crate) model: Model,
     builder: RulesetBuilder,
     pub(crate) rules: Rules,
     first_rules: Rules,
     pub(crate) now: u64,
-    /// Fragments that wait for the first one of their packet.
-    held: HoldQueue<Vec<u8>>,
+    /// By worker, fragments that wait for the first one of their packet.
+    held: Vec<HoldQueue<Vec<u8>>>,
     /// What became of the packet of the last step, if that was one.
     pub(crate) outcome: Option<Outcome>,
     /// Packets that took the short way.
     pub(crate) forwarded: u64,
+    /// Fragments that waited to be told whose they are.
+    pub(crate) steered_late: u64,
     last_left: Option<Vec<u8>>,
     /// Resets that the last step sent.
     pub(crate) resets: usize,
@@ -62,15 +65,22 @@ impl Run {
     pub(crate) fn new(setup: Setup) -> Run {
         // A clock's start means nothing; an odd one shows who thinks that it does.
         let now = 987_654_321;
-        let mut builder = RulesetBuilder::new(setup.seed, 1);
-        let ruleset = builder.build(&setup.rules, |_| 0).rulesets.remove(0);
-        let mut engine = Engine::new(&setup.config(), ruleset);
-        engine.expire(Instant::from_millis(now), 0, |_| {});
-        let held = HoldQueue::new(HoldLimits::default(), setup.config().secret);
+        let (workers, config) = (setup.workers, setup.config());
+        let mut builder = RulesetBuilder::new(setup.seed, workers);
+        let update = builder.build(&setup.rules, |endpoint| owner(endpoint, workers));
+        let engine = |ruleset| {
+            let mut engine = Engine::new(&config, ruleset);
+            engine.expire(Instant::from_millis(now), 0, |_| {});
+            engine
+        };
+        let engines = update.rulesets.into_iter().map(engine).collect();
+        let queue = || HoldQueue::new(HoldLimits::default(), config.secret);
+        let held = std::iter::repeat_with(queue).take(workers).collect();
         let model = Model::new(&setup);
         let (rules, first_rules) = (setup.rules.clone(), setup.rules);
         Run {
-            engine,
+            engines,
+            steering: Steering::new(workers),
             model,
             builder,
             rules,
@@ -79,6 +89,7 @@ impl Run {
             held,
             outcome: None,
             forwarded: 0,
+            steered_late: 0,
             last_left: None,
             resets: 0,
         }
@@ -130,8 +141,11 @@ impl Run {
             Step::Expire { budget } => self.expire(*budget),
             Step::Change(change) => {
                 change.apply(&mut self.rules, &self.first_rules);
-                let ruleset = self.builder.build(&self.rules, |_| 0).rulesets.remove(0);
-                self.engine.replace_rules(Instant::from_millis(self.now), ruleset);
+                let (now, workers) = (Instant::from_millis(self.now), self.engines.len());
+                let update = self.builder.build(&self.rules, |endpoint| owner(endpoint, workers));
+                for (engine, ruleset) in self.engines.iter_mut().zip(update.rulesets) {
+                    engine.replace_rules(now, ruleset);
+                }
                 self.model.change(self.now, &self.rules);
                 Ok(())
             }
@@ -149,9 +163,22 @@ impl Run {
         let Some(ip) = Ip::whole(arrived).filter(|_| parsed) else {
             return equal("is a packet", parsed, Ip::whole(arrived).is_some());
         };
-        let outcome = self.process(side, arrived)?;
-        let witness = Witness { engine: &self.engine, outcome: &outcome };
-        let expected = self.model.receive(self.now, side, ip, witness);
+        let Some(worker) = self.steering.worker(side, ip) else { return Ok(()) };
+        self.receive_at(worker, side, ip)?;
+        for (side, follower) in self.steering.followers(ip) {
+            self.compare()?;
+            self.steered_late += 1;
+            self.receive_at(worker, side, Ip(&follower))?;
+        }
+        Ok(())
+    }
+
+    /// A worker receives a packet that is its own.
+    fn receive_at(&mut self, worker: usize, side: Side, ip: Ip<'_>) -> Result<(), String> {
+        let arrived = ip.0;
+        let outcome = self.process(worker, side, arrived)?;
+        let witness = Witness { engines: &self.engines, outcome: &outcome };
+        let expected = self.model.receive(Arrival { now: self.now, worker, side }, ip, witness);
         if outcome != expected {
             let story = format!("{}\nexpected {}", show(arrived), tell(&expected));
             return Err(format!("{story}\nbut was  {}", tell(&outcome)));
@@ -169,29 +196,33 @@ impl Run {
         Ok(())
     }
 
-    /// Has the engine process a packet, and does as it says.
-    fn process(&mut self, side: Side, arrived: &[u8]) -> Result<Outcome, String> {
+    /// Has a worker's engine process a packet, and does as it says.
+    fn process(&mut self, worker: usize, side: Side, arrived: &[u8]) -> Result<Outcome, String> {
         let mut bytes = arrived.to_vec();
         let mut packet = Ipv4Packet::parse(&mut bytes).map_err(|error| error.to_string())?;
         let key = FragmentKey::of(packet.header);
         let now = Instant::from_millis(self.now);
         let is_first = packet.header.is_fragment() && !packet.header.is_later_fragment();
-        let prepared = PlainPacket::parse(&mut arrived.to_vec())
-            .map_or_else(Prepared::default, |plain| self.engine.begin(&plain));
-        if let Some(left) = self.forward(side, arrived, &prepared) {
+        let engine = &mut self.engines[worker];
+        let mut prepared = PlainPacket::parse(&mut arrived.to_vec())
+            .map_or_else(Prepared::default, |plain| engine.begin(&plain));
+        engine.proceed(&mut prepared);
+        if let Some(left) = forward(engine, now, side, arrived, &prepared) {
+            self.forwarded += 1;
             return Ok(Outcome::Sent(left, Vec::new()));
         }
-        let verdict = self.engine.finish(now, side, &mut packet, &prepared, &Lab);
+        let verdict = engine.finish(now, side, &mut packet, &prepared, &Lab);
         let ends_waiting = match verdict {
             Verdict::Drop(DropReason::Fragment(error)) => error == FragmentError::Overlap,
             _ => is_first,
         };
-        let waiting = if ends_waiting { self.take_held(&key) } else { Vec::new() };
+        let waiting =
+            if ends_waiting { take_held(&mut self.held[worker], &key, now) } else { Vec::new() };
         let outcome = match verdict {
             Verdict::Translate(translation) => {
                 let left = apply(translation, arrived);
                 equal("destination", translation.destination(), Ip(&left).dst())?;
-                self.engine.note_egress(&prepared, side, EGRESS);
+                engine.note_egress(&prepared, side, EGRESS);
                 let followers = waiting.iter().map(|held| apply(translation, held));
                 return Ok(Outcome::Sent(left, followers.collect()));
             }
@@ -199,7 +230,7 @@ impl Run {
             Verdict::Reply(reply) => Outcome::Answered(reply),
             Verdict::Hold(held) => {
                 equal("key of a fragment", held, key)?;
-                self.held.hold(key, arrived.len(), arrived.to_vec(), now, drop);
+                self.held[worker].hold(key, arrived.len(), arrived.to_vec(), now, drop);
                 Outcome::Held
             }
             Verdict::Punt => Outcome::Punted,
@@ -209,36 +240,19 @@ impl Run {
         Ok(outcome)
     }
 
-    /// Has a packet take the short way, if it can; the TTL is set back, as on the long way that is the
-    /// caller's to lower.
-    fn forward(&mut self, side: Side, arrived: &[u8], prepared: &Prepared) -> Option<Vec<u8>> {
-        let mut bytes = arrived.to_vec();
-        let packet = PlainPacket::parse(&mut bytes)?;
-        let now = Instant::from_millis(self.now);
-        let egress = self.engine.forward(now, side, packet, prepared, |_| true)?;
-        assert_eq!(egress, EGRESS);
-        let packet = Ipv4Packet::parse(&mut bytes).ok()?;
-        packet.header.set_ttl(packet.header.ttl() + 1);
-        self.forwarded += 1;
-        Some(bytes)
-    }
-
-    fn take_held(&mut self, key: &FragmentKey) -> Vec<Vec<u8>> {
-        while self.held.expire(Instant::from_millis(self.now)).is_some() {}
-        std::iter::from_fn(|| self.held.pop(key)).collect()
-    }
-
     fn expire(&mut self, budget: Option<usize>) -> Result<(), String> {
         let now = Instant::from_millis(self.now);
         let looked_at = budget.unwrap_or(usize::MAX);
-        let mut resets = Vec::new();
-        self.engine.expire(now, looked_at, |reset| resets.push(reset.to_vec()));
-        let witness = Witness { engine: &self.engine, outcome: &Outcome::Punted };
-        let mut expected = self.model.expire(self.now, looked_at, witness);
-        self.resets = resets.len();
-        resets.sort();
-        expected.sort();
-        equal("resets", resets, expected)?;
+        for worker in 0..self.engines.len() {
+            let mut resets = Vec::new();
+            self.engines[worker].expire(now, looked_at, |reset| resets.push(reset.to_vec()));
+            let witness = Witness { engines: &self.engines, outcome: &Outcome::Punted };
+            let mut expected = self.model.expire(self.now, worker, looked_at, witness);
+            self.resets += resets.len();
+            resets.sort();
+            expected.sort();
+            equal("resets", resets, expected)?;
+        }
         let late = |connection: &&Connection| {
             connection.deadline() + SLACK <= self.now || self.model.is_drained(self.now, connection)
         };
@@ -246,110 +260,6 @@ impl Run {
             Some(connection) if budget.is_none() => Err(format!("{connection:?} lives too long")),
             _ => Ok(()),
         }
-    }
-
-    /// Everything that can be seen of both is the same.
-    fn compare(&self) -> Result<(), String> {
-        let (engine, model) = (&self.engine, &self.model);
-        equal("counters", *engine.counters(), model.counters)?;
-        self.compare_services()?;
-        let witness = Witness { engine, outcome: &Outcome::Punted };
-        for pool in model.pools() {
-            equal("source endpoints", witness.usage(pool), model.usage(pool))?;
-        }
-        equal("incomplete packets", engine.incomplete_packets(), model.fragments.len())?;
-        self.compare_clients()?;
-        self.compare_connections()
-    }
-
-    fn compare_services(&self) -> Result<(), String> {
-        let (engine, model) = (&self.engine, &self.model);
-        let expected = model.services.iter().map(|service| {
-            service.as_ref().map_or_else(ServiceCounters::default, |service| service.counters)
-        });
-        equal("services", engine.service_counters().collect(), expected.collect::<Vec<_>>())?;
-        for (number, expected) in (0..).map(ServerId).zip(&model.servers) {
-            let server = engine.rules().server(number);
-            let seen = server.map(|server| {
-                let counted = (server.active(), server.inactive(), server.is_overloaded());
-                (server.weight(), counted)
-            });
-            let expected = expected.as_ref().map(|server| {
-                (server.real.weight, (server.active, server.inactive, server.overloaded))
-            });
-            equal("weight, active, inactive, overloaded", seen, expected)?;
-        }
-        let counters: Vec<_> = engine.server_counters().collect();
-        let expected = model.servers.iter().map(|server| {
-            server.as_ref().map_or_else(ServerCounters::default, |server| ServerCounters {
-                connections: server.given,
-                active: server.active,
-                inactive: server.inactive,
-            })
-        });
-        equal("servers", counters, expected.collect())
-    }
-
-    fn compare_clients(&self) -> Result<(), String> {
-        let now = Instant::from_millis(self.now);
-        let mut kept: Vec<_> = self.engine.rules().kept_servers(now).collect();
-        kept.sort_by_key(|(service, client, _)| (service.0, *client));
-        let expected = self.model.clients.iter(self.now).map(|(service, client, server)| {
-            (ServiceId(service as u32), client, ServerId(server as u32))
-        });
-        equal("kept servers", kept, expected.collect())
-    }
-
-    fn compare_connections(&self) -> Result<(), String> {
-        let (table, connections) = (self.engine.table(), &self.model.connections);
-        equal("connections", table.len(), connections.len())?;
-        equal("records", table.iter().count(), connections.len())?;
-        for connection in connections {
-            self.compare_connection(connection)
-                .map_err(|error| format!("{error}: {connection:?}"))?;
-        }
-        Ok(())
-    }
-
-    /// The engine finds it by both of its keys, and knows the same of it; packets of both directions
-    /// are translated into inverses of each other.
-    fn compare_connection(&self, connection: &Connection) -> Result<(), String> {
-        let table = self.engine.table();
-        let is_ambiguous = connection.flow(Inbound) == connection.flow(Outbound);
-        for direction in [Inbound, Outbound] {
-            let flow = connection.flow(direction);
-            let (id, found) = table.lookup(&flow.key()).ok_or("is lost")?;
-            let record = table.get(id);
-            if !is_ambiguous {
-                equal("direction", found, direction)?;
-            }
-            equal("inbound", Flow::from(record.key(Inbound)), connection.flow(Inbound))?;
-            equal("outbound", Flow::from(record.key(Outbound)), connection.flow(Outbound))?;
-            equal("expected", record.expected(direction), connection.expected[direction as usize])?;
-        }
-        let (id, _) = table.lookup(&connection.flow(Inbound).key()).ok_or("is lost")?;
-        let record = table.get(id);
-        let kind = match connection.owner {
-            Owner::Service(service, server) => {
-                ConnectionKind::Service(ServiceId(service as u32), ServerId(server as u32))
-            }
-            Owner::Snat => ConnectionKind::Snat,
-            Owner::Passthrough => ConnectionKind::Passthrough,
-        };
-        equal("kind", record.kind(), kind)?;
-        equal("state", record.state(), connection.state)?;
-        let is_hidden = connection.is_hidden && connection.owner != Owner::Snat;
-        equal("full NAT", record.is_full_nat(), is_hidden)?;
-        let remaining = connection.deadline().saturating_sub(self.now);
-        let counted = record.remaining(Instant::from_millis(self.now)).as_millis() as u64;
-        equal("remaining", counted, remaining)?;
-        for direction in [Inbound, Outbound] {
-            let there = sample(connection.flow(direction), direction);
-            let left = apply(record.translation(direction), &there);
-            let expected = translated(&there, &connection.leaves_as(direction), None);
-            equal("translation", left, expected)?;
-        }
-        Ok(())
     }
 
     /// What a failed run's reader wants to know.
@@ -360,6 +270,29 @@ impl Run {
         });
         format!("at {}, the model has\n{}", self.now, connections.collect::<String>())
     }
+}
+
+/// Has a packet take the short way, if it can; the TTL is set back, as on the long way that is the
+/// caller's to lower.
+fn forward(
+    engine: &mut Engine,
+    now: Instant,
+    side: Side,
+    arrived: &[u8],
+    prepared: &Prepared,
+) -> Option<Vec<u8>> {
+    let mut bytes = arrived.to_vec();
+    let packet = PlainPacket::parse(&mut bytes)?;
+    let egress = engine.forward(now, side, packet, prepared, |_| true)?;
+    assert_eq!(egress, EGRESS);
+    let packet = Ipv4Packet::parse(&mut bytes).ok()?;
+    packet.header.set_ttl(packet.header.ttl() + 1);
+    Some(bytes)
+}
+
+fn take_held(held: &mut HoldQueue<Vec<u8>>, key: &FragmentKey, now: Instant) -> Vec<Vec<u8>> {
+    while held.expire(now).is_some() {}
+    std::iter::from_fn(|| held.pop(key)).collect()
 }
 
 /// A packet of a connection, as it arrives.
@@ -373,30 +306,12 @@ fn follow(connection: &Connection, direction: Direction, is_odd: bool, shape: &S
     build(connection.flow(direction), (direction == Inbound) != is_odd, &shape)
 }
 
-/// A bare packet; its checksums stand for any.
-fn sample(flow: Flow, direction: Direction) -> Vec<u8> {
-    let mut bytes = vec![0x45, 0, 0, 40, 0, 0, 0, 0, 64, flow.protocol, 0x12, 0x34];
-    let (src, dst): (SocketAddrV4, SocketAddrV4) = (flow.src, flow.dst);
-    bytes.extend([src.ip().octets(), dst.ip().octets()].concat());
-    if flow.protocol == ICMP {
-        let (kind, identifier) =
-            if direction == Inbound { (8, src.port()) } else { (0, dst.port()) };
-        bytes.extend([kind, 0, 0x12, 0x34]);
-        bytes.extend(identifier.to_be_bytes());
-    } else {
-        bytes.extend([src.port().to_be_bytes(), dst.port().to_be_bytes()].concat());
-        bytes.extend([0, 20, 0x12, 0x34, 0, 0, 0, 0, 5 << 4, 0, 0, 0, 0x12, 0x34]);
-    }
-    bytes.resize(40, 0);
-    bytes
-}
-
 /// On which side a packet of this direction arrives.
-fn side_of(connection: &Connection, direction: Direction) -> Side {
+pub(crate) fn side_of(connection: &Connection, direction: Direction) -> Side {
     Lab.side_of(*connection.flow(direction).src.ip()).unwrap_or(Side::Outside)
 }
 
-fn apply(translation: Translation, packet: &[u8]) -> Vec<u8> {
+pub(crate) fn apply(translation: Translation, packet: &[u8]) -> Vec<u8> {
     let mut bytes = packet.to_vec();
     if let Ok(mut packet) = Ipv4Packet::parse(&mut bytes) {
         translation.apply(&mut packet);
@@ -405,7 +320,11 @@ fn apply(translation: Translation, packet: &[u8]) -> Vec<u8> {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "what is compared is mostly made for that")]
-fn equal<T: PartialEq + std::fmt::Debug>(what: &str, is: T, expected: T) -> Result<(), String> {
+pub(crate) fn equal<T: PartialEq + std::fmt::Debug>(
+    what: &str,
+    is: T,
+    expected: T,
+) -> Result<(), String> {
     if is == expected { Ok(()) } else { Err(format!("{what}: {is:?}, expected {expected:?}")) }
 }
 

@@ -63,8 +63,14 @@ pub(crate) struct Scheduler {
     falls_back: bool,
     /// `rr`: whose turn it is.
     turn: usize,
-    /// `wrr`: what each server is owed, and the total of the weights that this relates to.
-    credits: Vec<i64>,
+    /// `wrr`, by worker.
+    credits: Vec<Credits>,
+}
+
+/// What a worker owes each server, and the total of the weights that this relates to.
+#[derive(Clone, Debug, Default)]
+struct Credits {
+    owed: Vec<i64>,
     total: i64,
 }
 
@@ -76,8 +82,8 @@ pub(crate) struct Picks {
 }
 
 impl Scheduler {
-    pub(crate) fn new(kind: SchedulerKind) -> Scheduler {
-        Scheduler { kind, falls_back: false, turn: 0, credits: Vec::new(), total: 0 }
+    pub(crate) fn new(kind: SchedulerKind, workers: usize) -> Scheduler {
+        Scheduler { kind, falls_back: false, turn: 0, credits: vec![Credits::default(); workers] }
     }
 
     /// Its servers changed from `before` to `after`. Who stays is owed what it was owed; the turn
@@ -91,24 +97,26 @@ impl Scheduler {
     ) {
         let before = if kind == self.kind { before } else { &[] };
         if kind != self.kind {
-            *self = Scheduler::new(kind);
+            *self = Scheduler::new(kind, self.credits.len());
         }
         self.falls_back = falls_back;
         let in_turn = before.iter().cycle().skip(self.turn).take(before.len());
         let heir = in_turn.filter_map(|server| after.iter().position(|s| s == server)).next();
         self.turn = heir.unwrap_or(0);
-        let owed = |server| before.iter().position(|s| s == server).map(|at| self.credits[at]);
-        self.credits = after.iter().map(|server| owed(server).unwrap_or(0)).collect();
+        for credits in &mut self.credits {
+            let owed = |server| before.iter().position(|s| s == server).map(|at| credits.owed[at]);
+            credits.owed = after.iter().map(|server| owed(server).unwrap_or(0)).collect();
+        }
     }
 
     /// Whom it picks. Where that is up to hashing or chance, all who can be picked.
-    pub(crate) fn pick(&mut self, servers: &[Server]) -> Picks {
+    pub(crate) fn pick(&mut self, worker: usize, servers: &[Server]) -> Picks {
         use SchedulerKind::*;
         let usable: Vec<usize> =
             (0..servers.len()).filter(|server| servers[*server].is_usable()).collect();
         let picked = match self.kind {
             RoundRobin => self.round_robin(&usable, servers.len()),
-            WeightedRoundRobin => self.weighted_round_robin(&usable, servers),
+            WeightedRoundRobin => self.credits[worker].pick(&usable, servers),
             LeastConnection => least(&usable, |server| (servers[server].load(), 1)),
             WeightedLeastConnection => {
                 least(&usable, |server| (servers[server].load(), servers[server].real.weight))
@@ -143,19 +151,21 @@ impl Scheduler {
         self.turn = (picked + 1) % count;
         Some(picked)
     }
+}
 
+impl Credits {
     /// Smooth, after nginx: everybody is owed its weight more; who is owed most is picked and pays
     /// the total. When the total changes, so does in proportion what is owed.
-    fn weighted_round_robin(&mut self, usable: &[usize], servers: &[Server]) -> Option<usize> {
+    fn pick(&mut self, usable: &[usize], servers: &[Server]) -> Option<usize> {
         let weight = |server: usize| i64::from(servers[server].real.weight);
         let total: i64 = usable.iter().map(|server| weight(*server)).sum();
         if self.total != 0 && total != 0 {
-            self.credits.iter_mut().for_each(|credit| *credit = *credit * total / self.total);
+            self.owed.iter_mut().for_each(|credit| *credit = *credit * total / self.total);
         }
         self.total = if total == 0 { self.total } else { total };
-        usable.iter().for_each(|server| self.credits[*server] += weight(*server));
-        let picked = usable.iter().rev().copied().max_by_key(|server| self.credits[*server])?;
-        self.credits[picked] -= total;
+        usable.iter().for_each(|server| self.owed[*server] += weight(*server));
+        let picked = usable.iter().rev().copied().max_by_key(|server| self.owed[*server])?;
+        self.owed[picked] -= total;
         Some(picked)
     }
 }

@@ -61,9 +61,11 @@ impl Topology for Lab {
     }
 }
 
-/// Of what an engine is made.
+/// Of what engines are made.
 #[derive(Clone, Debug)]
 pub(crate) struct Setup {
+    pub(crate) workers: usize,
+    /// Of each worker.
     pub(crate) capacity: u32,
     pub(crate) seed: u64,
     pub(crate) rules: Rules,
@@ -77,11 +79,12 @@ impl Setup {
 
 prop_compose! {
     pub(crate) fn setup()(
+        workers in select(vec![1, 2, 4]),
         capacity in prop_oneof![3 => Just(64u32), 2 => 1u32..8],
         seed: u64,
         rules in rules().boxed(),
     ) -> Setup {
-        Setup { capacity, seed, rules }
+        Setup { workers, capacity, seed, rules }
     }
 }
 

@@ -1,4 +1,7 @@
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::{
+    net::{Ipv4Addr, SocketAddrV4},
+    ops::AddAssign,
+};
 
 use shunt_nat::{Direction, Engine, Instant, PoolUsage};
 
@@ -11,7 +14,8 @@ use crate::{
 /// What the engine did in this step: where several things are right, the model does the same.
 #[derive(Clone, Copy)]
 pub(crate) struct Witness<'a> {
-    pub(crate) engine: &'a Engine,
+    /// By worker.
+    pub(crate) engines: &'a [Engine],
     /// What became of the packet, if the step was one.
     pub(crate) outcome: &'a Outcome,
 }
@@ -27,14 +31,15 @@ impl Witness<'_> {
 
     /// Whether a client of a persistent service keeps a server, which one does not matter.
     pub(crate) fn keeps(&self, now: u64, service: usize, client: Ipv4Addr) -> bool {
-        let mut kept = self.engine.rules().kept_servers(Instant::from_millis(now));
+        // All workers know the same.
+        let mut kept = self.engines[0].rules().kept_servers(Instant::from_millis(now));
         kept.any(|(id, known, _)| (id.0 as usize, known) == (service, client))
     }
 
-    /// Whether the engine has this connection still.
+    /// Whether its worker has this connection still.
     pub(crate) fn has(&self, connection: &Connection) -> bool {
         let [inbound, outbound] = connection.flows;
-        let table = self.engine.table();
+        let table = self.engines[connection.worker].table();
         table.lookup(&inbound.key()).is_some_and(|(id, _)| {
             let record = table.get(id);
             record.key(Direction::Inbound) == inbound.key()
@@ -43,23 +48,37 @@ impl Witness<'_> {
     }
 
     /// The endpoint as which the opener of a connection is seen.
-    pub(crate) fn seen_as(&self, inbound: Flow) -> Option<SocketAddrV4> {
-        let table = self.engine.table();
+    pub(crate) fn seen_as(&self, worker: usize, inbound: Flow) -> Option<SocketAddrV4> {
+        let table = self.engines[worker].table();
         let (id, _) = table.lookup(&inbound.key())?;
         Some(table.get(id).key(Direction::Outbound).dst())
     }
 
     /// Connections that each server was given.
     pub(crate) fn given(&self) -> impl Iterator<Item = u64> {
-        self.engine.server_counters().map(|server| server.connections)
+        total(self.engines, Engine::server_counters).into_iter().map(|server| server.connections)
     }
 
-    pub(crate) fn usage(&self, pool: PoolName) -> PoolUsage {
-        let rules = self.engine.rules();
+    pub(crate) fn usage(&self, worker: usize, pool: PoolName) -> PoolUsage {
+        let rules = self.engines[worker].rules();
         match pool {
             PoolName::Snat(rule) => rules.snat_usage().nth(rule).expect("a pool for each rule"),
             PoolName::Local => rules.local_usage(),
             PoolName::Hairpin => rules.hairpin_usage(),
         }
     }
+}
+
+/// Counters of all engines, added up.
+pub(crate) fn total<'a, C, I>(engines: &'a [Engine], counters: impl Fn(&'a Engine) -> I) -> Vec<C>
+where
+    C: AddAssign,
+    I: Iterator<Item = C> + 'a,
+{
+    let each = engines.iter().map(|engine| counters(engine).collect::<Vec<_>>());
+    let add = |mut sum: Vec<C>, more: Vec<C>| {
+        sum.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
+        sum
+    };
+    each.reduce(add).expect("one engine at least")
 }

@@ -6,8 +6,10 @@ use shunt_nat::{RealServer, Rules, SnatRule, VirtualService};
 
 use super::{Model, Service};
 use crate::{
+    connection::Connection,
     pool::Pool,
     servers::{Scheduler, Server},
+    steering::owner,
 };
 
 impl Model {
@@ -41,7 +43,9 @@ impl Model {
             let is_over = service.is_removed && service.removed_servers.is_empty();
             self.services[place] = (!is_over).then_some(service);
         }
-        let in_use = |rule: &SnatRule| rule.to.iter().any(|to| self.in_use(*to) > 0);
+        let in_use = |rule: &SnatRule| {
+            self.connections.iter().filter_map(Connection::source).any(|to| rule.to.contains(&to))
+        };
         let former = self.former_snat.iter().filter(|rule| in_use(rule)).cloned().collect();
         self.former_snat = former;
     }
@@ -67,7 +71,7 @@ impl Model {
                 .position(|place| identity(&self.service(*place).options) == identity(options));
             let place = match known {
                 Some(known) => candidates.remove(known),
-                None => put(&mut self.services, Service::new(options)),
+                None => put(&mut self.services, Service::new(options, self.workers.len())),
             };
             self.order.push(place);
             self.change_service(place, options);
@@ -120,31 +124,43 @@ impl Model {
         }
     }
 
-    /// A rule is who it was if it is for the same hosts.
     fn change_pools(&mut self, before: &Rules, rules: &Rules) {
-        let pools = std::mem::take(&mut self.snat);
-        let mut known: Vec<_> = before.snat.iter().cloned().zip(pools).collect();
-        for rule in &rules.snat {
-            let place = known.iter().position(|(known, _)| known.from == rule.from);
-            let pool = Pool::of_rule(rule);
-            self.snat.push(match place.map(|place| known.remove(place)) {
-                Some((former, before)) => {
-                    if former.to != rule.to {
-                        self.former_snat.push(former);
-                    }
-                    pool.after(before)
-                }
-                None => pool,
+        let workers = self.workers.len();
+        let heirs = heirs(&before.snat, &rules.snat);
+        for (number, worker) in self.workers.iter_mut().enumerate() {
+            let is_own = |endpoint| owner(endpoint, workers) == number;
+            let former = std::mem::take(&mut worker.snat);
+            let pools = rules.snat.iter().zip(&heirs).map(|(rule, known)| match known {
+                Some(known) => Pool::of_rule(rule).after(former[*known].clone()),
+                None => Pool::of_rule(rule),
             });
+            worker.snat = pools.collect();
+            let local = std::mem::take(&mut worker.local);
+            worker.local = Pool::of(&rules.local_addresses, is_own).after(local);
+            let hairpin = std::mem::take(&mut worker.hairpin);
+            worker.hairpin = Pool::of(rules.hairpin.as_slice(), is_own).after(hairpin);
         }
-        self.former_snat.extend(known.into_iter().map(|(rule, _)| rule));
-        self.local = Pool::of(&rules.local_addresses).after(self.local.clone());
-        self.hairpin = Pool::of(rules.hairpin.as_slice()).after(self.hairpin.clone());
+        for (known, rule) in before.snat.iter().enumerate() {
+            let heir = heirs.iter().position(|heir| *heir == Some(known));
+            if heir.is_none_or(|heir| rules.snat[heir].to != rule.to) {
+                self.former_snat.push(rule.clone());
+            }
+        }
     }
 }
 
+/// Which of the rules before each rule is: it is who it was if it is for the same hosts.
+fn heirs(before: &[SnatRule], rules: &[SnatRule]) -> Vec<Option<usize>> {
+    let mut known: Vec<_> = (0..before.len()).collect();
+    let heir = |rule: &SnatRule| {
+        let place = known.iter().position(|known| before[*known].from == rule.from)?;
+        Some(known.remove(place))
+    };
+    rules.iter().map(heir).collect()
+}
+
 impl Service {
-    pub(super) fn new(options: &VirtualService) -> Service {
+    pub(super) fn new(options: &VirtualService, workers: usize) -> Service {
         Service {
             options: Rc::new(options.clone()),
             is_removed: false,
@@ -152,7 +168,7 @@ impl Service {
             scheduled: 0,
             removed_servers: Vec::new(),
             former_addresses: Vec::new(),
-            scheduler: Scheduler::new(options.scheduler),
+            scheduler: Scheduler::new(options.scheduler, workers),
             counters: shunt_nat::ServiceCounters::default(),
         }
     }

@@ -7,7 +7,7 @@ use shunt_nat::{
     DropReason, Reply, Side, Topology,
 };
 
-use super::Model;
+use super::{Arrival, Model};
 use crate::{
     connection::Connection,
     flow::Flow,
@@ -24,19 +24,18 @@ impl Model {
     /// A packet with its transport header.
     pub(super) fn receive_whole(
         &mut self,
-        now: u64,
-        side: Side,
+        arrival: Arrival,
         packet: Ip<'_>,
         witness: Witness<'_>,
     ) -> Outcome {
         let segment = match wire::read(packet) {
             Ok(Content::Segment(segment)) => segment,
-            Ok(Content::IcmpError) => return self.receive_icmp_error(side, packet),
+            Ok(Content::IcmpError) => return self.receive_icmp_error(arrival, packet),
             Ok(Content::Redirect) => return Dropped(DropReason::IcmpRedirect),
             Ok(Content::Other) => return Punted,
             Err(malformed) => return Dropped(DropReason::Malformed(malformed)),
         };
-        if let Some((at, direction)) = self.find(&segment.flow) {
+        if let Some((at, direction)) = self.find(arrival.worker, &segment.flow) {
             let goes_there = match segment.kind {
                 Kind::EchoRequest => direction == Inbound,
                 Kind::EchoReply => direction == Direction::Outbound,
@@ -47,10 +46,10 @@ impl Model {
                 && segment.opens()
                 && is_over(self.connections[at].state);
             if goes_there && !begins_anew {
-                return self.receive_known(now, packet, &segment, at, direction);
+                return self.receive_known(arrival.now, packet, &segment, at, direction);
             }
         }
-        self.receive_unknown(now, side, packet, &segment, witness)
+        self.receive_unknown(arrival, packet, &segment, witness)
     }
 
     fn receive_known(
@@ -77,9 +76,9 @@ impl Model {
         Sent(translated(packet.0, &leaves_as, self.mss_limit(owner)), Vec::new())
     }
 
-    fn receive_icmp_error(&mut self, side: Side, packet: Ip<'_>) -> Outcome {
+    fn receive_icmp_error(&mut self, arrival: Arrival, packet: Ip<'_>) -> Outcome {
         let Some(quoted) = wire::quoted_flow(packet) else { return Punted };
-        let Some(original) = self.before_it_left(side, &quoted) else { return Punted };
+        let Some(original) = self.before_it_left(arrival, &quoted) else { return Punted };
         if packet.ttl() <= 1 {
             return Answered(Reply::TimeExceeded);
         }
@@ -89,32 +88,32 @@ impl Model {
 
     /// What a packet that left here looked like when it arrived: its answers would arrive the other way
     /// round.
-    fn before_it_left(&self, side: Side, left: &Flow) -> Option<Flow> {
+    fn before_it_left(&self, arrival: Arrival, left: &Flow) -> Option<Flow> {
         let answer = left.reverse();
-        if let Some((at, direction)) = self.find(&answer) {
+        if let Some((at, direction)) = self.find(arrival.worker, &answer) {
             return Some(self.connections[at].flow(direction.opposite()));
         }
         let client = *left.src.ip();
         let is_outside = Lab.side_of(client) == Some(Side::Outside) && !Lab.is_local(client);
-        let (_, answer_left) =
-            self.one_packet_reply(&answer).filter(|_| side == Side::Inside && is_outside)?;
+        let (_, answer_left) = self
+            .one_packet_reply(&answer)
+            .filter(|_| arrival.side == Side::Inside && is_outside)?;
         Some(answer_left.reverse())
     }
 
     pub(super) fn receive_fragment(
         &mut self,
-        now: u64,
-        side: Side,
+        arrival: Arrival,
         packet: Ip<'_>,
         witness: Witness<'_>,
     ) -> Outcome {
         if !self.may_translate(packet) {
             return Punted;
         }
-        match self.fragments.admit(packet, now) {
+        match self.workers[arrival.worker].fragments.admit(packet, arrival.now) {
             Err(error) => Dropped(DropReason::Fragment(error)),
             Ok(Fate::Unknown) if packet.fragment_offset() == 0 => {
-                self.receive_first_fragment(now, side, packet, witness)
+                self.receive_first_fragment(arrival, packet, witness)
             }
             Ok(Fate::Unknown) => Held,
             Ok(Fate::Translated(_)) if packet.ttl() <= 1 => Answered(Reply::TimeExceeded),
@@ -126,25 +125,25 @@ impl Model {
 
     fn receive_first_fragment(
         &mut self,
-        now: u64,
-        side: Side,
+        arrival: Arrival,
         packet: Ip<'_>,
         witness: Witness<'_>,
     ) -> Outcome {
-        let outcome = self.receive_whole(now, side, packet, witness);
+        let outcome = self.receive_whole(arrival, packet, witness);
+        let fragments = &mut self.workers[arrival.worker].fragments;
         match outcome {
             Sent(left, _) => {
                 let to = endpoints(&left);
-                let waiting = self.fragments.decide(packet, Fate::Translated(to), now);
+                let waiting = fragments.decide(packet, Fate::Translated(to), arrival.now);
                 let followers = waiting.iter().map(|packet| translated(packet, &to, None));
                 Sent(left, followers.collect())
             }
             Punted => {
-                self.fragments.decide(packet, Fate::Punted, now);
+                fragments.decide(packet, Fate::Punted, arrival.now);
                 Punted
             }
             other => {
-                self.fragments.decide(packet, Fate::Refused, now);
+                fragments.decide(packet, Fate::Refused, arrival.now);
                 other
             }
         }

@@ -7,7 +7,7 @@ use shunt_nat::{
     Topology,
 };
 
-use super::Model;
+use super::{Arrival, Model};
 use crate::{
     connection::{Connection, Owner, PoolName},
     flow::Flow,
@@ -22,19 +22,17 @@ use crate::{
 impl Model {
     pub(super) fn receive_unknown(
         &mut self,
-        now: u64,
-        side: Side,
+        arrival: Arrival,
         packet: Ip<'_>,
         segment: &Segment,
         witness: Witness<'_>,
     ) -> Outcome {
         if let Some(service) = self.dialled(&segment.flow)
-            && (side == Side::Outside || self.serves_inside(service))
+            && (arrival.side == Side::Outside || self.serves_inside(service))
         {
             let on_unknown = self.options(service).on_unknown;
-            return refusal(packet, segment, on_unknown).unwrap_or_else(|| {
-                self.open_service(now, side, packet, segment, service, witness)
-            });
+            return refusal(packet, segment, on_unknown)
+                .unwrap_or_else(|| self.open_service(arrival, packet, segment, service, witness));
         }
         let (src, dst) = (*segment.flow.src.ip(), *segment.flow.dst.ip());
         if Lab.is_local(dst) {
@@ -42,7 +40,7 @@ impl Model {
         }
         let rules = Rc::clone(&self.rules);
         let snat = |host| rules.snat.iter().position(|rule| rule.from.contains(&host));
-        match (side, Lab.side_of(dst)) {
+        match (arrival.side, Lab.side_of(dst)) {
             (Side::Inside, Some(Side::Outside)) => {
                 if let Some((service, leaves_as)) = self.one_packet_reply(&segment.flow) {
                     if packet.ttl() <= 1 {
@@ -54,7 +52,7 @@ impl Model {
                     return Sent(translated(packet.0, &leaves_as, None), Vec::new());
                 }
                 match snat(src) {
-                    Some(rule) => self.open_snat(now, packet, segment, rule, witness),
+                    Some(rule) => self.open_snat(arrival, packet, segment, rule, witness),
                     None => Punted,
                 }
             }
@@ -63,7 +61,7 @@ impl Model {
                 if snat(dst).is_some() && segment.opens() && packet.ttl() > 1 =>
             {
                 let flows = [segment.flow, segment.flow.reverse()];
-                let opened = self.open(now, packet, flows, Owner::Passthrough, false, witness);
+                let opened = self.open(arrival, packet, flows, Owner::Passthrough, false, witness);
                 opened.unwrap_or_else(Dropped)
             }
             _ => Punted,
@@ -93,34 +91,36 @@ impl Model {
 
     fn open_service(
         &mut self,
-        now: u64,
-        side: Side,
+        arrival: Arrival,
         packet: Ip<'_>,
         segment: &Segment,
         service: usize,
         witness: Witness<'_>,
     ) -> Outcome {
-        let mut choices = self.choices(now, &segment.flow, service);
+        let mut choices = self.choices(arrival, &segment.flow, service);
         let last = choices.pop().expect("one choice at least");
         for choice in choices {
             let mut attempt = self.clone();
-            let outcome = attempt.open_to(now, side, packet, segment, service, choice, witness);
-            let is_same = |pool| attempt.pool(pool).exhausted == witness.usage(pool).exhausted;
+            let outcome = attempt.open_to(arrival, packet, segment, service, choice, witness);
+            let worker = arrival.worker;
+            let is_same = |pool| {
+                attempt.pool(worker, pool).exhausted == witness.usage(worker, pool).exhausted
+            };
             let searched_alike = attempt.pools().all(is_same);
             if witness.saw(&outcome) && searched_alike && attempt.given().eq(witness.given()) {
                 *self = attempt;
                 return outcome;
             }
         }
-        self.open_to(now, side, packet, segment, service, last, witness)
+        self.open_to(arrival, packet, segment, service, last, witness)
     }
 
     /// The servers to which a new connection may be given, or none: the one that the client keeps,
     /// else one that the scheduler may pick, else the fallback.
-    fn choices(&mut self, now: u64, flow: &Flow, service: usize) -> Vec<Option<usize>> {
-        let kept = self
-            .persistence(service)
-            .and_then(|persistence| self.clients.server(service, persistence, *flow.src.ip(), now));
+    fn choices(&mut self, arrival: Arrival, flow: &Flow, service: usize) -> Vec<Option<usize>> {
+        let kept = self.persistence(service).and_then(|persistence| {
+            self.clients.server(service, persistence, *flow.src.ip(), arrival.now)
+        });
         if let Some(kept) = kept
             && self.scheduled(service).contains(&kept)
             && self.server(kept).is_usable()
@@ -129,7 +129,7 @@ impl Model {
         }
         let scheduled = self.scheduled(service).to_vec();
         let servers: Vec<_> = scheduled.iter().map(|server| self.server(*server).clone()).collect();
-        let picks = self.service_mut(service).scheduler.pick(&servers);
+        let picks = self.service_mut(service).scheduler.pick(arrival.worker, &servers);
         let mut choices: Vec<_> =
             picks.servers.into_iter().map(|server| Some(scheduled[server])).collect();
         if picks.nobody {
@@ -153,11 +153,9 @@ impl Model {
         self.servers.iter().map(|server| server.as_ref().map_or(0, |server| server.given))
     }
 
-    #[expect(clippy::too_many_arguments, reason = "it is what there is to know")]
     fn open_to(
         &mut self,
-        now: u64,
-        side: Side,
+        arrival: Arrival,
         packet: Ip<'_>,
         segment: &Segment,
         service: usize,
@@ -182,7 +180,7 @@ impl Model {
         }
         let pool = match options.mode {
             ForwardingMode::FullNat => Some(PoolName::Local),
-            ForwardingMode::Nat if side == Side::Inside => Some(PoolName::Hairpin),
+            ForwardingMode::Nat if arrival.side == Side::Inside => Some(PoolName::Hairpin),
             ForwardingMode::Nat => None,
         };
         // A server may know this client's endpoint from another service, or no source endpoint may be
@@ -198,7 +196,7 @@ impl Model {
             let real = self.endpoint(server, flow.dst.port());
             let seen_as = match pool {
                 None => flow.src,
-                Some(pool) => match self.allocate(pool, flow, real, witness) {
+                Some(pool) => match self.allocate(arrival.worker, pool, flow, real, witness) {
                     Some(seen_as) => seen_as,
                     None => {
                         refusal = DropReason::LocalPortsExhausted;
@@ -212,7 +210,7 @@ impl Model {
             };
             let flows = [flow, Flow { src: real, dst: seen_as, ..flow }];
             let owner = Owner::Service(service, server);
-            match self.open(now, packet, flows, owner, pool.is_some(), witness) {
+            match self.open(arrival, packet, flows, owner, pool.is_some(), witness) {
                 Ok(outcome) => {
                     if let Some(persistence) = options.persistence
                         && Some(server) != fallback
@@ -230,7 +228,7 @@ impl Model {
 
     fn open_snat(
         &mut self,
-        now: u64,
+        arrival: Arrival,
         packet: Ip<'_>,
         segment: &Segment,
         rule: usize,
@@ -240,11 +238,11 @@ impl Model {
             return refusal;
         }
         let (flow, pool) = (segment.flow, PoolName::Snat(rule));
-        let Some(seen_as) = self.allocate(pool, flow, flow.dst, witness) else {
+        let Some(seen_as) = self.allocate(arrival.worker, pool, flow, flow.dst, witness) else {
             return Dropped(DropReason::SnatPortsExhausted);
         };
         let flows = [flow, Flow { src: flow.dst, dst: seen_as, ..flow }];
-        self.open(now, packet, flows, Owner::Snat, true, witness).unwrap_or_else(Dropped)
+        self.open(arrival, packet, flows, Owner::Snat, true, witness).unwrap_or_else(Dropped)
     }
 
     /// RIP:rport of a server for who dialled `vport`.
@@ -272,6 +270,7 @@ impl Model {
     /// packets from there, and not the opener's own.
     fn allocate(
         &mut self,
+        worker: usize,
         name: PoolName,
         flow: Flow,
         peer: SocketAddrV4,
@@ -279,13 +278,13 @@ impl Model {
     ) -> Option<SocketAddrV4> {
         let is_free = |endpoint: &SocketAddrV4| {
             let answers = Flow { src: peer, dst: *endpoint, ..flow };
-            let user = self.find(&answers).map(|(at, _)| &self.connections[at]);
+            let user = self.find(worker, &answers).map(|(at, _)| &self.connections[at]);
             *endpoint != flow.src && user.is_none_or(|user| is_over(user.state))
         };
-        let free: Vec<_> = self.pool(name).endpoints().filter(is_free).collect();
-        let pool = self.pool_mut(name);
-        let allocated = pool.allocate(flow.src, &free, witness.seen_as(flow))?;
-        let was_long = witness.usage(name).scarce > pool.scarce;
+        let free: Vec<_> = self.pool(worker, name).endpoints().filter(is_free).collect();
+        let pool = self.pool_mut(worker, name);
+        let allocated = pool.allocate(flow.src, &free, witness.seen_as(worker, flow))?;
+        let was_long = witness.usage(worker, name).scarce > pool.scarce;
         pool.scarce += u64::from(was_long && pool.is_scarce(free.len()));
         Some(allocated)
     }
@@ -293,14 +292,14 @@ impl Model {
     /// Opens a connection between two flows and translates the packet that does so.
     fn open(
         &mut self,
-        now: u64,
+        arrival: Arrival,
         packet: Ip<'_>,
         flows: [Flow; 2],
         owner: Owner,
         is_hidden: bool,
         witness: Witness<'_>,
     ) -> Result<Outcome, DropReason> {
-        self.make_room(now, &flows, witness)?;
+        self.make_room(arrival, &flows, witness)?;
         let state = match (flows[0].protocol, owner) {
             (UDP, _) => ConnectionState::UdpOneWay,
             (ICMP, _) => ConnectionState::Icmp,
@@ -308,9 +307,19 @@ impl Model {
             _ => ConnectionState::SynRecv,
         };
         let timeout = self.timeout(owner, state);
+        let Arrival { now, worker, side } = arrival;
         let (last_seen, expected) = (now, [None; 2]);
-        let connection =
-            Connection { flows, owner, is_hidden, state, last_seen, timeout, expected };
+        let connection = Connection {
+            worker,
+            side,
+            flows,
+            owner,
+            is_hidden,
+            state,
+            last_seen,
+            timeout,
+            expected,
+        };
         let leaves_as = connection.leaves_as(Inbound);
         self.connections.push(connection);
         self.recount();
@@ -330,12 +339,12 @@ impl Model {
     /// Removes what is in the way of a new connection, if it may be.
     fn make_room(
         &mut self,
-        now: u64,
+        Arrival { now, worker, .. }: Arrival,
         flows: &[Flow; 2],
         witness: Witness<'_>,
     ) -> Result<(), DropReason> {
         for flow in flows {
-            let Some((at, _)) = self.find(flow) else { continue };
+            let Some((at, _)) = self.find(worker, flow) else { continue };
             let user = self.connections[at].clone();
             if !is_over(user.state) {
                 return Err(DropReason::TupleInUse);
@@ -343,22 +352,23 @@ impl Model {
             self.counters.replaced += 1;
             self.remove(now, &user);
         }
-        if self.connections.len() == self.capacity {
-            let victim = self.victim(witness).ok_or(DropReason::TableFull)?;
+        if self.connections_of(worker).count() == self.capacity {
+            let victim = self.victim(worker, witness).ok_or(DropReason::TableFull)?;
             self.counters.evicted += 1;
             self.remove(now, &victim);
         }
         Ok(())
     }
 
-    /// Who has to leave a full table: a connection that is half open, else one that is over. The
+    /// Who has to leave a worker's full table: a connection that is half open, else one that is over. The
     /// engine looks at 64 records at random; where these are more than a third it does not miss
     /// them.
-    fn victim(&self, witness: Witness<'_>) -> Option<Connection> {
-        let half_open = self.connections.iter().filter(|c| is_half_open(c.state));
-        let over = self.connections.iter().filter(|c| is_over(c.state));
-        let is_missed = |count: usize| 3 * count <= self.connections.len();
-        let victim = self.connections.iter().find(|connection| !witness.has(connection));
+    fn victim(&self, worker: usize, witness: Witness<'_>) -> Option<Connection> {
+        let all = || self.connections_of(worker);
+        let half_open = all().filter(|c| is_half_open(c.state));
+        let over = all().filter(|c| is_over(c.state));
+        let is_missed = |count: usize| 3 * count <= all().count();
+        let victim = all().find(|connection| !witness.has(connection));
         let is_right = match victim {
             None => is_missed(half_open.clone().count() + over.clone().count()),
             Some(victim) if is_over(victim.state) => is_missed(half_open.clone().count()),
