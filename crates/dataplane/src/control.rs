@@ -118,6 +118,7 @@ impl Control {
         for worker in &self.workers {
             drop(worker.replaced.recv().expect("workers run until they are stopped"));
         }
+        self.builder.settle();
     }
 
     /// What every worker is to run, and what that does to services that hash.

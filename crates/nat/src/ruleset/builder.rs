@@ -38,6 +38,8 @@ pub struct RulesetBuilder {
     known: Known,
     sources: KnownSources,
     persistence: Option<Arc<PersistenceTable>>,
+    /// Whether the last change had clients forgotten, and workers may note such still.
+    is_unsettled: bool,
 }
 
 /// What a change comes to.
@@ -63,6 +65,7 @@ impl RulesetBuilder {
             known: Known::default(),
             sources: KnownSources::new(workers),
             persistence: None,
+            is_unsettled: false,
         }
     }
 
@@ -89,6 +92,15 @@ impl RulesetBuilder {
         Update { rulesets: rulesets.collect(), disruptions }
     }
 
+    /// To be called when all workers run the rules of the last update: what they have noted in the
+    /// meantime of clients that those before told apart is forgotten, too. Nobody would ever note that
+    /// their connections end.
+    pub fn settle(&mut self) {
+        if std::mem::take(&mut self.is_unsettled) {
+            self.forget_clients(|_| true);
+        }
+    }
+
     /// Forgets whom no worker and no connection needs any more.
     fn forget(&mut self) {
         self.alive.retain(|(_, plan)| plan.strong_count() > 0);
@@ -99,20 +111,26 @@ impl RulesetBuilder {
 
     /// What clients keep is forgotten with their services, and with the servers that they keep.
     fn update_clients(&mut self) {
+        self.is_unsettled = std::mem::take(&mut self.known.clients_lose);
+        let is_wanted = self.known.services.iter().flatten().any(|known| known.keep.is_some());
+        if self.persistence.is_none() && is_wanted {
+            self.persistence = Some(Arc::new(PersistenceTable::new()));
+        } else if self.is_unsettled {
+            self.forget_clients(|ServerId(id)| {
+                // One that has the number of another from before is new.
+                let known = self.known.servers.get(id as usize).and_then(Option::as_ref);
+                known.is_some_and(|known| known.born < self.generation)
+            });
+        }
+    }
+
+    /// Forgets clients of services that are gone or tell them apart in another way now, and servers
+    /// that are gone.
+    fn forget_clients(&self, is_server: impl Fn(ServerId) -> bool) {
         let keeps = self.known.services.iter().flatten().filter_map(|known| known.keep);
         let keeps: HashSet<_> = keeps.map(|keep| keep.clients).collect();
-        let forgets = std::mem::take(&mut self.known.clients_lose);
-        match &self.persistence {
-            Some(table) if forgets => table.forget(
-                |clients| keeps.contains(&clients),
-                |ServerId(id)| {
-                    // One that has the number of another from before is new.
-                    let known = self.known.servers.get(id as usize).and_then(Option::as_ref);
-                    known.is_some_and(|known| known.born < self.generation)
-                },
-            ),
-            None if !keeps.is_empty() => self.persistence = Some(Arc::new(PersistenceTable::new())),
-            _ => {}
+        if let Some(table) = &self.persistence {
+            table.forget(|clients| keeps.contains(&clients), is_server);
         }
     }
 

@@ -170,3 +170,23 @@ fn local_ports_are_the_owners() {
         }
     }
 }
+
+#[test]
+fn clients_noted_under_the_rules_from_before_are_forgotten() {
+    let persistent = |prefix_len| {
+        let timeout = std::time::Duration::from_secs(300);
+        let persistence = Some(Persistence { timeout, prefix_len });
+        rules(VirtualService { persistence, ..rr(VIP, &[RS1, RS2]) })
+    };
+    let mut workers = Workers::new(&persistent(32));
+    let rulesets = workers.builder.build(&persistent(24), owner).rulesets;
+    assert_eq!(workers.open(0, 1), address(RS1), "it has not gone over yet");
+    for (engine, ruleset) in workers.engines.iter_mut().zip(rulesets) {
+        engine.replace_rules(workers.now, ruleset);
+    }
+    workers.open(1, 2);
+    let clients = |workers: &Workers| workers.engines[0].rules().persistent_clients();
+    assert_eq!(clients(&workers), 2, "the client as it was, and its network");
+    workers.builder.settle();
+    assert_eq!(clients(&workers), 1);
+}
