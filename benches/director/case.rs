@@ -1,6 +1,6 @@
 //! What is measured.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -28,15 +28,20 @@ pub(crate) enum Load {
     Forward,
     /// From the clients and from the servers.
     Both,
-    /// Each packet opens a connection, and connections end as fast, their time being over: time goes
-    /// [`CHURN_SPEED`] times as fast, so that all flows of a replay have ended before it starts again.
+    /// Each packet opens a connection, and connections end as fast, their time being over: time goes so
+    /// fast that all flows of a replay have ended before it starts again.
     Churn,
     /// Each packet opens a connection in a full table, which gives up another one for it.
     Flood,
 }
 
-/// How much faster than real time connections grow old under [`Load::Churn`].
-pub(crate) const CHURN_SPEED: u64 = 16;
+/// After how much of the director's time a connection may end under [`Load::Churn`]. It is a tick of
+/// the connection table's timing wheel: connections live for one tick to two and a half.
+pub(crate) const CHURN_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The share of the flows that come in that time. So half of them are open at a time, and none for
+/// more than three quarters of a replay.
+pub(crate) const CHURN_SHARE: f64 = 0.3;
 
 /// A line of the report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,8 +56,23 @@ pub(crate) struct Case {
 const K1: u32 = 1 << 10;
 const K64: u32 = 1 << 16;
 const M1: u32 = 1 << 20;
+const M2: u32 = 1 << 21;
 
 impl Case {
+    /// So many flows come and go that a million connections are open at a time.
+    pub(crate) const CROWD: Case =
+        Case { protocol: Protocol::Udp, mode: Mode::Nat, load: Load::Churn, flows: M2 };
+
+    /// What two workers are tried with.
+    pub(crate) fn of_two_workers() -> [Case; 2] {
+        [Load::Forward, Load::Both].map(|load| Case {
+            protocol: Protocol::Udp,
+            mode: Mode::Nat,
+            load,
+            flows: K64,
+        })
+    }
+
     /// All cases, in the order of the report; few, when it has to be quick.
     pub(crate) fn all(quick: bool) -> Vec<Case> {
         use {Load::*, Mode::*, Protocol::*};
@@ -61,7 +81,7 @@ impl Case {
         let opening = |protocol, mode, load| Case { protocol, mode, load, flows: M1 };
         if quick {
             let mut cases = series(Udp, Nat, Forward).to_vec();
-            cases.push(opening(Udp, Nat, Churn));
+            cases.extend([opening(Udp, Nat, Churn), Case::CROWD]);
             return cases;
         }
         let mut cases = [
@@ -74,6 +94,7 @@ impl Case {
         .concat();
         cases.extend([
             opening(Udp, Nat, Churn),
+            Case::CROWD,
             opening(Tcp, Nat, Churn),
             opening(Udp, FullNat, Churn),
             opening(Udp, Nat, Flood),
@@ -92,7 +113,7 @@ impl Case {
             // The larger the share of flows that are forgotten before they come again, the fewer
             // packets belong to a connection: 2 % do.
             Load::Flood => self.flows / 4,
-            _ => M1,
+            _ => self.flows.max(M1),
         }
     }
 

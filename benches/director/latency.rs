@@ -1,41 +1,44 @@
-//! How long a packet takes through the director at half of what it can do.
+//! How long a packet takes through the director, when there are few of them and at half of what it
+//! can do, and what it costs when there are none.
 //!
-//! A generator on the main lcore and the director on its own are joined by two pairs of memif devices
-//! (shared memory). The generator writes the time into each datagram, sends it to the service, and
-//! reads it when the datagram comes out on the servers' side. Both devices, and the generator's turn,
-//! are part of what is measured.
+//! A director runs as it does in operation, in a process of its own. It is joined to a generator by
+//! two pairs of memif devices (shared memory). The generator writes the time into each datagram, sends
+//! it to the service, and reads it when the datagram comes out on the servers' side. Both devices, and
+//! the generator's turn, are part of what is measured.
 
 use std::{
-    fmt,
+    fmt, fs,
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+    process::Command,
+    thread::sleep,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, ensure};
-use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
-use shunt_dataplane::Assembly;
-use shunt_dpdk::{
-    BURST, Burst, Eal, LcoreId, Mempool, MempoolConfig, Port, PortConfig, RxQueue, TxQueue,
-    clock::Tsc, launch,
-};
+use shunt_config::Idle;
+use shunt_dpdk::{Eal, Mempool, MempoolConfig};
 
 use crate::{
     case::{Case, Load, Mode, Protocol},
-    service_file::{self, WORKER},
-    throughput::Bench,
-    traffic::{self, STAMP},
+    crew::Crew,
+    generator::{Generator, Times},
+    process::Running,
+    service_file::{self, Wanted},
+    traffic,
 };
 
 /// What latency is measured with.
 pub(crate) const CASE: Case =
     Case { protocol: Protocol::Udp, mode: Mode::Nat, load: Load::Forward, flows: 1 << 10 };
 
-/// The share of what goes through at most that is sent.
+/// MiB that the generator takes beside the director.
+pub(crate) const GENERATOR_MIB: u32 = 128;
+
+/// Packets per second when there are few: the next one finds an adaptive worker asleep.
+const FEW: f64 = 1000.0;
+
+/// The share of what goes through at most that is sent when there are many.
 const LOAD: f64 = 0.5;
 
 /// How long the generator tries what goes through at most.
@@ -48,209 +51,106 @@ pub(crate) struct Order {
     pub(crate) length: Duration,
 }
 
-/// What it found: times in microseconds, rates in millions of packets per second.
+/// What it found of one idle mode.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Latency {
-    /// What went through at most.
+    /// What the service file said.
+    pub(crate) idle: String,
+    /// The share of a CPU that the director took when no packet came.
+    pub(crate) idle_cpu: f64,
+    pub(crate) few: Times,
+    /// What went through at most, in millions of packets per second.
     pub(crate) capacity: f64,
-    /// What was sent.
-    pub(crate) load: f64,
-    pub(crate) received: u64,
-    pub(crate) lost: u64,
-    pub(crate) p50: f64,
-    pub(crate) p99: f64,
-    pub(crate) p999: f64,
-    pub(crate) longest: f64,
+    pub(crate) many: Times,
+}
+
+impl Latency {
+    /// Whether a worker without packets slept.
+    pub(crate) fn is_adaptive(&self) -> bool {
+        self.idle == Idle::Adaptive.as_str()
+    }
 }
 
 impl fmt::Display for Latency {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Latency { capacity, load, received, lost, p50, p99, p999, longest } = self;
+        let Latency { idle, idle_cpu, few, capacity, many } = self;
         write!(
             f,
-            "latency over memif at {load:.2} of at most {capacity:.2} Mpps: p50 {p50:.1} µs, \
-             p99 {p99:.1} µs, p99.9 {p999:.1} µs, longest {longest:.0} µs; {lost} of {} lost",
-            received + lost
+            "idle = \"{idle}\": {:.1} % of a CPU without packets\n  a packet a millisecond: {few}\n  \
+             {:.2} of at most {capacity:.2} Mpps: {many}",
+            100.0 * idle_cpu,
+            many.mpps,
         )
     }
 }
 
-/// Starts a director between two devices, and measures. Sockets go to `directory`.
-pub(crate) fn measure(order: &Order, directory: &Path) -> anyhow::Result<Latency> {
-    let socket = directory.join("memif.sock");
-    let device = |number: usize, role: &str, more: String| {
-        let socket = socket.display();
-        let id = number % 2;
+/// Measures a director of each idle mode. Files and sockets go to `directory`.
+pub(crate) fn measure(order: &Order, directory: &Path) -> anyhow::Result<Vec<Latency>> {
+    let memory: &[&str] =
+        if order.no_huge { &["--no-huge", "--no-shconf"] } else { &["--in-memory"] };
+    let (mib, prefix) = (GENERATOR_MIB.to_string(), format!("generator-{}", std::process::id()));
+    let own = ["--lcores", "0", "--no-pci", "--no-telemetry", "-m", &mib, "--file-prefix", &prefix];
+    let args = [own.as_slice(), memory].concat();
+    let eal = Eal::init(&args).context("EAL did not start")?;
+    let pool = Mempool::new(&eal, &MempoolConfig::new("generator", 16_383))?;
+    let modes = [Idle::Spin, Idle::Adaptive];
+    modes.into_iter().map(|idle| measure_one(order, idle, directory, &eal, &pool)).collect()
+}
+
+fn measure_one(
+    order: &Order,
+    idle: Idle,
+    directory: &Path,
+    eal: &Eal,
+    pool: &Mempool,
+) -> anyhow::Result<Latency> {
+    let device = |role: &str, number: usize, more: &str| {
+        let socket = directory.join(format!("{idle}.sock"));
+        let (id, socket) = (number % 2, socket.display());
         format!("net_memif{number},role={role},id={id},socket={socket},socket-abstract=no{more}")
     };
     let mac = |port: usize| {
         let bytes = traffic::MACS[port].map(|byte| format!("{byte:02x}"));
         format!(",mac={}", bytes.join(":"))
     };
-    let devices = [0, 1].map(|port| device(port, "server", mac(port)));
-    let config = service_file::config(CASE, &devices, order.no_huge)?;
-    let prefix = format!("shunt-bench-{}", std::process::id());
-    let eal = Eal::init(&config.eal_args(&prefix)).context("EAL did not start")?;
-    let mut director = Assembly::open(&eal, &config)?;
-    let mut generator =
-        Generator::start(&eal, &[2, 3].map(|number| device(number, "client", String::new())))?;
-
-    let mut bench = Bench::new(&mut director.workers()[0], CASE);
-    bench.meet_neighbours()?;
-    bench.establish()?;
-    let clock = bench.clock;
-    let stop = Arc::new(AtomicBool::new(false));
-    let work = {
-        let stop = Arc::clone(&stop);
-        launch(LcoreId(WORKER.into()), move || {
-            while !stop.load(Ordering::Relaxed) {
-                director.workers()[0].poll(clock.at(Tsc::now()));
-            }
-            director
-        })
-    };
-    let work = work.context("the worker's lcore did not start")?;
-    let latency = generator.measure(order.length);
-    stop.store(true, Ordering::Relaxed);
-    let director = work.join();
-    drop(generator);
-    drop(director.close(&config));
-    latency
+    let devices = [0, 1].map(|port| device("server", port, &mac(port)));
+    let wanted = Wanted { case: CASE, crew: Crew::Alone, devices, no_huge: order.no_huge };
+    let file = directory.join(format!("{idle}.toml"));
+    fs::write(&file, service_file::text(&wanted, idle))?;
+    let mut director = Command::new(env!("CARGO_BIN_EXE_shunt"));
+    let mut director = Running::start(director.args(["run", "--config"]).arg(&file))?;
+    director.wait_for("director ready").context("the director did not start")?;
+    // Devices of this process have names that were not taken before.
+    let first = 2 * (1 + idle as usize);
+    let ends = [first, first + 1].map(|number| device("client", number, ""));
+    let mut generator = Generator::start(eal, pool, &ends)?;
+    let (idle_cpu, few, capacity, many) = observe(&mut generator, &director, order.length)?;
+    Ok(Latency { idle: idle.to_string(), idle_cpu, few, capacity, many })
 }
 
-/// Clients and servers in one.
-struct Generator {
-    tx: TxQueue,
-    rx: RxQueue,
-    pool: Mempool,
-    frames: Vec<Vec<u8>>,
-    next: usize,
-    burst: Burst,
-    /// They run as long as they live.
-    _ports: [Port; 2],
+fn observe(
+    generator: &mut Generator,
+    director: &Running,
+    length: Duration,
+) -> anyhow::Result<(f64, Times, f64, Times)> {
+    generator.announce_neighbours()?;
+    // Opens all connections.
+    generator.run(FEW * 100.0, TRIAL / 4)?;
+    let idle_cpu = cpu_share(director, length)?;
+    let few = generator.run(FEW, length)?;
+    // What is in the rings comes first.
+    generator.run(f64::INFINITY, TRIAL / 4)?;
+    let capacity = generator.run(f64::INFINITY, TRIAL)?.received_mpps();
+    generator.run(capacity * 1e6 * LOAD, TRIAL / 4)?;
+    let many = generator.run(capacity * 1e6 * LOAD, length)?;
+    ensure!(few.received > 0 && many.received > 0, "no packet came through");
+    Ok((idle_cpu, few, capacity, many))
 }
 
-/// A stretch of time.
-struct Run {
-    sent: u64,
-    received: u64,
-    seconds: f64,
-    /// In cycles.
-    times: Histogram<u64>,
-}
-
-impl Generator {
-    fn start(eal: &Eal, devices: &[String; 2]) -> anyhow::Result<Generator> {
-        let pool = Mempool::new(eal, &MempoolConfig::new("generator", 16_383))?;
-        let open = |device: &String| {
-            let id = eal.attach_vdev(device)?;
-            Port::start(eal, id, &PortConfig::default(), &pool)
-        };
-        let (clients, _, tx) = open(&devices[0])?;
-        let (servers, rx, _) = open(&devices[1])?;
-        let ports = [clients, servers];
-        // The devices of a pair find each other through the socket, in the background.
-        let deadline = Tsc::now() + 5 * Tsc::hz();
-        while !ports.iter().all(|port| port.link().up) {
-            ensure!(Tsc::now() < deadline, "the memif devices don't find each other");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(Generator {
-            tx: tx.into_iter().next().context("a transmit queue")?,
-            rx: rx.into_iter().next().context("a receive queue")?,
-            pool,
-            frames: traffic::stamped(CASE),
-            next: 0,
-            burst: Burst::new(),
-            _ports: ports,
-        })
-    }
-
-    fn measure(&mut self, length: Duration) -> anyhow::Result<Latency> {
-        // What setting up has left in the rings comes first.
-        self.run(f64::INFINITY, TRIAL / 4)?;
-        let trial = self.run(f64::INFINITY, TRIAL)?;
-        let capacity = trial.received as f64 / trial.seconds;
-        self.run(capacity * LOAD, TRIAL / 4)?;
-        let run = self.run(capacity * LOAD, length)?;
-        ensure!(run.received > 0, "no packet came through");
-        let micros = |cycles: u64| cycles as f64 * 1e6 / Tsc::hz() as f64;
-        let quantile = |quantile| micros(run.times.value_at_quantile(quantile));
-        Ok(Latency {
-            capacity: capacity / 1e6,
-            load: run.sent as f64 / run.seconds / 1e6,
-            received: run.received,
-            lost: run.sent.saturating_sub(run.received),
-            p50: quantile(0.5),
-            p99: quantile(0.99),
-            p999: quantile(0.999),
-            longest: micros(run.times.max()),
-        })
-    }
-
-    /// Sends so many packets per second, evenly, and then waits for those that are on their way.
-    fn run(&mut self, rate: f64, length: Duration) -> anyhow::Result<Run> {
-        const GRACE: Duration = Duration::from_millis(20);
-        let hz = Tsc::hz() as f64;
-        let cycles = |time: Duration| (time.as_secs_f64() * hz) as u64;
-        // Up to a second, within 0.1 %.
-        let mut run = Run {
-            sent: 0,
-            received: 0,
-            seconds: 0.0,
-            times: Histogram::new_with_max(Tsc::hz(), 3)?,
-        };
-        let start = Tsc::now();
-        let end = start + cycles(length);
-        loop {
-            let now = Tsc::now();
-            if now < end {
-                let due = (now - start) as f64 / hz * rate;
-                let count = (due - run.sent as f64).clamp(0.0, BURST as f64) as usize;
-                run.sent += self.send(count, now) as u64;
-                run.seconds = (now - start) as f64 / hz;
-            } else if now > end + cycles(GRACE) {
-                return Ok(run);
-            }
-            self.receive(&mut run);
-        }
-    }
-
-    /// Sends the next packets with the time in them; how many the device took.
-    fn send(&mut self, count: usize, now: u64) -> usize {
-        if count == 0 {
-            return 0;
-        }
-        for _ in 0..count {
-            let Some(mut mbuf) = self.pool.alloc() else { break };
-            let frame = &self.frames[self.next];
-            self.next = (self.next + 1) % self.frames.len();
-            let Some(bytes) = mbuf.append(frame.len()) else { break };
-            bytes.copy_from_slice(frame);
-            bytes[STAMP].copy_from_slice(&now.to_ne_bytes());
-            if self.burst.push(mbuf).is_err() {
-                break;
-            }
-        }
-        let sent = self.tx.send(&mut self.burst);
-        self.burst.clear();
-        sent
-    }
-
-    fn receive(&mut self, run: &mut Run) {
-        self.rx.receive(&mut self.burst);
-        if self.burst.is_empty() {
-            return;
-        }
-        let now = Tsc::now();
-        for mbuf in self.burst.drain() {
-            // ARP comes, too, and what setting up has sent.
-            let stamp = mbuf.data().get(STAMP).and_then(|bytes| bytes.try_into().ok());
-            let stamp = stamp.map_or(0, u64::from_ne_bytes);
-            if stamp != 0 && traffic::is_ipv4(mbuf.data()) {
-                run.received += 1;
-                run.times.saturating_record(now.saturating_sub(stamp));
-            }
-        }
-    }
+/// The share of a CPU that a process takes.
+fn cpu_share(process: &Running, length: Duration) -> anyhow::Result<f64> {
+    let (before, start) = (process.cpu_time()?, Instant::now());
+    sleep(length);
+    let taken = process.cpu_time()?.saturating_sub(before);
+    Ok(taken.as_secs_f64() / start.elapsed().as_secs_f64())
 }

@@ -1,4 +1,4 @@
-//! The whole director against testpmd, one worker, on net_pcap.
+//! The whole director against testpmd, and two workers against one, on net_pcap.
 //!
 //! Two net_pcap devices hold frames in memory and hand them out over and over (`infinite_rx=1`);
 //! what is sent is discarded. On the same devices, in turns, run testpmd, which only passes packets
@@ -8,43 +8,53 @@
 //! | module | what is in it |
 //! | --- | --- |
 //! | `case` | what is measured |
+//! | `crew` | how many workers there are, and how packets come to them |
 //! | `traffic`, `memory`, `service_file` | what testpmd and the director are given |
-//! | `runner` | whose turn it is |
+//! | `runner`, `process` | whose turn it is |
 //! | `testpmd` | running testpmd, and reading its figures |
-//! | `throughput`, `latency` | the director, in another process of this program: EAL starts once per process |
-//! | `outcome`, `stats` | what follows from the figures |
+//! | `throughput`, `setup`, `window`, `clock` | the director, in another process of this program: EAL starts once per process |
+//! | `latency`, `generator` | the director as it is in operation, and a generator beside it |
+//! | `outcome`, `duo`, `stats` | what follows from the figures |
 //! | `targets` | what is to be reached |
 //! | `report`, `plot`, `machine` | what is printed and kept |
 //!
 //! `scripts/bench` prepares the machine and starts it.
 
 mod case;
+mod clock;
+mod crew;
+mod duo;
+mod generator;
 mod latency;
 mod machine;
 mod memory;
 mod outcome;
 mod plot;
+mod process;
 mod report;
 mod runner;
 mod service_file;
+mod setup;
 mod stats;
 mod targets;
 mod testpmd;
 mod throughput;
 mod traffic;
+mod window;
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{fmt, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use case::Case;
+use duo::Duo;
 use machine::Machine;
 use memory::Memory;
 use report::Report;
 use runner::Plan;
 
-/// The whole director against testpmd, on frames that are replayed from memory
+/// The whole director, on frames that are replayed from memory, against testpmd
 #[derive(Parser)]
 struct Args {
     /// Where results go: director.json, cost.svg, opens.svg
@@ -90,14 +100,12 @@ fn execute(args: &Args) -> anyhow::Result<()> {
     if let Some([order, measurement]) = args.measure.as_deref() {
         return runner::carry_out(order, measurement);
     }
-    let mut cases = Case::all(args.quick && args.only.is_empty());
-    cases.retain(|case| case.to_string().contains(&args.only));
-    let with_latency = LATENCY.contains(&args.only);
-    let is_any = with_latency || !cases.is_empty();
-    anyhow::ensure!(is_any, "no case has \"{}\" in its name", args.only);
+    let mut jobs = Job::all(args.quick && args.only.is_empty());
+    jobs.retain(|job| job.to_string().contains(&args.only));
+    anyhow::ensure!(!jobs.is_empty(), "no case has \"{}\" in its name", args.only);
     if args.list {
-        cases.iter().for_each(|case| println!("{case}"));
-        println!("{LATENCY}\n{}", Memory::most(&cases));
+        jobs.iter().for_each(|job| println!("{job}"));
+        println!("{}", Memory::most(jobs.iter().filter_map(|job| job.case())));
         return Ok(());
     }
     let Some(out) = &args.out else {
@@ -106,32 +114,90 @@ fn execute(args: &Args) -> anyhow::Result<()> {
     };
     anyhow::ensure!(testpmd::is_installed(), "there is no dpdk-testpmd (Debian: dpdk-dev)");
     std::fs::create_dir_all(out)?;
-    let report = run_all(args, &cases, with_latency)?;
+    let report = run_all(args, &jobs)?;
     report.print();
     report.save(out)?;
     println!("\nkept in {}", out.display());
     Ok(())
 }
 
-/// The name of what is no case.
-const LATENCY: &str = "latency";
+/// What there is to do.
+#[derive(Clone, Copy)]
+enum Job {
+    /// One worker beside testpmd.
+    Case(Case),
+    /// Two workers against one.
+    Duo(Case),
+    Latency,
+}
 
-fn run_all(args: &Args, cases: &[Case], with_latency: bool) -> anyhow::Result<Report> {
+impl Job {
+    fn all(quick: bool) -> Vec<Job> {
+        let cases = Case::all(quick).into_iter().map(Job::Case);
+        cases.chain(Case::of_two_workers().map(Job::Duo)).chain([Job::Latency]).collect()
+    }
+
+    fn case(self) -> Option<Case> {
+        match self {
+            Job::Case(case) | Job::Duo(case) => Some(case),
+            Job::Latency => None,
+        }
+    }
+
+    fn steps(self, plan: Plan) -> u64 {
+        match self {
+            Job::Case(_) => plan.steps_of_case(),
+            Job::Duo(_) => plan.steps_of_duo(),
+            Job::Latency => 1,
+        }
+    }
+}
+
+impl fmt::Display for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Job::Case(case) => case.fmt(f),
+            Job::Duo(case) => write!(f, "two workers, {case}"),
+            Job::Latency => f.write_str("latency"),
+        }
+    }
+}
+
+fn run_all(args: &Args, jobs: &[Job]) -> anyhow::Result<Report> {
     let plan = Plan::new(args.quick, args.no_huge);
-    let progress = ProgressBar::new(plan.steps() * cases.len() as u64 + 1);
+    let progress = ProgressBar::new(jobs.iter().map(|job| job.steps(plan)).sum());
     let style = "{elapsed_precise} [{bar:30}] {percent:>3}%, {eta} to go  {msg}";
     progress.set_style(ProgressStyle::with_template(style)?.progress_chars("=> "));
     progress.enable_steady_tick(Duration::from_millis(500));
     let machine = Machine::here(args.no_huge);
-    println!("{machine}\n\n{}", report::header());
-    let mut outcomes = Vec::new();
-    for case in cases {
-        let outcome = plan.run(*case, &progress)?;
-        progress.suspend(|| println!("{}", report::row(&outcome)));
-        outcomes.push(outcome);
+    println!("{machine}\n");
+    let (mut outcomes, mut duos, mut latencies) = (Vec::new(), Vec::new(), Vec::new());
+    for job in jobs {
+        match job {
+            Job::Case(case) => {
+                let outcome = plan.case(*case, &progress)?;
+                let header = outcomes.is_empty().then(report::header);
+                progress.suspend(|| print_row(header, &report::row(&outcome)));
+                outcomes.push(outcome);
+            }
+            Job::Duo(case) => {
+                let duo = plan.duo(*case, &progress)?;
+                let header = duos.is_empty().then(|| format!("\n{}", Duo::header()));
+                progress.suspend(|| print_row(header, &duo.to_string()));
+                duos.push(duo);
+            }
+            Job::Latency => latencies = plan.latency(&progress)?,
+        }
     }
-    let latency = with_latency.then(|| plan.latency(&progress)).transpose()?;
     progress.finish_and_clear();
-    let targets = targets::targets(&outcomes, args.criterion.as_deref());
-    Ok(Report { machine, command: args.command.clone(), outcomes, latency, targets })
+    let criterion = args.criterion.as_deref();
+    let targets = targets::targets(&outcomes, &duos, &latencies, criterion);
+    Ok(Report { machine, command: args.command.clone(), outcomes, duos, latencies, targets })
+}
+
+fn print_row(header: Option<String>, row: &str) {
+    if let Some(header) = header {
+        println!("{header}");
+    }
+    println!("{row}");
 }

@@ -1,5 +1,7 @@
 //! The buffers that the director and testpmd get alike.
 
+use shunt_dataplane::connection_memory;
+
 use crate::{case::Case, latency};
 
 /// The smallest MTU that a service file can have, so that buffers are small: there may be two
@@ -34,9 +36,11 @@ impl Memory {
         Memory { mbufs, mib: (bytes >> 20) as u32 + 96 }
     }
 
-    /// What the hungriest of them takes, in MiB.
-    pub(crate) fn most(cases: &[Case]) -> u32 {
-        let least = Memory::of(latency::CASE).mib;
-        cases.iter().map(|case| Memory::of(*case).mib).fold(least, u32::max)
+    /// What the hungriest of them takes, or measuring latency, with the connection table, in MiB.
+    pub(crate) fn most(cases: impl IntoIterator<Item = Case>) -> u32 {
+        let all = |case: Case| {
+            Memory::of(case).mib + (connection_memory(case.connections()) >> 20) as u32
+        };
+        cases.into_iter().map(all).fold(all(latency::CASE) + latency::GENERATOR_MIB, u32::max)
     }
 }

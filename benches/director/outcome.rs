@@ -5,7 +5,8 @@ use serde::Serialize;
 use crate::{
     case::Case,
     stats::{median, nanoseconds},
-    throughput::{Measurement, Window},
+    throughput::Measurement,
+    window::Window,
 };
 
 /// The runs of a case, rates in millions of packets per second.

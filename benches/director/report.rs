@@ -5,6 +5,7 @@ use std::{fs::File, io::BufWriter, path::Path};
 use serde::Serialize;
 
 use crate::{
+    duo::Duo,
     latency::Latency,
     machine::Machine,
     outcome::Outcome,
@@ -17,24 +18,42 @@ use crate::{
 /// explain.
 const BUSY: f64 = 1000.0;
 
+/// What stands below the table of cases.
+const LEGEND: &str = "\
+io, macswap, csum: testpmd's modes on the same devices. All in millions of packets per second,
+medians. Own ns: nanoseconds per packet more than testpmd io takes. New/s: millions of
+connections opened per second.
+";
+
+/// What stands below the table of two workers.
+const LEGEND_OF_DUOS: &str = "\
+Two workers: what went through, in millions of packets per second, with one receive queue per port,
+where workers hand packets to each other, and with a queue for each. Times: against one worker.
+Dropped: for lack of room in the ring between them, when one receives more than the other can do.
+";
+
 /// All that a run found.
 #[derive(Serialize)]
 pub(crate) struct Report {
     pub(crate) machine: Machine,
     pub(crate) command: String,
     pub(crate) outcomes: Vec<Outcome>,
-    pub(crate) latency: Option<Latency>,
+    pub(crate) duos: Vec<Duo>,
+    /// By idle mode.
+    pub(crate) latencies: Vec<Latency>,
     pub(crate) targets: Vec<Target>,
 }
 
 impl Report {
     /// Prints what has to be said below the table of cases, and the targets.
     pub(crate) fn print(&self) {
-        println!(
-            "\nio, macswap, csum: testpmd's modes on the same devices. All in millions of packets per \
-             second,\nmedians. Own ns: nanoseconds per packet more than testpmd io takes. New/s: \
-             millions of\nconnections opened per second.\n"
-        );
+        println!();
+        if !self.outcomes.is_empty() {
+            println!("{LEGEND}");
+        }
+        if !self.duos.is_empty() {
+            println!("{LEGEND_OF_DUOS}");
+        }
         let pauses = self.outcomes.iter().filter_map(Outcome::longest_poll).map(|(_, idle)| idle);
         let pause = pauses.fold(0.0, f64::max);
         if pause > BUSY {
@@ -43,8 +62,10 @@ impl Report {
                  trust the figures.\n"
             );
         }
-        if let Some(latency) = &self.latency {
-            println!("{latency}\n");
+        if !self.latencies.is_empty() {
+            println!("latency over memif");
+            self.latencies.iter().for_each(|latency| println!("{latency}"));
+            println!();
         }
         for target in &self.targets {
             let measured = match target.measured {

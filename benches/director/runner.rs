@@ -13,8 +13,11 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     case::Case,
+    crew::Crew,
+    duo::Duo,
     latency::{self, Latency},
     outcome::Outcome,
+    service_file::Wanted,
     testpmd::{self, ForwardMode},
     throughput::{self, Measurement},
     traffic::Files,
@@ -39,19 +42,24 @@ impl Plan {
     }
 
     /// Steps of the progress bar that a case takes.
-    pub(crate) fn steps(self) -> u64 {
+    pub(crate) fn steps_of_case(self) -> u64 {
         1 + 2 * u64::from(self.rounds) + 2
     }
 
-    /// Measures a case.
-    pub(crate) fn run(self, case: Case, progress: &ProgressBar) -> anyhow::Result<Outcome> {
+    /// Steps that two workers take.
+    pub(crate) fn steps_of_duo(self) -> u64 {
+        1 + Duo::CREWS.len() as u64 * u64::from(self.rounds)
+    }
+
+    /// Measures a case beside testpmd.
+    pub(crate) fn case(self, case: Case, progress: &ProgressBar) -> anyhow::Result<Outcome> {
         let step = |what: &str| {
             progress.inc(1);
             progress.set_message(format!("{case}: {what}"));
         };
         let directory = tempfile::tempdir()?;
         step("making frames");
-        let devices = Files::write(case, directory.path()).devices(case);
+        let devices = Files::write(case, Crew::Alone, directory.path()).devices(case);
         let testpmd = |mode: ForwardMode| {
             step(&format!("testpmd {}", mode.as_str()));
             testpmd::run(case, &devices, mode, self.windows as usize, self.no_huge)
@@ -60,35 +68,54 @@ impl Plan {
         for round in 1..=self.rounds {
             outcome.io.extend(testpmd(ForwardMode::Io)?);
             step(&format!("Shunt, {round} of {}", self.rounds));
-            outcome.director.push(self.director(case, &devices, directory.path())?);
+            outcome.director.push(self.director(case, Crew::Alone, &devices, directory.path())?);
         }
         outcome.macswap = testpmd(ForwardMode::MacSwap)?;
         outcome.csum = testpmd(ForwardMode::Csum)?;
         Ok(outcome)
     }
 
+    /// Measures two workers against one.
+    pub(crate) fn duo(self, case: Case, progress: &ProgressBar) -> anyhow::Result<Duo> {
+        let step = |what: &str| {
+            progress.inc(1);
+            progress.set_message(format!("{case}: {what}"));
+        };
+        step("making frames");
+        let mut crews = Vec::new();
+        for crew in Duo::CREWS {
+            let directory = tempfile::tempdir()?;
+            let devices = Files::write(case, crew, directory.path()).devices(case);
+            crews.push((crew, devices, directory));
+        }
+        let mut duo = Duo { case, runs: vec![] };
+        for round in 1..=self.rounds {
+            for (crew, devices, directory) in &crews {
+                step(&format!("{crew}, {round} of {}", self.rounds));
+                duo.runs.push((*crew, self.director(case, *crew, devices, directory.path())?));
+            }
+        }
+        Ok(duo)
+    }
+
     /// Has another process of this program measure the director.
     fn director(
         self,
         case: Case,
+        crew: Crew,
         devices: &[String; 2],
         directory: &Path,
     ) -> anyhow::Result<Measurement> {
-        let order = Order::Throughput(throughput::Order {
-            case,
-            devices: devices.clone(),
-            no_huge: self.no_huge,
-            windows: self.windows,
-            window: self.window,
-        });
-        delegate(&order, directory).with_context(|| case.to_string())
+        let wanted = Wanted { case, crew, devices: devices.clone(), no_huge: self.no_huge };
+        let order = throughput::Order { wanted, windows: self.windows, window: self.window };
+        delegate(&Order::Throughput(order), directory).with_context(|| format!("{case}, {crew}"))
     }
 
-    /// Measures how long packets take.
-    pub(crate) fn latency(self, progress: &ProgressBar) -> anyhow::Result<Latency> {
+    /// Measures how long packets take, in each idle mode.
+    pub(crate) fn latency(self, progress: &ProgressBar) -> anyhow::Result<Vec<Latency>> {
         progress.inc(1);
-        progress.set_message("latency at half of the load");
-        let order = latency::Order { no_huge: self.no_huge, length: 2 * self.window };
+        progress.set_message("latency");
+        let order = latency::Order { no_huge: self.no_huge, length: 3 * self.window };
         let directory = tempfile::tempdir()?;
         delegate(&Order::Latency(order), directory.path()).context("latency")
     }
@@ -116,7 +143,7 @@ fn delegate<T: DeserializeOwned>(order: &Order, directory: &Path) -> anyhow::Res
 pub(crate) fn carry_out(order: &Path, measurement: &Path) -> anyhow::Result<()> {
     let directory = order.parent().context("a directory")?;
     let found = match serde_json::from_reader(File::open(order)?)? {
-        Order::Throughput(order) => serde_json::to_string(&throughput::measure(order)?)?,
+        Order::Throughput(order) => serde_json::to_string(&throughput::measure(&order)?)?,
         Order::Latency(order) => serde_json::to_string(&latency::measure(&order, directory)?)?,
     };
     Ok(fs::write(measurement, found)?)

@@ -1,28 +1,41 @@
 //! The service file that a case is run with.
 
-use shunt_config::Config;
+use serde::{Deserialize, Serialize};
+use shunt_config::{Config, Idle};
 
 use crate::{
     case::{Case, Load, Mode, Protocol},
+    crew::Crew,
     memory::{MBUF_SIZE, MTU, Memory},
     traffic::{DIP, GATEWAY, SERVERS, VIP},
 };
-
-/// The lcore that polls, here and in testpmd.
-pub(crate) const WORKER: u16 = 1;
 
 /// Local addresses for full-NAT: a million connections to four servers need four; twice that are
 /// found more quickly.
 const LOCAL_ADDRESSES: u8 = 8;
 
-/// A director for a case on these devices.
-pub(crate) fn config(case: Case, devices: &[String; 2], no_huge: bool) -> anyhow::Result<Config> {
-    let text = text(case, devices, no_huge);
+/// The director that is wanted.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct Wanted {
+    pub(crate) case: Case,
+    pub(crate) crew: Crew,
+    /// Outside first.
+    pub(crate) devices: [String; 2],
+    pub(crate) no_huge: bool,
+}
+
+/// What such a director's service file says.
+pub(crate) fn config(wanted: &Wanted) -> anyhow::Result<Config> {
+    let text = text(wanted, Idle::Spin);
     Config::parse("bench.toml", &text).map_err(|errors| anyhow::anyhow!("{errors}"))
 }
 
-fn text(case: Case, [outside, inside]: &[String; 2], no_huge: bool) -> String {
-    let Memory { mbufs, mib } = Memory::of(case);
+/// The service file of such a director.
+pub(crate) fn text(wanted: &Wanted, idle: Idle) -> String {
+    let Wanted { case, crew, devices: [outside, inside], no_huge } = wanted;
+    let Memory { mbufs, mib } = Memory::of(*case);
+    let idle = idle.as_str();
+    let workers = crew.lcores();
     let connections = case.connections();
     let protocol = match case.protocol {
         Protocol::Tcp => "tcp",
@@ -48,7 +61,8 @@ fn text(case: Case, [outside, inside]: &[String; 2], no_huge: bool) -> String {
         r#"
         [dpdk]
         main-lcore = 0
-        worker-lcores = [{WORKER}]
+        worker-lcores = {workers:?}
+        idle = "{idle}"
         memory = "{mib}M"
         mbufs = {mbufs}
         mbuf-size = {MBUF_SIZE}

@@ -7,6 +7,9 @@ use shunt_dataplane::connection_memory;
 
 use crate::{
     case::{Case, Load, Mode, Protocol},
+    crew::Crew,
+    duo::Duo,
+    latency::Latency,
     outcome::Outcome,
 };
 
@@ -67,15 +70,21 @@ impl Target {
     }
 }
 
-/// All targets, in the light of these outcomes and of what `cargo bench` left in `criterion`.
-pub(crate) fn targets(outcomes: &[Outcome], criterion: Option<&Path>) -> Vec<Target> {
+/// All targets, in the light of what was measured and of what `cargo bench` left in `criterion`.
+pub(crate) fn targets(
+    outcomes: &[Outcome],
+    duos: &[Duo],
+    latencies: &[Latency],
+    criterion: Option<&Path>,
+) -> Vec<Target> {
     let mut targets = engine(criterion);
     targets.extend(table(criterion));
     targets.extend(whole(outcomes));
     targets.extend(opening(outcomes, criterion));
     targets.push(memory());
     targets.push(stall(outcomes));
-    targets.extend(two_workers());
+    targets.extend(two_workers(duos));
+    targets.push(idle(latencies));
     targets
 }
 
@@ -105,18 +114,38 @@ fn memory() -> Target {
     }
 }
 
-fn two_workers() -> [Target; 2] {
+fn two_workers(duos: &[Duo]) -> [Target; 4] {
+    use {Crew::*, Load::*};
     [
-        ("two workers against one, software steering", 1.2),
-        ("two workers against one, two queues with RSS", 1.9),
+        ("two workers against one, one queue, steered in software", OneQueue, Forward, 1.2),
+        ("the same, both ways", OneQueue, Both, 1.2),
+        ("two workers against one, two queues with correct RSS", TwoQueues, Forward, 1.9),
+        ("the same, both ways", TwoQueues, Both, 1.9),
     ]
-    .map(|(work, limit)| Target {
-        work,
-        wanted: Bound::AtLeast(limit),
-        measured: None,
-        unit: "times",
-        remark: "this bench runs one worker".to_owned(),
+    .map(|(work, crew, load, limit)| {
+        let duo = duos.iter().find(|duo| duo.case.load == load);
+        let loss = duo.and_then(|duo| duo.loss(crew)).filter(|loss| *loss > 0.0);
+        Target {
+            work,
+            wanted: Bound::AtLeast(limit),
+            measured: duo.and_then(|duo| duo.times(crew)),
+            unit: "times",
+            remark: loss
+                .map(|loss| format!("rings had no room for {:.1} % of the packets", 100.0 * loss))
+                .unwrap_or_default(),
+        }
     })
+}
+
+fn idle(latencies: &[Latency]) -> Target {
+    let adaptive = latencies.iter().find(|latency| latency.is_adaptive());
+    Target {
+        work: "CPU that an idle director takes, idle = \"adaptive\"",
+        wanted: Bound::AtMost(5.0),
+        measured: adaptive.map(|latency| 100.0 * latency.idle_cpu),
+        unit: "%",
+        remark: String::new(),
+    }
 }
 
 fn udp(outcomes: &[Outcome], load: Load, flows: u32) -> Option<&Outcome> {
@@ -177,7 +206,7 @@ fn opening(outcomes: &[Outcome], criterion: Option<&Path>) -> Vec<Target> {
     let director = |work, protocol| {
         let is_it = |outcome: &&Outcome| {
             let case = outcome.case;
-            (case.protocol, case.mode, case.load) == (protocol, Mode::Nat, Load::Churn)
+            case == Case { protocol, mode: Mode::Nat, load: Load::Churn, flows: 1 << 20 }
         };
         let outcome = outcomes.iter().find(is_it);
         Target {
@@ -206,14 +235,18 @@ fn churn(outcome: &Outcome) -> String {
 }
 
 fn stall(outcomes: &[Outcome]) -> Target {
-    let polls = udp(outcomes, Load::Churn, 1 << 20).and_then(Outcome::longest_poll);
+    let crowd = outcomes.iter().find(|outcome| outcome.case == Case::CROWD);
+    let polls = crowd.and_then(Outcome::longest_poll);
+    let connections = crowd.and_then(Outcome::connections).unwrap_or_default() / 1e6;
     Target {
         work: "longest time between two polls while 1 M connections churn",
         wanted: Bound::AtMost(100.0),
         measured: polls.map(|(longest, _)| longest),
         unit: "µs",
         remark: polls
-            .map(|(_, idle)| format!("a loop that does nothing: {idle:.0} µs on this machine"))
+            .map(|(_, idle)| {
+                format!("{connections:.1} M at once; a loop that does nothing: {idle:.0} µs here")
+            })
             .unwrap_or_default(),
     }
 }

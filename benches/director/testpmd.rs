@@ -1,17 +1,18 @@
 //! testpmd on the same devices: what the replay itself costs, and what little a forwarder can do.
 
 use std::{
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::Command,
 };
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 
 use crate::{
     case::Case,
+    crew::WORKER,
     memory::{DATA_ROOM, Memory},
-    service_file::WORKER,
+    process::Running,
 };
 
 /// A forwarding mode of testpmd's.
@@ -46,13 +47,8 @@ pub(crate) fn run(
     seconds: usize,
     no_huge: bool,
 ) -> anyhow::Result<Vec<f64>> {
-    let mut testpmd = Running(
-        command(case, devices, mode, no_huge)
-            .spawn()
-            .context("dpdk-testpmd did not start (Debian has it in dpdk-dev)")?,
-    );
-    let output = testpmd.0.stdout.take().context("testpmd's output")?;
-    let lines = BufReader::new(output).lines().map_while(Result::ok);
+    let mut testpmd = Running::start(&mut command(case, devices, mode, no_huge))?;
+    let lines = BufReader::new(testpmd.output()?).lines().map_while(Result::ok);
     let rates = rates(lines, devices.len());
     let rates: Vec<f64> = rates.skip(WARM_UP).take(seconds).map(|rate| rate as f64 / 1e6).collect();
     let is_sound = rates.len() == seconds && rates.iter().all(|rate| *rate > 0.0);
@@ -63,32 +59,6 @@ pub(crate) fn run(
         testpmd.last_words()
     );
     Ok(rates)
-}
-
-/// A process that ends with its handle.
-struct Running(Child);
-
-impl Running {
-    /// Ends it, which leaves nothing behind: it has made no files.
-    fn end(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
-
-    /// Ends it, and returns what it has complained of.
-    fn last_words(&mut self) -> String {
-        self.end();
-        let mut words = String::new();
-        // What is no UTF-8 is no complaint of testpmd's.
-        self.0.stderr.take().and_then(|mut stderr| stderr.read_to_string(&mut words).ok());
-        words.trim().to_owned()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.end();
-    }
 }
 
 fn command(case: Case, devices: &[String; 2], mode: ForwardMode, no_huge: bool) -> Command {
@@ -103,10 +73,7 @@ fn command(case: Case, devices: &[String; 2], mode: ForwardMode, no_huge: bool) 
         .args(["--", "--nb-cores=1", "--burst=32", "--stats-period=1"])
         .arg(format!("--forward-mode={}", mode.as_str()))
         .arg(format!("--mbuf-size={DATA_ROOM}"))
-        .arg(format!("--total-num-mbufs={mbufs}"))
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+        .arg(format!("--total-num-mbufs={mbufs}"));
     command
 }
 

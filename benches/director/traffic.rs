@@ -7,10 +7,13 @@ use std::{
 };
 
 use rand::{SeedableRng, rngs::SmallRng, seq::SliceRandom};
-use shunt_nat::{Direction, FlowKey};
+use shunt_nat::FlowKey;
 use shunt_testkit::{Packet, arp_reply, mac, pcap};
 
-use crate::case::{Case, Load, Protocol};
+use crate::{
+    case::{Case, Load, Protocol},
+    crew::Crew,
+};
 
 pub(crate) const VIP: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 168, 1, 100), 80);
 pub(crate) const DIP: Ipv4Addr = Ipv4Addr::new(192, 168, 2, 200);
@@ -37,7 +40,7 @@ enum Stage {
 }
 
 /// The endpoint of a client, different for each number.
-fn client(number: u32) -> SocketAddrV4 {
+pub(crate) fn client(number: u32) -> SocketAddrV4 {
     const PER_HOST: u32 = 16;
     let address = Ipv4Addr::from_bits(0x0a00_0000 + number / PER_HOST);
     SocketAddrV4::new(address, (1024 + number % PER_HOST * 4001) as u16)
@@ -64,10 +67,9 @@ fn frame(
     packet.frame(PEER, MACS[port])
 }
 
-/// The first packet of each flow.
-pub(crate) fn openers(case: Case) -> impl Iterator<Item = Vec<u8>> {
-    let endpoints = |number| (client(number), VIP);
-    (0..case.flows).map(move |number| frame(case.protocol, Stage::Opener, endpoints(number), 0))
+/// The first packet of a flow.
+pub(crate) fn opener(case: Case, number: u32) -> Vec<u8> {
+    frame(case.protocol, Stage::Opener, (client(number), VIP), 0)
 }
 
 /// A packet of each direction of a connection that is open, outside first.
@@ -96,8 +98,7 @@ pub(crate) fn is_ipv4(frame: &[u8]) -> bool {
 
 /// Whether a connection is the one that the preloaded frames are for: the servers' frames are made
 /// before it is known which server a client is given.
-pub(crate) fn is_foreseen(case: Case, number: u32, keys: impl Fn(Direction) -> FlowKey) -> bool {
-    let (inbound, outbound) = (keys(Direction::Inbound), keys(Direction::Outbound));
+pub(crate) fn is_foreseen(case: Case, number: u32, [inbound, outbound]: [FlowKey; 2]) -> bool {
     case.load != Load::Both
         || (inbound.src(), outbound.src(), outbound.dst())
             == (client(number), server(number), client(number))
@@ -112,27 +113,33 @@ pub(crate) fn neighbours() -> [Vec<Vec<u8>>; 2] {
     [vec![reply(GATEWAY, *VIP.ip(), 0)], inside.to_vec()]
 }
 
-/// The preloaded frames of a case, by port: the second file is empty when only clients send.
-pub(crate) struct Files {
-    pub(crate) paths: [PathBuf; 2],
-}
+/// The preloaded frames of a case: by port, and of a port by queue. Those of the inside are empty when
+/// only clients send.
+pub(crate) struct Files([Vec<PathBuf>; 2]);
 
 impl Files {
-    /// Writes them.
-    pub(crate) fn write(case: Case, directory: &Path) -> Files {
-        let paths = ["outside", "inside"].map(|port| directory.join(format!("{port}.pcap")));
+    /// Writes them for such a crew: a queue of a worker's own gets only packets that it owns.
+    pub(crate) fn write(case: Case, crew: Crew, directory: &Path) -> Files {
         let mut order: Vec<u32> = (0..case.flows).collect();
         // Connections lie in memory in the order in which they were opened; packets come in another.
         order.shuffle(&mut SmallRng::seed_from_u64(0x5eed));
         let stage = if case.is_established() { Stage::Established } else { Stage::Opener };
-        let from_client = |number: &u32| frame(case.protocol, stage, (client(*number), VIP), 0);
-        pcap::write(&paths[0], &order.iter().map(from_client).collect::<Vec<_>>());
+        let from_client = |number: u32| frame(case.protocol, stage, (client(number), VIP), 0);
         let from_server =
-            |number: &u32| frame(case.protocol, stage, (server(*number), client(*number)), 1);
-        let is_answered = case.load == Load::Both;
-        let answers = order.iter().filter(|_| is_answered).map(from_server).collect::<Vec<_>>();
-        pcap::write(&paths[1], &answers);
-        Files { paths }
+            |number: u32| frame(case.protocol, stage, (server(number), client(number)), 1);
+        let (is_answered, owner) = (case.load == Load::Both, crew.owner());
+        let queues = (0..crew.queues()).map(|queue| {
+            let is_its_own = |number: &u32| crew.queues() == 1 || owner(client(*number)) == queue;
+            let flows: Vec<u32> = order.iter().copied().filter(is_its_own).collect();
+            let [outside, inside] =
+                ["outside", "inside"].map(|port| directory.join(format!("{port}{queue}.pcap")));
+            pcap::write(&outside, &flows.iter().copied().map(from_client).collect::<Vec<_>>());
+            let answered = flows.iter().copied().filter(|_| is_answered);
+            pcap::write(&inside, &answered.map(from_server).collect::<Vec<_>>());
+            (outside, inside)
+        });
+        let (outside, inside) = queues.unzip();
+        Files([outside, inside])
     }
 
     /// The devices that replay them, as EAL's `--vdev` and the service file's `device` have them.
@@ -140,9 +147,10 @@ impl Files {
     pub(crate) fn devices(&self, case: Case) -> [String; 2] {
         let is_endless = [true, case.load == Load::Both];
         [0, 1].map(|port| {
-            let path = self.paths[port].display();
+            let queue = |path: &PathBuf| format!(",rx_pcap={}", path.display());
+            let queues: String = self.0[port].iter().map(queue).collect();
             let infinite = if is_endless[port] { ",infinite_rx=1" } else { "" };
-            format!("net_pcap{port},rx_pcap={path}{infinite}")
+            format!("net_pcap{port}{queues}{infinite}")
         })
     }
 }

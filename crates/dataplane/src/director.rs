@@ -191,8 +191,9 @@ impl Assembly {
         Ok(Assembly { workers, ports: Ports { ports, pool, in_use_at_start }, control })
     }
 
-    /// The workers, in the order of their lcores.
-    pub fn workers(&mut self) -> &mut [Worker] {
+    /// The workers, in the order of their lcores. They may be taken out, to poll elsewhere, and are to be
+    /// back before [`Assembly::close`].
+    pub fn workers(&mut self) -> &mut Vec<Worker> {
         &mut self.workers
     }
 
