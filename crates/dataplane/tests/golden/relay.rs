@@ -48,7 +48,7 @@ fn nobody_is_kept_from_its_own_work_by_what_others_send() {
 
     let now = Instant::default();
     let tagged = ethernet(mac(1), mac(2), 0x8100, &[0; 50]);
-    let [outside, inside] = director.workers() else { panic!("two workers") };
+    let [outside, inside] = director.workers().as_mut_slice() else { panic!("two workers") };
     let mut sends = || {
         let sent = |outside: &Worker| outside.port_counters()[Side::Outside as usize].tx_packets;
         let before = sent(outside);
