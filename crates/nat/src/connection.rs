@@ -284,6 +284,10 @@ impl Connection {
     #[must_use]
     pub fn translation(&self, direction: Direction) -> Translation {
         let (leaves_as, address, transport) = self.leaves_as(direction);
-        Translation::new(leaves_as, address, transport)
+        let translation = Translation::new(leaves_as, address, transport);
+        match self.kind() {
+            ConnectionKind::Service(service, _) => translation.counted_by(service, direction),
+            ConnectionKind::Snat | ConnectionKind::Passthrough => translation,
+        }
     }
 }

@@ -1,6 +1,8 @@
 use std::ops::AddAssign;
 
-use crate::source_pool::PoolUsage;
+use shunt_packet::ipv4::Ipv4Header;
+
+use crate::{flow::Direction, source_pool::PoolUsage};
 
 /// Counters of one engine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,7 +23,7 @@ pub struct EngineCounters {
     pub drained: u64,
 }
 
-/// One engine's counters of a virtual service. Of a packet in fragments, the first one counts.
+/// One engine's counters of a virtual service. Each fragment of a packet counts as one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ServiceCounters {
     /// Connections opened; of a one-packet service, datagrams scheduled.
@@ -36,6 +38,24 @@ pub struct ServiceCounters {
     pub out_bytes: u64,
     /// Connections refused because no server could take them.
     pub refused: u64,
+}
+
+impl ServiceCounters {
+    /// Counts a packet from a client, or to one.
+    #[inline]
+    pub(crate) fn add_packet(&mut self, direction: Direction, header: &Ipv4Header) {
+        let bytes = u64::from(header.total_len());
+        match direction {
+            Direction::Inbound => {
+                self.in_packets += 1;
+                self.in_bytes += bytes;
+            }
+            Direction::Outbound => {
+                self.out_packets += 1;
+                self.out_bytes += bytes;
+            }
+        }
+    }
 }
 
 /// One engine's counters of a real server.

@@ -8,7 +8,10 @@ use shunt_packet::{
     udp::UdpHeader,
 };
 
-use crate::flow::FlowKey;
+use crate::{
+    flow::{Direction, FlowKey},
+    ruleset::ServiceId,
+};
 
 /// What becomes of a TCP, UDP or echo packet: its new endpoints, and what they do to its checksums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,11 +21,13 @@ pub struct Translation {
     transport_delta: Delta,
     /// What a SYN may announce as its maximum segment size at most.
     mss_limit: Option<u16>,
+    /// The service that counts these packets, and which way they go.
+    counted: Option<(ServiceId, Direction)>,
 }
 
 impl Translation {
     pub(crate) fn new(key: FlowKey, address_delta: Delta, transport_delta: Delta) -> Translation {
-        Translation { key, address_delta, transport_delta, mss_limit: None }
+        Translation { key, address_delta, transport_delta, mss_limit: None, counted: None }
     }
 
     /// The translation of packets with key `from` into such with key `to`.
@@ -35,6 +40,16 @@ impl Translation {
     /// The same, and a SYN's maximum segment size is clamped.
     pub(crate) fn with_mss_limit(self, limit: Option<u16>) -> Translation {
         Translation { mss_limit: limit, ..self }
+    }
+
+    /// The same, for packets that a service counts.
+    pub(crate) fn counted_by(self, service: ServiceId, direction: Direction) -> Translation {
+        Translation { counted: Some((service, direction)), ..self }
+    }
+
+    /// The service that counts these packets, and which way they go.
+    pub(crate) fn counted(&self) -> Option<(ServiceId, Direction)> {
+        self.counted
     }
 
     /// Where the packet will go.

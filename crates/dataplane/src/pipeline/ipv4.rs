@@ -75,13 +75,18 @@ impl Pipeline {
 
     /// Does what the engine says of a fragment that waited.
     pub(super) fn carry_out_late(&mut self, now: Instant, verdict: Verdict, mut mbuf: Mbuf) {
-        let (destination, ttl) = match packet_in(&mut mbuf) {
-            Ok(packet) => (packet.header.dst(), packet.header.ttl()),
+        let header = match packet_in(&mut mbuf) {
+            Ok(packet) => packet.header,
             Err(malformed) => return self.drop(mbuf, malformed.into()),
         };
+        let (destination, ttl) = (header.dst(), header.ttl());
         let verdict = match verdict {
             Verdict::Translate(_) if ttl <= 1 => Verdict::Reply(Reply::TimeExceeded),
-            Verdict::Translate(_) | Verdict::Punt => verdict,
+            Verdict::Translate(translation) => {
+                self.engine.count_late(&translation, header);
+                verdict
+            }
+            Verdict::Punt => verdict,
             Verdict::Drop(NatDrop::Fragment(FragmentError::Overlap)) => verdict,
             _ => Verdict::Drop(NatDrop::FragmentRefused),
         };

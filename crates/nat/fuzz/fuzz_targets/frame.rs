@@ -1,5 +1,6 @@
-//! One Ethernet frame, into a director that has seen all sorts of traffic. The first byte of the input
-//! says on which side it arrives, and whether its checksums are mended: else hardly any would get far.
+//! An Ethernet frame, into a director that has seen all sorts of traffic; then twice more in one burst,
+//! by the short way if that is open to it now. The first byte of the input says on which side it
+//! arrives, and whether its checksums are mended: else hardly any would get far.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -17,6 +18,9 @@ fuzz_target!(|input: &[u8]| {
         mend(packet);
     }
     let mut director = Director::experienced();
+    director.receive(side, &frame);
+    director.begin_burst(2);
+    director.receive(side, &frame);
     director.receive(side, &frame);
     director.end();
 });

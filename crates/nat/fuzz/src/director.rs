@@ -2,7 +2,8 @@ use std::{collections::VecDeque, net::Ipv4Addr, time::Duration};
 
 use shunt_nat::{
     Direction::{Inbound, Outbound},
-    Engine, EngineConfig, Instant, RealServer, Rules, RulesetBuilder, Side, Topology, Verdict,
+    Engine, EngineConfig, Instant, Prepared, RealServer, Rules, RulesetBuilder, Side, Topology,
+    Verdict,
 };
 use shunt_packet::{
     ethernet::{EtherType, EthernetHeader},
@@ -14,6 +15,7 @@ use crate::{
     checks,
     endpoints::{Surroundings, rules},
     invariants, scenes,
+    short_way::{self, ShortWay, egress_to},
     steps::{Change, Step, Steps, Wait},
 };
 
@@ -22,6 +24,8 @@ const SLACK: Duration = Duration::from_millis(2048);
 
 /// Packets that can be answered, reported or replayed.
 const REMEMBERED: usize = 8;
+
+const LONGEST_BURST: usize = 8;
 
 /// An engine that does everything, with little room, under constant supervision.
 pub struct Director {
@@ -33,6 +37,9 @@ pub struct Director {
     arrived: VecDeque<Vec<u8>>,
     left: VecDeque<Vec<u8>>,
     last_side: Side,
+    /// IPv4 packets that have come of a burst, and how many it will have.
+    burst: Vec<(Side, Vec<u8>)>,
+    burst_len: usize,
     /// Whether packets are checked, and after each the invariants: that takes most of the time.
     is_supervised: bool,
 }
@@ -59,6 +66,8 @@ impl Director {
             arrived: VecDeque::new(),
             left: VecDeque::new(),
             last_side: Side::Outside,
+            burst: Vec::new(),
+            burst_len: 1,
             is_supervised: true,
         }
     }
@@ -70,6 +79,7 @@ impl Director {
         for (_, Steps(steps)) in scenes().iter().take_while(|(name, _)| *name != "silence") {
             steps.iter().for_each(|step| director.step(step));
         }
+        director.end_burst();
         director.is_supervised = true;
         director
     }
@@ -79,6 +89,9 @@ impl Director {
     /// # Panics
     /// When something does not hold that must.
     pub fn step(&mut self, step: &Step) {
+        if matches!(step, Step::Wait(_) | Step::Burst(_) | Step::Change(_)) {
+            self.end_burst();
+        }
         match step {
             Step::Built(built) => {
                 let (packet, on_wrong_side) = built.packet();
@@ -108,8 +121,14 @@ impl Director {
                 self.receive(side, &framed(&raw.packet()));
             }
             Step::Wait(wait) => self.wait(wait),
+            Step::Burst(burst) => self.begin_burst(usize::from(burst.count) % LONGEST_BURST + 1),
             Step::Change(change) => self.change(*change),
         }
+    }
+
+    /// So many packets that come next do so at once.
+    pub fn begin_burst(&mut self, packets: usize) {
+        self.burst_len = packets;
     }
 
     /// A packet arrives on the side on which its source lives, or on the other one.
@@ -122,33 +141,57 @@ impl Director {
         self.receive(side, &framed(packet));
     }
 
-    /// A frame arrives, and is handled as a worker does: what has no sound IPv4 header goes no
-    /// further. `None` then.
+    /// A frame arrives, and is handled as a worker does, with the others of its burst: what has no sound
+    /// IPv4 header goes no further.
     ///
     /// # Panics
     /// When something does not hold that must.
-    pub fn receive(&mut self, side: Side, frame: &[u8]) -> Option<Verdict> {
+    pub fn receive(&mut self, side: Side, frame: &[u8]) {
         let mut frame = frame.to_vec();
-        let (header, payload) = EthernetHeader::split(&mut frame).ok()?;
-        if header.ethertype != EtherType::IPV4 {
-            return None;
-        }
+        let Ok((header, payload)) = EthernetHeader::split(&mut frame) else { return };
         let arrived = payload.to_vec();
-        let opened = self.engine.counters().opened;
-        let mut packet = Ipv4Packet::parse(payload).ok()?;
-        if !packet.checksum_is_sound() {
-            return None;
+        let is_sound = Ipv4Packet::parse(payload).is_ok_and(|packet| packet.checksum_is_sound());
+        if header.ethertype != EtherType::IPV4 || !is_sound {
+            return;
         }
-        let verdict = self.engine.process(self.now, side, &mut packet, &Surroundings);
+        self.burst.push((side, arrived));
+        if self.burst.len() >= self.burst_len {
+            self.end_burst();
+        }
+    }
+
+    /// Takes a burst through the engine, step by step.
+    fn end_burst(&mut self) {
+        self.burst_len = 1;
+        let burst = std::mem::take(&mut self.burst);
+        let mut prepared: Vec<_> =
+            burst.iter().map(|(_, packet)| short_way::begin(&self.engine, packet)).collect();
+        prepared.iter_mut().for_each(|prepared| self.engine.proceed(prepared));
+        for ((side, arrived), prepared) in burst.into_iter().zip(&prepared) {
+            self.process(side, arrived, prepared);
+        }
+    }
+
+    /// A packet of a burst goes the short way, if it can, and the long way at any rate: that makes the
+    /// same of it.
+    fn process(&mut self, side: Side, arrived: Vec<u8>, prepared: &Prepared) {
+        let short = ShortWay::go(&mut self.engine, self.now, side, &arrived, prepared);
+        let opened = self.engine.counters().opened;
+        let mut left = arrived.clone();
+        let Ok(mut packet) = Ipv4Packet::parse(&mut left) else { return };
+        let verdict = self.engine.finish(self.now, side, &mut packet, prepared, &Surroundings);
         if let Verdict::Translate(translation) = verdict {
             translation.apply(&mut packet);
             assert_eq!(packet.header.dst(), translation.destination());
+            self.engine.note_egress(prepared, side, egress_to(translation.destination()));
         }
-        let left = payload.to_vec();
 
         let is_opened = self.engine.counters().opened != opened;
         if self.is_supervised
-            && let Err(error) = self.check_packet(&arrived, &left, &verdict, is_opened)
+            && let Err(error) =
+                self.check_packet(&arrived, &left, &verdict, is_opened).and_then(|()| {
+                    short.map_or(Ok(()), |short| short.check(&self.engine, self.now, &left))
+                })
         {
             panic!(
                 "{error}\n{side:?}: {verdict:?}\n{}\n{}\n{arrived:02x?}\n{left:02x?}\n{}",
@@ -162,7 +205,6 @@ impl Director {
         }
         remember(&mut self.arrived, arrived);
         self.last_side = side;
-        Some(verdict)
     }
 
     fn check_packet(
@@ -266,7 +308,8 @@ impl Director {
                     a.endpoints == b.endpoints
                 });
             }
-            _ => toggle(&mut rules.snat, &all.snat, place, PartialEq::eq),
+            14 => toggle(&mut rules.snat, &all.snat, place, PartialEq::eq),
+            _ => self.engine.forget_egress(),
         }
         let ruleset = self.builder.build(&self.rules, |_| 0).rulesets.remove(0);
         self.engine.replace_rules(self.now, ruleset);
@@ -284,6 +327,7 @@ impl Director {
     /// # Panics
     /// When one remains, or anything that it used.
     pub fn end(mut self) {
+        self.end_burst();
         self.pass(Duration::from_secs(3600), usize::MAX);
         assert!(self.engine.table().is_empty(), "connections remain\n{}", self.dump());
         assert_eq!(self.engine.incomplete_packets(), 0, "fragments remain");

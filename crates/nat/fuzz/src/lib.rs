@@ -2,8 +2,8 @@
 //!
 //! | target | its input | what must hold |
 //! | --- | --- | --- |
-//! | `frame` | one Ethernet frame, into a director that has seen all sorts of traffic | as below |
-//! | `sequence` | [`Step`]s: packets, answers to what left, errors about it, time, changed rules | no panic; the [checks of a packet](checks); after every step the invariants of the engine's own tests; and in the end nothing is left |
+//! | `frame` | an Ethernet frame, repeated, into a director that has seen all sorts of traffic | as below |
+//! | `sequence` | [`Step`]s: packets, answers to what left, errors about it, time, changed rules | no panic; the [checks of a packet](checks); a packet that went the short way is what the long way makes of it; after every step the invariants of the engine's own tests; and in the end nothing is left |
 //! | `service_file` | the bytes of a service file | no panic; complaints point into the text; what is accepted can be run |
 //!
 //! `scripts/fuzz` runs them. `seeds/` is what they start from: `cargo run --example seeds`, here,
@@ -18,9 +18,10 @@ mod endpoints;
 mod invariants;
 mod packet;
 mod scenes;
+mod short_way;
 mod steps;
 
 pub use director::Director;
 pub use packet::mend;
 pub use scenes::scenes;
-pub use steps::{Answer, Built, Change, Error, Raw, Replay, Step, Steps, Wait};
+pub use steps::{Answer, Built, Burst, Change, Error, Raw, Replay, Step, Steps, Wait};

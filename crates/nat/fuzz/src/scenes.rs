@@ -3,7 +3,7 @@
 
 use crate::{
     endpoints::ENDPOINTS,
-    steps::{Answer, Built, Change, Error, Raw, Replay, Step, Steps, Wait},
+    steps::{Answer, Built, Burst, Change, Error, Raw, Replay, Step, Steps, Wait},
 };
 
 const FIN_ACK: u8 = 0x11;
@@ -83,6 +83,24 @@ pub fn scenes() -> Vec<(&'static str, Steps)> {
                 tell(UDP, CLIENT, "192.168.1.100:88"),
                 answer(0),
                 error(3, 5),
+            ],
+        ),
+        scene(
+            "short-way",
+            vec![
+                handshake(CLIENT, "192.168.1.100:80", SYN),
+                answer(ACK),
+                tell(UDP, CLIENT, "192.168.1.100:88"),
+                answer(0),
+                burst(4),
+                tell_tcp(ACK, CLIENT, "192.168.1.100:80"),
+                tell(UDP, CLIENT, "192.168.1.100:88"),
+                answer(0),
+                tell_tcp(FIN_ACK, CLIENT, "192.168.1.100:80"),
+                change(0, 15),
+                burst(2),
+                tell(UDP, CLIENT, "192.168.1.100:88"),
+                answer(0),
             ],
         ),
         scene("fragments", vec![fragments([1, 0, 2]), answer(0), fragments([0, 0, 1])]),
@@ -167,6 +185,10 @@ fn error(kind: u8, from: u8) -> Vec<Step> {
 
 fn change(place: u8, to: u8) -> Vec<Step> {
     vec![Step::Change(Change { place, to })]
+}
+
+fn burst(packets: u8) -> Vec<Step> {
+    vec![Step::Burst(Burst { count: packets - 1 })]
 }
 
 fn handshake(src: &str, dst: &str, syn: u8) -> Vec<Step> {

@@ -32,7 +32,9 @@ pub enum Step {
     Raw(Raw),
     /// Time passes, and silent connections end.
     Wait(Wait),
-    /// The rules change.
+    /// The next packets come in one burst.
+    Burst(Burst),
+    /// The rules or the routes change.
     Change(Change),
 }
 
@@ -115,13 +117,20 @@ pub struct Wait {
     pub budget: u8,
 }
 
+/// See [`Step::Burst`].
+#[derive(Arbitrary, Clone, Copy, Debug, Default)]
+pub struct Burst {
+    /// How many.
+    pub count: u8,
+}
+
 /// See [`Step::Change`].
 #[derive(Arbitrary, Clone, Copy, Debug, Default)]
 pub struct Change {
     /// The place of the server, service or SNAT rule.
     pub place: u8,
     /// 0 to 3: the server's weight; 4 to 7: the most weight; beyond, whether the server, the service
-    /// or the SNAT rule is there at all, the other way than before.
+    /// or the SNAT rule is there at all, the other way than before; 15: the routes.
     pub to: u8,
 }
 
@@ -143,7 +152,8 @@ impl<'a> Arbitrary<'a> for Step {
             10 => Step::Error(u.arbitrary()?),
             11 => Step::Replay(u.arbitrary()?),
             12 => Step::Raw(u.arbitrary()?),
-            13 | 14 => Step::Wait(u.arbitrary()?),
+            13 => Step::Wait(u.arbitrary()?),
+            14 => Step::Burst(u.arbitrary()?),
             _ => Step::Change(u.arbitrary()?),
         })
     }
@@ -185,6 +195,7 @@ impl Step {
                 [&[12, *how, length as u8], &bytes[..length]].concat()
             }
             Step::Wait(Wait { count, unit, budget }) => vec![13, *count, *unit, *budget],
+            Step::Burst(Burst { count }) => vec![14, *count],
             Step::Change(Change { place, to }) => vec![15, *place, *to],
         }
     }

@@ -1,6 +1,6 @@
 //! Fragments: they follow the first one of their packet.
 
-use shunt_packet::ipv4::{Ipv4Packet, protocol};
+use shunt_packet::ipv4::{Ipv4Header, Ipv4Packet, protocol};
 
 use super::{Engine, Side, Topology};
 use crate::{
@@ -13,10 +13,14 @@ use crate::{
 /// What becomes of all fragments of a packet.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Fate {
-    Translate(Translation),
+    Translate(Translation, Birth),
     Punt,
     Refuse,
 }
+
+/// When the service came that counts a packet's fragments: by the time a later one comes, it may be
+/// gone, and another one have its number.
+type Birth = Option<u64>;
 
 impl Engine {
     pub(super) fn process_fragment(
@@ -36,10 +40,10 @@ impl Engine {
         let key = FragmentKey::of(packet.header);
         match self.fragments.admit(key, range, now) {
             Err(error) => Verdict::Drop(DropReason::Fragment(error)),
-            Ok(Some(fate)) => follow(fate, packet),
+            Ok(Some(fate)) => self.follow(fate, packet),
             Ok(None) if range.is_first() => {
                 let verdict = self.process_whole(now, side, packet, topology);
-                self.fragments.decide(key, fate(verdict));
+                self.fragments.decide(key, self.fate(verdict));
                 verdict
             }
             Ok(None) => Verdict::Hold(key),
@@ -55,22 +59,43 @@ impl Engine {
             matches!(packet.header.protocol(), protocol::TCP | protocol::UDP | protocol::ICMP);
         is_translatable && self.rules.concerns(src, dst)
     }
-}
-
-fn fate(first: Verdict) -> Fate {
-    match first {
-        Verdict::Translate(translation) => Fate::Translate(translation),
-        Verdict::Punt => Fate::Punt,
-        // An ICMP error is never in fragments: what looks like one is not translated in parts.
-        Verdict::Forward | Verdict::Reply(_) | Verdict::Hold(_) | Verdict::Drop(_) => Fate::Refuse,
+    /// Counts a fragment that waited for its packet's first one, and is translated as that was: to be
+    /// called before the rules change.
+    pub fn count_late(&mut self, translation: &Translation, header: &Ipv4Header) {
+        if let Some((service, direction)) = translation.counted() {
+            self.rules.counters_mut(service).add_packet(direction, header);
+        }
     }
-}
 
-fn follow(fate: Fate, packet: &Ipv4Packet<'_>) -> Verdict {
-    match fate {
-        Fate::Translate(_) if packet.header.ttl() <= 1 => Verdict::Reply(Reply::TimeExceeded),
-        Fate::Translate(translation) => Verdict::Translate(translation),
-        Fate::Punt => Verdict::Punt,
-        Fate::Refuse => Verdict::Drop(DropReason::FragmentRefused),
+    fn fate(&self, first: Verdict) -> Fate {
+        match first {
+            Verdict::Translate(translation) => {
+                Fate::Translate(translation, self.birth(&translation))
+            }
+            Verdict::Punt => Fate::Punt,
+            // An ICMP error is never in fragments: what looks like one is not translated in parts.
+            Verdict::Forward | Verdict::Reply(_) | Verdict::Hold(_) | Verdict::Drop(_) => {
+                Fate::Refuse
+            }
+        }
+    }
+
+    fn birth(&self, translation: &Translation) -> Birth {
+        let (service, _) = translation.counted()?;
+        self.rules.birth(service)
+    }
+
+    fn follow(&mut self, fate: Fate, packet: &Ipv4Packet<'_>) -> Verdict {
+        match fate {
+            Fate::Translate(..) if packet.header.ttl() <= 1 => Verdict::Reply(Reply::TimeExceeded),
+            Fate::Translate(translation, birth) => {
+                if self.birth(&translation) == birth {
+                    self.count_late(&translation, packet.header);
+                }
+                Verdict::Translate(translation)
+            }
+            Fate::Punt => Verdict::Punt,
+            Fate::Refuse => Verdict::Drop(DropReason::FragmentRefused),
+        }
     }
 }

@@ -319,18 +319,8 @@ impl Engine {
 
     #[inline]
     fn count(&mut self, kind: ConnectionKind, direction: Direction, header: &Ipv4Header) {
-        let ConnectionKind::Service(service, _) = kind else { return };
-        let counters = self.rules.counters_mut(service);
-        let bytes = u64::from(header.total_len());
-        match direction {
-            Direction::Inbound => {
-                counters.in_packets += 1;
-                counters.in_bytes += bytes;
-            }
-            Direction::Outbound => {
-                counters.out_packets += 1;
-                counters.out_bytes += bytes;
-            }
+        if let ConnectionKind::Service(service, _) = kind {
+            self.rules.counters_mut(service).add_packet(direction, header);
         }
     }
 

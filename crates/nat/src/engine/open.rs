@@ -169,9 +169,8 @@ impl Engine {
         let key = segment.key;
         let real = self.rules.endpoint(server, key.dst().port());
         self.rules.note_given(service, server);
-        self.count(ConnectionKind::Service(service, server), Direction::Inbound, packet.header);
         let leaves_as = FlowKey::new(key.protocol(), key.src(), real);
-        Verdict::Translate(Translation::between(&key, leaves_as))
+        self.translate_one_packet(packet, &key, leaves_as, (service, Direction::Inbound))
     }
 
     /// What becomes of a datagram from a server of a one-packet service, if it is one.
@@ -184,11 +183,20 @@ impl Engine {
         if packet.header.ttl() <= 1 {
             return Some(Verdict::Reply(Reply::TimeExceeded));
         }
-        let counters = self.rules.counters_mut(service);
-        counters.out_packets += 1;
-        counters.out_bytes += u64::from(packet.header.total_len());
         let leaves_as = FlowKey::new(key.protocol(), virtual_endpoint, key.dst());
-        Some(Verdict::Translate(Translation::between(&key, leaves_as)))
+        Some(self.translate_one_packet(packet, &key, leaves_as, (service, Direction::Outbound)))
+    }
+
+    fn translate_one_packet(
+        &mut self,
+        packet: &Ipv4Packet<'_>,
+        key: &FlowKey,
+        leaves_as: FlowKey,
+        (service, direction): (ServiceId, Direction),
+    ) -> Verdict {
+        self.rules.counters_mut(service).add_packet(direction, packet.header);
+        let translation = Translation::between(key, leaves_as).counted_by(service, direction);
+        Verdict::Translate(translation)
     }
 
     /// Adds a connection and translates the packet that opens it.

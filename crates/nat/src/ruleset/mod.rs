@@ -292,6 +292,12 @@ impl Ruleset {
         self.servers.iter().map(|server| server.counters)
     }
 
+    /// What tells a service from others that have its number before or after it.
+    pub(crate) fn birth(&self, service: ServiceId) -> Option<u64> {
+        let plan = self.plan.services.get(service.0 as usize)?.as_ref()?;
+        Some(plan.born)
+    }
+
     /// When the next server's connections on this worker are to end because it was drained.
     pub(crate) fn next_drain(&self) -> Option<Instant> {
         let servers = (0..).map(ServerId).zip(&self.servers);

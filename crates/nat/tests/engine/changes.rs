@@ -304,6 +304,24 @@ fn fragments_follow_connections_that_no_rule_names() {
 }
 
 #[test]
+fn fragments_of_a_service_that_is_gone_are_not_counted_for_another_one() {
+    // No connection keeps the number of a one-packet service.
+    let service = VirtualService { one_packet: true, ..over_udp(rr(VIP, &[RS1])) };
+    let mut director = Director::new(&[service], &[]);
+    let (arrives, leaves) = (udp(CLIENT, VIP).payload([7; 64]), udp(CLIENT, RS1).payload([7; 64]));
+    let in_packets = |director: &Director| director.service(0).in_packets;
+    for (counted, part) in [(1, 0..24), (2, 24..40)] {
+        director.outside(arrives.part(part.clone())).leaves_as(leaves.part(part));
+        assert_eq!(in_packets(&director), counted);
+    }
+    director.change(|rules| rules.services.clear());
+    director.change(|rules| rules.services.push(over_udp(rr(OTHER_VIP, &[RS1]))));
+    assert_eq!(numbers(&director)[0].0, 0, "the number is another service's now");
+    director.outside(arrives.part(40..72)).leaves_as(leaves.part(40..72));
+    assert_eq!(in_packets(&director), 0);
+}
+
+#[test]
 fn clients_keep_their_servers_over_a_change_but_not_over_another_mask() {
     let timeout = Duration::from_secs(300);
     let keeping = |prefix_len| Some(Persistence { timeout, prefix_len });

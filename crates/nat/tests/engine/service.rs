@@ -284,6 +284,15 @@ fn fragments_follow_the_first_one() {
         director.inside(arrives).leaves_as(leaves);
     }
     assert_eq!(director.counters(), EngineCounters { opened: 1, ..Default::default() });
+    let counted = ServiceCounters {
+        connections: 1,
+        in_packets: 2,
+        in_bytes: 44 + 28,
+        out_packets: 2,
+        out_bytes: 44 + 28,
+        refused: 0,
+    };
+    assert_eq!(director.service(0), counted);
     assert_eq!(director.engine().incomplete_packets(), 0);
 }
 

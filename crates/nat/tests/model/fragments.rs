@@ -3,7 +3,7 @@
 
 use std::net::Ipv4Addr;
 
-use shunt_nat::fragments::FragmentError;
+use shunt_nat::{Direction, fragments::FragmentError};
 
 use crate::{
     flow::Flow,
@@ -47,15 +47,27 @@ pub(crate) fn packet_id(ip: Ip<'_>) -> PacketId {
 pub(crate) enum Fate {
     /// It has not come.
     Unknown,
-    /// It left as this.
-    Translated(Flow),
+    /// It left as this; and which service counted it, as going which way.
+    Translated(Flow, Counted),
     Punted,
     Refused,
     /// Fragments overlapped: nothing of the packet passes any more.
     Overlapped,
 }
 
+/// A service and a direction.
+pub(crate) type Counted = Option<(usize, Direction)>;
+
 impl Fragments {
+    /// A service is no more, so it counts no more.
+    pub(crate) fn forget_service(&mut self, gone: usize) {
+        for packet in &mut self.packets {
+            if let Fate::Translated(_, counted) = &mut packet.fate {
+                *counted = counted.filter(|(service, _)| *service != gone);
+            }
+        }
+    }
+
     /// How many packets are not complete.
     pub(crate) fn len(&self) -> usize {
         self.packets.len()

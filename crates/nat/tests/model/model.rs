@@ -16,7 +16,7 @@ use crate::{
     clients::{Clients, masked},
     connection::{Connection, Owner, PoolName},
     flow::Flow,
-    fragments::Fragments,
+    fragments::{Counted, Fragments},
     outcome::Outcome,
     packet,
     pool::Pool,
@@ -44,6 +44,8 @@ pub(crate) struct Model {
     /// Rules that were removed, and whose addresses were in use when the rules changed last.
     former_snat: Vec<SnatRule>,
     pub(crate) counters: EngineCounters,
+    /// Which service counted the last packet, if one did.
+    counted: Counted,
 }
 
 /// What a worker has to itself, beside its connections and `wrr`'s credits.
@@ -91,6 +93,7 @@ impl Model {
             clients: Clients::default(),
             former_snat: Vec::new(),
             counters: EngineCounters::default(),
+            counted: None,
         };
         model.change(0, &setup.rules);
         model
@@ -267,7 +270,13 @@ impl Model {
     }
 
     fn count(&mut self, owner: Owner, direction: Direction, packet: Ip<'_>) {
-        let Owner::Service(service, _) = owner else { return };
+        if let Owner::Service(service, _) = owner {
+            self.count_for(service, direction, packet);
+        }
+    }
+
+    fn count_for(&mut self, service: usize, direction: Direction, packet: Ip<'_>) {
+        self.counted = Some((service, direction));
         let counters = &mut self.service_mut(service).counters;
         let (packets, bytes) = match direction {
             Inbound => (&mut counters.in_packets, &mut counters.in_bytes),

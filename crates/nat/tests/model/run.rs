@@ -223,7 +223,13 @@ impl Run {
                 let left = apply(translation, arrived);
                 equal("destination", translation.destination(), Ip(&left).dst())?;
                 engine.note_egress(&prepared, side, EGRESS);
-                let followers = waiting.iter().map(|held| apply(translation, held));
+                let followers = waiting.into_iter().map(|mut held| {
+                    let mut packet =
+                        Ipv4Packet::parse(&mut held).expect("a packet that was parsed");
+                    engine.count_late(&translation, packet.header);
+                    translation.apply(&mut packet);
+                    held
+                });
                 return Ok(Outcome::Sent(left, followers.collect()));
             }
             Verdict::Forward => return Ok(Outcome::Forwarded(bytes)),

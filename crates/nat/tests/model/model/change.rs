@@ -41,6 +41,9 @@ impl Model {
                 self.clients.forget_server(server);
             }
             let is_over = service.is_removed && service.removed_servers.is_empty();
+            if is_over {
+                self.workers.iter_mut().for_each(|worker| worker.fragments.forget_service(place));
+            }
             self.services[place] = (!is_over).then_some(service);
         }
         let in_use = |rule: &SnatRule| {

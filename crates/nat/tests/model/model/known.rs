@@ -11,7 +11,7 @@ use super::{Arrival, Model};
 use crate::{
     connection::Connection,
     flow::Flow,
-    fragments::Fate,
+    fragments::{Counted, Fate},
     outcome::Outcome::{self, *},
     rewrite::{translated, translated_error},
     setup::Lab,
@@ -116,8 +116,10 @@ impl Model {
                 self.receive_first_fragment(arrival, packet, witness)
             }
             Ok(Fate::Unknown) => Held,
-            Ok(Fate::Translated(_)) if packet.ttl() <= 1 => Answered(Reply::TimeExceeded),
-            Ok(Fate::Translated(to)) => Sent(translated(packet.0, &to, None), Vec::new()),
+            Ok(Fate::Translated(..)) if packet.ttl() <= 1 => Answered(Reply::TimeExceeded),
+            Ok(Fate::Translated(to, counted)) => {
+                Sent(self.follow(packet, &to, counted), Vec::new())
+            }
             Ok(Fate::Punted) => Punted,
             Ok(Fate::Refused | Fate::Overlapped) => Dropped(DropReason::FragmentRefused),
         }
@@ -129,13 +131,16 @@ impl Model {
         packet: Ip<'_>,
         witness: Witness<'_>,
     ) -> Outcome {
+        self.counted = None;
         let outcome = self.receive_whole(arrival, packet, witness);
+        let counted = self.counted;
         let fragments = &mut self.workers[arrival.worker].fragments;
         match outcome {
             Sent(left, _) => {
                 let to = endpoints(&left);
-                let waiting = fragments.decide(packet, Fate::Translated(to), arrival.now);
-                let followers = waiting.iter().map(|packet| translated(packet, &to, None));
+                let fate = Fate::Translated(to, counted);
+                let waiting = fragments.decide(packet, fate, arrival.now);
+                let followers = waiting.iter().map(|packet| self.follow(Ip(packet), &to, counted));
                 Sent(left, followers.collect())
             }
             Punted => {
@@ -147,6 +152,14 @@ impl Model {
                 other
             }
         }
+    }
+
+    /// A later fragment leaves like the first one of its packet.
+    fn follow(&mut self, packet: Ip<'_>, to: &Flow, counted: Counted) -> Vec<u8> {
+        if let Some((service, direction)) = counted {
+            self.count_for(service, direction, packet);
+        }
+        translated(packet.0, to, None)
     }
 
     /// Whether fragments of such a packet have to be looked at: it comes from or goes to somebody

@@ -3,8 +3,9 @@
 use std::{net::SocketAddrV4, rc::Rc};
 
 use shunt_nat::{
-    ConnectionState, Direction::Inbound, DropReason, ForwardingMode, OnUnknown, Reply, Side,
-    Topology,
+    ConnectionState,
+    Direction::{Inbound, Outbound},
+    DropReason, ForwardingMode, OnUnknown, Reply, Side, Topology,
 };
 
 use super::{Arrival, Model};
@@ -46,9 +47,7 @@ impl Model {
                     if packet.ttl() <= 1 {
                         return Answered(Reply::TimeExceeded);
                     }
-                    let counters = &mut self.service_mut(service).counters;
-                    counters.out_packets += 1;
-                    counters.out_bytes += packet.total_len() as u64;
+                    self.count_for(service, Outbound, packet);
                     return Sent(translated(packet.0, &leaves_as, None), Vec::new());
                 }
                 match snat(src) {
