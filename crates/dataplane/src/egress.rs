@@ -105,17 +105,19 @@ impl EgressTable {
         }
     }
 
-    /// Tells the neighbours who of them is in use, and closes the ways to those who are gone. To be
-    /// called a few times a second.
+    /// Tells the neighbours who of them is in use, and closes the ways to those who are gone, in use or
+    /// not. To be called a few times a second.
     pub(crate) fn refresh(&mut self, interfaces: &mut [Interface; 2], now: Instant) {
         let end = (self.next + REFRESHED_AT_ONCE).min(self.egresses.len());
         for egress in &mut self.egresses[self.next.min(end)..end] {
-            if std::mem::take(&mut egress.is_used) {
-                let neighbours = &mut interfaces[egress.side as usize].neighbours;
-                match neighbours.lookup(egress.neighbour, now) {
-                    Some(mac) => egress.open(mac),
-                    None => egress.is_open = false,
-                }
+            let neighbours = &mut interfaces[egress.side as usize].neighbours;
+            let mac = match std::mem::take(&mut egress.is_used) {
+                true => neighbours.lookup(egress.neighbour, now),
+                false => neighbours.peek(egress.neighbour),
+            };
+            match mac {
+                Some(mac) => egress.open(mac),
+                None => egress.is_open = false,
             }
         }
         self.next = if end == self.egresses.len() { 0 } else { end };

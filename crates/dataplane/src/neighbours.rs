@@ -106,6 +106,11 @@ impl<T> Neighbours<T> {
         neighbour.mac
     }
 
+    /// The same, for one who only wants to know.
+    pub(crate) fn peek(&self, address: Ipv4Addr) -> Option<MacAddr> {
+        self.entries.get(&address)?.mac
+    }
+
     /// Holds a packet for a neighbour that isn't known.
     pub(crate) fn hold(&mut self, address: Ipv4Addr, packet: T, now: Instant) -> Hold<T> {
         let is_new = !self.entries.contains_key(&address);

@@ -1,11 +1,12 @@
 //! The short way of packets whose connection remembers where they go: what still has to be noticed.
 
 use shunt_dataplane::{DropReason, PipelineCounters};
+use shunt_nat::Side;
 use shunt_testkit::{Packet, mac};
 
 use crate::{
     case::Case,
-    network::{CLIENT, GATEWAY, Host, RS1},
+    network::{CLIENT, GATEWAY, Host, RS1, director_asks},
 };
 
 const CLIENT_PORT: &str = "192.168.1.200:4000";
@@ -37,6 +38,39 @@ fn a_neighbour_with_a_new_card() {
         .leaves(replaced.gets(passed_on("4")))
         .opens(1)
         .pipeline(PipelineCounters { arp_replies: 1, ..PipelineCounters::default() })
+        .run();
+}
+
+#[test]
+fn a_neighbour_that_was_forgotten() {
+    const LONG: &str = r#"
+        [[service]]
+        vip = "192.168.1.100:53"
+        protocol = "udp"
+        scheduler = "rr"
+        timeouts = { udp = 1000 }
+        server = [{ address = "192.168.2.210:5353" }]
+    "#;
+    let answer = |payload| RS1.sends(Packet::udp(SERVER, CLIENT_PORT).payload(payload));
+    let heard = |payload| CLIENT.gets(Packet::udp(DNS, CLIENT_PORT).payload(payload).ttl(63));
+    Case::new("a connection may outlive what is known of its client's address")
+        .rules(LONG)
+        .alone()
+        .arrives(CLIENT.sends(question("?")))
+        .leaves(RS1.gets(passed_on("?")))
+        .arrives(answer("1"))
+        .arrives(answer("2"))
+        .leaves(heard("1"))
+        .leaves(heard("2"))
+        .after_millis(200)
+        .after_millis(601_000)
+        .leaves(RS1.is_asked())
+        .after_millis(50)
+        .arrives(answer("3"))
+        .leaves(director_asks(Side::Outside, CLIENT.address))
+        .held(1)
+        .opens(1)
+        .pipeline(PipelineCounters { arp_requests: 2, ..PipelineCounters::default() })
         .run();
 }
 
