@@ -106,8 +106,7 @@ impl EgressTable {
     }
 
     /// Tells the neighbours who of them is in use, and closes the ways to those who are gone, in use or
-    /// not. To be
-    /// called a few times a second.
+    /// not. To be called a few times a second.
     pub(crate) fn refresh(&mut self, interfaces: &mut [Interface; 2], now: Instant) {
         let end = (self.next + REFRESHED_AT_ONCE).min(self.egresses.len());
         for egress in &mut self.egresses[self.next.min(end)..end] {
