@@ -54,8 +54,8 @@ impl Report {
         if !self.duos.is_empty() {
             println!("{LEGEND_OF_DUOS}");
         }
-        let pauses = self.outcomes.iter().filter_map(Outcome::longest_poll).map(|(_, idle)| idle);
-        let pause = pauses.fold(0.0, f64::max);
+        let pauses = self.outcomes.iter().filter_map(Outcome::nothing);
+        let pause = pauses.map(|nothing| nothing.longest_us).fold(0.0, f64::max);
         if pause > BUSY {
             println!(
                 "This machine was busy: a loop that does nothing was interrupted for {pause:.0} µs. Don't \
@@ -123,6 +123,6 @@ pub(crate) fn row(outcome: &Outcome) -> String {
         number(outcome.cost(), 1),
         number(share, 0),
         number(opens, 2),
-        number(outcome.longest_poll().map(|(longest, _)| longest), 0),
+        number(outcome.polls().map(|polls| polls.longest_us), 0),
     )
 }
