@@ -54,8 +54,10 @@ impl Report {
         if !self.duos.is_empty() {
             println!("{LEGEND_OF_DUOS}");
         }
-        let pauses = self.outcomes.iter().filter_map(Outcome::nothing);
-        let pause = pauses.map(|nothing| nothing.longest_us).fold(0.0, f64::max);
+        let alone = self.outcomes.iter().flat_map(|outcome| &outcome.director);
+        let together = self.duos.iter().flat_map(|duo| &duo.runs).map(|(_, run)| run);
+        let pauses = alone.chain(together).map(|run| run.nothing.longest_us);
+        let pause = pauses.fold(0.0, f64::max);
         if pause > BUSY {
             println!(
                 "This machine was busy: a loop that does nothing was interrupted for {pause:.0} µs. Don't \
@@ -69,7 +71,7 @@ impl Report {
         }
         for target in &self.targets {
             let measured = match target.measured {
-                Some(value) => format!("{value:.1} {}", target.unit),
+                Some(value) => target.text(value),
                 None => "-".to_owned(),
             };
             println!(

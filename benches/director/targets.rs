@@ -64,10 +64,15 @@ impl Target {
             None => "not measured".to_owned(),
             Some(value) if self.wanted.holds(value) => "met".to_owned(),
             Some(value) => {
-                let by = (value - self.wanted.limit()).abs();
-                format!("missed by {by:.1} {}", self.unit)
+                format!("missed by {}", self.text((value - self.wanted.limit()).abs()))
             }
         }
+    }
+
+    /// A value with its unit, as exact as it is of use.
+    pub(crate) fn text(&self, value: f64) -> String {
+        let digits = if self.unit == "times" { 2 } else { 1 };
+        format!("{value:.digits$} {}", self.unit)
     }
 }
 
