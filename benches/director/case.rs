@@ -102,6 +102,11 @@ impl Case {
         cases
     }
 
+    /// Whether no other case has such frames, so that testpmd's other modes have something new to say.
+    pub(crate) fn has_frames_of_its_own(self) -> bool {
+        self.is_established() && self.mode == Mode::Nat
+    }
+
     /// Whether connections stay, so that packets per second are what matters.
     pub(crate) fn is_established(self) -> bool {
         matches!(self.load, Load::Forward | Load::Both)

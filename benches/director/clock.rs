@@ -53,16 +53,4 @@ impl Clock {
     pub(crate) fn seconds(self, cycles: u64) -> f64 {
         cycles as f64 / (self.cycles_per_milli * 1000) as f64
     }
-
-    /// The longest time between two readings within `length`, in microseconds.
-    pub(crate) fn longest_pause(self, length: Duration) -> f64 {
-        let (start, length) = (Tsc::now(), self.cycles(length));
-        let (mut last, mut longest) = (start, 0);
-        while last - start < length {
-            let now = Tsc::now();
-            longest = longest.max(now - last);
-            last = now;
-        }
-        self.seconds(longest) * 1e6
-    }
 }

@@ -12,7 +12,7 @@
 //! | `traffic`, `memory`, `service_file` | what testpmd and the director are given |
 //! | `runner`, `process` | whose turn it is |
 //! | `testpmd` | running testpmd, and reading its figures |
-//! | `throughput`, `setup`, `window`, `clock` | the director, in another process of this program: EAL starts once per process |
+//! | `throughput`, `setup`, `window`, `pauses`, `clock` | the director, in another process of this program: EAL starts once per process |
 //! | `latency`, `generator` | the director as it is in operation, and a generator beside it |
 //! | `outcome`, `duo`, `stats` | what follows from the figures |
 //! | `targets` | what is to be reached |
@@ -29,6 +29,7 @@ mod latency;
 mod machine;
 mod memory;
 mod outcome;
+mod pauses;
 mod plot;
 mod process;
 mod report;
@@ -146,7 +147,7 @@ impl Job {
 
     fn steps(self, plan: Plan) -> u64 {
         match self {
-            Job::Case(_) => plan.steps_of_case(),
+            Job::Case(case) => plan.steps_of_case(case),
             Job::Duo(_) => plan.steps_of_duo(),
             Job::Latency => 1,
         }

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::{
     case::Case,
+    pauses::Pauses,
     stats::{median, nanoseconds},
     throughput::Measurement,
     window::Window,
@@ -60,10 +61,20 @@ impl Outcome {
         median(self.windows().map(|window| window.connections as f64))
     }
 
-    /// The longest time between two polls, and the machine's own longest pause, in microseconds.
-    pub(crate) fn longest_poll(&self) -> Option<(f64, f64)> {
-        let longest = self.windows().map(|window| window.longest_poll_us).reduce(f64::max)?;
-        let idle = self.director.iter().map(|run| run.idle_pause_us).reduce(f64::max)?;
-        Some((longest, idle))
+    /// From one poll to the next, at worst.
+    pub(crate) fn polls(&self) -> Option<Pauses> {
+        self.windows().map(|window| window.polls).reduce(worst)
+    }
+
+    /// From one turn to the next of a loop that does nothing, at worst.
+    pub(crate) fn nothing(&self) -> Option<Pauses> {
+        self.director.iter().map(|run| run.nothing).reduce(worst)
+    }
+}
+
+fn worst(a: Pauses, b: Pauses) -> Pauses {
+    Pauses {
+        longest_us: a.longest_us.max(b.longest_us),
+        long_per_second: a.long_per_second.max(b.long_per_second),
     }
 }

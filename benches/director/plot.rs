@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::anyhow;
 use plotters::{coord::ranged1d::SegmentValue, prelude::*};
 
-use crate::outcome::Outcome;
+use crate::{case::Case, outcome::Outcome};
 
 const SIZE: (u32, u32) = (860, 480);
 const FONT: &str = "sans-serif";
@@ -69,7 +69,8 @@ pub(crate) fn cost(outcomes: &[Outcome], path: &Path) -> anyhow::Result<()> {
 pub(crate) fn opens(outcomes: &[Outcome], path: &Path) -> anyhow::Result<()> {
     let bars: Vec<_> = outcomes
         .iter()
-        .filter(|outcome| !outcome.case.is_established())
+        // The crowd is there for its stalls, and would go by another one's name.
+        .filter(|outcome| !outcome.case.is_established() && outcome.case != Case::CROWD)
         .filter_map(|outcome| Some((outcome.case.series(), outcome.opens()?)))
         .collect();
     if bars.is_empty() {

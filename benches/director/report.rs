@@ -54,7 +54,9 @@ impl Report {
         if !self.duos.is_empty() {
             println!("{LEGEND_OF_DUOS}");
         }
-        let pauses = self.outcomes.iter().filter_map(Outcome::longest_poll).map(|(_, idle)| idle);
+        let alone = self.outcomes.iter().flat_map(|outcome| &outcome.director);
+        let together = self.duos.iter().flat_map(|duo| &duo.runs).map(|(_, run)| run);
+        let pauses = alone.chain(together).map(|run| run.nothing.longest_us);
         let pause = pauses.fold(0.0, f64::max);
         if pause > BUSY {
             println!(
@@ -69,7 +71,7 @@ impl Report {
         }
         for target in &self.targets {
             let measured = match target.measured {
-                Some(value) => format!("{value:.1} {}", target.unit),
+                Some(value) => target.text(value),
                 None => "-".to_owned(),
             };
             println!(
@@ -123,6 +125,6 @@ pub(crate) fn row(outcome: &Outcome) -> String {
         number(outcome.cost(), 1),
         number(share, 0),
         number(opens, 2),
-        number(outcome.longest_poll().map(|(longest, _)| longest), 0),
+        number(outcome.polls().map(|polls| polls.longest_us), 0),
     )
 }

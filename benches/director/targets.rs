@@ -11,6 +11,7 @@ use crate::{
     duo::Duo,
     latency::Latency,
     outcome::Outcome,
+    pauses::LONG_US,
 };
 
 /// A target, and what was measured.
@@ -63,10 +64,15 @@ impl Target {
             None => "not measured".to_owned(),
             Some(value) if self.wanted.holds(value) => "met".to_owned(),
             Some(value) => {
-                let by = (value - self.wanted.limit()).abs();
-                format!("missed by {by:.1} {}", self.unit)
+                format!("missed by {}", self.text((value - self.wanted.limit()).abs()))
             }
         }
+    }
+
+    /// A value with its unit, as exact as it is of use.
+    pub(crate) fn text(&self, value: f64) -> String {
+        let digits = if self.unit == "times" { 2 } else { 1 };
+        format!("{value:.digits$} {}", self.unit)
     }
 }
 
@@ -236,19 +242,26 @@ fn churn(outcome: &Outcome) -> String {
 
 fn stall(outcomes: &[Outcome]) -> Target {
     let crowd = outcomes.iter().find(|outcome| outcome.case == Case::CROWD);
-    let polls = crowd.and_then(Outcome::longest_poll);
-    let connections = crowd.and_then(Outcome::connections).unwrap_or_default() / 1e6;
     Target {
         work: "longest time between two polls while 1 M connections churn",
-        wanted: Bound::AtMost(100.0),
-        measured: polls.map(|(longest, _)| longest),
+        wanted: Bound::AtMost(LONG_US),
+        measured: crowd.and_then(Outcome::polls).map(|polls| polls.longest_us),
         unit: "µs",
-        remark: polls
-            .map(|(_, idle)| {
-                format!("{connections:.1} M at once; a loop that does nothing: {idle:.0} µs here")
-            })
-            .unwrap_or_default(),
+        remark: crowd.and_then(stalls).unwrap_or_default(),
     }
+}
+
+/// What became of the longest times, and how much of it is the machine's own doing.
+fn stalls(outcome: &Outcome) -> Option<String> {
+    let (polls, nothing) = (outcome.polls()?, outcome.nothing()?);
+    Some(format!(
+        "{:.1} M at once, {:.0} polls a second took longer; of a loop that does nothing, {:.0} did, \
+         and {:.0} µs at most",
+        outcome.connections()? / 1e6,
+        polls.long_per_second,
+        nothing.long_per_second,
+        nothing.longest_us,
+    ))
 }
 
 /// The median time of an iteration that criterion found, in nanoseconds.

@@ -14,6 +14,7 @@ use crate::{
     case::{CHURN_SHARE, CHURN_TIMEOUT, Case, Load},
     clock::Clock,
     crew::Crew,
+    pauses::Pauses,
     service_file::{self, Wanted},
     setup,
     traffic::MACS,
@@ -32,9 +33,8 @@ pub(crate) struct Order {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Measurement {
     pub(crate) windows: Vec<Window>,
-    /// The longest time between two readings of the clock while nothing else was done: what this
-    /// machine and its kernel add to the longest polls, in microseconds.
-    pub(crate) idle_pause_us: f64,
+    /// From one reading of the clock to the next while nothing else was done.
+    pub(crate) nothing: Pauses,
 }
 
 impl Measurement {
@@ -43,7 +43,7 @@ impl Measurement {
         let windows = self.windows.into_iter().zip(other.windows);
         Measurement {
             windows: windows.map(|(a, b)| a.merge(b)).collect(),
-            idle_pause_us: self.idle_pause_us.max(other.idle_pause_us),
+            nothing: self.nothing.merge(other.nothing),
         }
     }
 }
@@ -89,7 +89,7 @@ fn work(
     mut clock: Clock,
     start: &Barrier,
 ) -> anyhow::Result<Measurement> {
-    let idle_pause_us = clock.longest_pause(order.window / 2);
+    let nothing = Pauses::of_nothing(clock, order.window / 2);
     start.wait();
     // Caches and branch predictors see each flow once, a full table is full, and under churn as many
     // connections end as begin.
@@ -104,7 +104,7 @@ fn work(
         }
     }
     let windows = (0..order.windows).map(|_| Window::run(worker, clock, order.window));
-    Ok(Measurement { windows: windows.collect::<anyhow::Result<_>>()?, idle_pause_us })
+    Ok(Measurement { windows: windows.collect::<anyhow::Result<_>>()?, nothing })
 }
 
 /// How many times as fast the director's time has to go where each of so many millions of packets per

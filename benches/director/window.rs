@@ -6,7 +6,11 @@ use serde::{Deserialize, Serialize};
 use shunt_dataplane::Worker;
 use shunt_dpdk::clock::Tsc;
 
-use crate::{clock::Clock, setup};
+use crate::{
+    clock::Clock,
+    pauses::{Pauses, Turns},
+    setup,
+};
 
 /// Answers to ARP are repeated this often, in the time that the director sees.
 const ARP_INTERVAL: Duration = Duration::from_secs(10);
@@ -27,8 +31,8 @@ pub(crate) struct Window {
     pub(crate) opened: u64,
     /// Connections in the table at the end.
     pub(crate) connections: usize,
-    /// The longest time from one poll to the next, in microseconds.
-    pub(crate) longest_poll_us: f64,
+    /// From one poll to the next.
+    pub(crate) polls: Pauses,
 }
 
 impl Window {
@@ -42,7 +46,7 @@ impl Window {
         let before = Totals::of(worker);
         let length = clock.cycles(length);
         let arp_interval = clock.cycles_told(ARP_INTERVAL);
-        let mut longest = 0;
+        let mut turns = Turns::new(clock);
         let start = Tsc::now();
         let (mut last, mut next_arp) = (start, start);
         while last - start < length {
@@ -53,7 +57,7 @@ impl Window {
             }
             worker.poll(clock.at(last));
             let now = Tsc::now();
-            longest = longest.max(now - last);
+            turns.note(now - last);
             last = now;
         }
         let after = Totals::of(worker);
@@ -65,7 +69,7 @@ impl Window {
             drops: difference(after.drops, &before.drops),
             opened: after.opened - before.opened,
             connections: worker.engine().table().len(),
-            longest_poll_us: clock.seconds(longest) * 1e6,
+            polls: turns.pauses(clock, last - start),
         })
     }
 
@@ -79,7 +83,7 @@ impl Window {
             drops: [self.drops, other.drops].concat(),
             opened: self.opened + other.opened,
             connections: self.connections + other.connections,
-            longest_poll_us: self.longest_poll_us.max(other.longest_poll_us),
+            polls: self.polls.merge(other.polls),
         }
     }
 
