@@ -14,6 +14,9 @@ use zerocopy::IntoBytes;
 use super::Pipeline;
 use crate::{drop_reason::DropReason, gossip::News, neighbours::Due, surroundings::SIDES};
 
+/// News from other workers that are taken in at once, so that they can't keep a worker from its work.
+const HEARD_AT_ONCE: usize = 32;
+
 /// Announcements of an address that has become ours, and the time between them (RFC 5227:
 /// ANNOUNCE_NUM and ANNOUNCE_INTERVAL).
 const ANNOUNCEMENTS: u32 = 2;
@@ -103,7 +106,8 @@ impl Pipeline {
 
     /// Takes in what other workers have learnt, and whom they have asked for.
     pub(crate) fn hear(&mut self, now: Instant) {
-        while let Some(news) = self.gossip.hear() {
+        for _ in 0..HEARD_AT_ONCE {
+            let Some(news) = self.gossip.hear() else { return };
             match news {
                 News::Learned { side, address, mac, wanted } => {
                     self.learn(now, side, address, mac, wanted);

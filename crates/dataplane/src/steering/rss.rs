@@ -58,10 +58,9 @@ impl fmt::Display for Spread {
 /// low bits index.
 pub(crate) fn redirection_entries(info: &PortInfo) -> Option<usize> {
     let entries = usize::from(info.reta_size);
-    let hashes_ports = info.rss_hash_types & (RssHashTypes::IPV4_TCP | RssHashTypes::IPV4_UDP);
     let is_usable = entries >= 2
         && entries.is_power_of_two()
-        && hashes_ports != RssHashTypes::NONE
+        && hashes_ports(info.rss_hash_types)
         && key_len(info) >= MIN_KEY_LEN;
     is_usable.then_some(entries)
 }
@@ -86,22 +85,32 @@ pub(crate) fn set_up(
 ) -> Spread {
     let Some(rss) = &config.rss else { return Spread::ItsOwn("no RSS") };
     let Some(key) = &rss.key else { return Spread::ItsOwn("no RSS table to set") };
-    let has_key = |port: &Port| {
-        let set = port.id().rss(key.len() as u8);
-        set.is_ok_and(|set| set.key.as_ref() == Some(key) && set.hash_types == rss.hash_types)
+    // Drivers may read back more hash types than were asked for, or fewer: what is hashed under
+    // the key counts.
+    let hashed = |port: &Port| {
+        let set = port.id().rss(key.len() as u8).ok()?;
+        let hash_types = set.hash_types & rss.hash_types;
+        (set.key.as_ref() == Some(key) && hashes_ports(hash_types)).then_some(hash_types)
     };
-    if !has_key(port) && (port.set_rss(rss).is_err() || !has_key(port)) {
-        return Spread::ItsOwn("RSS key not taken");
-    }
+    let hash_types = match hashed(port) {
+        None if port.set_rss(rss).is_ok() => hashed(port),
+        known => known,
+    };
+    let Some(hash_types) = hash_types else { return Spread::ItsOwn("RSS key not taken") };
     let table =
         owners.redirection(usize::from(info.reta_size), |owner| queue_of(owner, config.rx_queues));
     let is_set = port.set_redirection(&table).is_ok()
         && port.id().redirection(info.reta_size).is_ok_and(|set| set == table);
     if is_set {
-        Spread::Told(rss.hash_types, info.reta_size)
+        Spread::Told(hash_types, info.reta_size)
     } else {
         Spread::ItsOwn("RSS table not taken")
     }
+}
+
+/// Whether packets of TCP or UDP are spread by their ports, too.
+fn hashes_ports(hash_types: RssHashTypes) -> bool {
+    hash_types & (RssHashTypes::IPV4_TCP | RssHashTypes::IPV4_UDP) != RssHashTypes::NONE
 }
 
 /// The queue that the packets of an owner come by.

@@ -79,7 +79,7 @@ fn map(bytes: usize) -> io::Result<(MmapMut, Pages)> {
     if bytes < HUGE {
         return Ok((MmapMut::map_anon(bytes)?, Pages::Ordinary));
     }
-    let bytes = bytes.next_multiple_of(HUGE);
+    let bytes = bytes.checked_next_multiple_of(HUGE).ok_or(io::ErrorKind::OutOfMemory)?;
     if let Ok(map) = MmapOptions::new().len(bytes).huge(Some(HUGE_SHIFT)).map_anon() {
         return Ok((map, Pages::Huge));
     }
