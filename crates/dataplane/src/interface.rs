@@ -119,6 +119,7 @@ impl Interface {
                 if ring.dequeue(&mut burst) == 0 {
                     break;
                 }
+                burst.iter().for_each(Mbuf::prefetch_header);
                 transmit(queue, &mut burst, &mut self.counters, drops);
             }
         }

@@ -135,6 +135,9 @@ impl Steering {
         for inbox in 0..self.inboxes.len() {
             let mut burst = Burst::new();
             received += self.inboxes[inbox].dequeue(&mut burst);
+            // All of it is still in the other core's cache.
+            burst.iter().for_each(Mbuf::prefetch_header);
+            burst.iter().for_each(Mbuf::prefetch);
             let mut mine = SIDES.map(|_| Burst::new());
             for mut mbuf in burst.drain() {
                 let side = self.side_of(&mbuf);
