@@ -18,20 +18,26 @@ pub(crate) enum Crew {
     TwoQueues,
 }
 
-/// The lcore of the only worker, here and in testpmd, and of the first of two.
+/// The CPU of the only worker, here and in testpmd, and of the first of two.
 pub(crate) const WORKER: u16 = 1;
-/// The lcore of the second worker.
+/// That of the second worker, if there is one.
 const SECOND: u16 = 2;
+/// That of the main lcore, which sleeps while workers work: else the second one's, too.
+const MAIN: u16 = 0;
 
 /// Entries of the owners' table where no port has one of its own, as none of net_pcap's has.
 const ENTRIES: usize = 128;
 
 impl Crew {
-    /// The lcores of the workers.
-    pub(crate) fn lcores(self) -> &'static [u16] {
+    /// The CPUs of the workers, each its own.
+    pub(crate) fn cpus(self) -> &'static [u16] {
+        let there_are = available_parallelism().map_or(1, usize::from);
         match self {
             Crew::Alone => &[WORKER],
-            Crew::OneQueue | Crew::TwoQueues => &[WORKER, SECOND],
+            Crew::OneQueue | Crew::TwoQueues if there_are > usize::from(SECOND) => {
+                &[WORKER, SECOND]
+            }
+            Crew::OneQueue | Crew::TwoQueues => &[WORKER, MAIN],
         }
     }
 
@@ -45,21 +51,8 @@ impl Crew {
 
     /// Which worker owns the connections of a client, as the director will find out by itself.
     pub(crate) fn owner(self) -> impl Fn(SocketAddrV4) -> usize {
-        let owners = Owners::new(ENTRIES, self.lcores().len());
+        let owners = Owners::new(ENTRIES, self.cpus().len());
         move |client| usize::from(owners.owner(*client.ip(), client.port()).0)
-    }
-
-    /// EAL's arguments for such a crew: where there are two CPUs, the second worker runs on that of
-    /// the main lcore, which sleeps while they work.
-    pub(crate) fn eal_args(self, mut args: Vec<String>) -> Vec<String> {
-        let cpus = available_parallelism().map_or(1, usize::from);
-        let value = args.iter().position(|arg| arg == "--lcores").map(|option| option + 1);
-        if let Some(lcores) = value.and_then(|value| args.get_mut(value))
-            && cpus <= usize::from(SECOND)
-        {
-            *lcores = lcores.replace(&SECOND.to_string(), &format!("{SECOND}@0"));
-        }
-        args
     }
 }
 

@@ -35,7 +35,7 @@ pub(crate) fn text(wanted: &Wanted, idle: Idle) -> String {
     let Wanted { case, crew, devices: [outside, inside], no_huge } = wanted;
     let Memory { mbufs, mib } = Memory::of(*case);
     let idle = idle.as_str();
-    let workers = crew.lcores();
+    let workers = crew.cpus();
     let connections = case.connections();
     let protocol = match case.protocol {
         Protocol::Tcp => "tcp",

@@ -53,23 +53,23 @@ pub(crate) fn measure(order: &Order) -> anyhow::Result<Measurement> {
     let Wanted { case, crew, .. } = order.wanted;
     let config = service_file::config(&order.wanted)?;
     let prefix = format!("shunt-bench-{}", std::process::id());
-    let args = crew.eal_args(config.eal_args(&prefix));
-    let eal = Eal::init(&args).context("EAL did not start")?;
+    let eal = Eal::init(&config.eal_args(&prefix)).context("EAL did not start")?;
     let mut director = Assembly::open(&eal, &config)?;
     let macs = director.workers()[0].macs().map(|mac| mac.0);
     ensure!(macs == MACS, "the devices are {macs:02x?}, and frames are for {MACS:02x?}");
 
     let clock = Clock::start();
     setup::set_up(director.workers(), case, crew, clock)?;
-    let start = Arc::new(Barrier::new(crew.lcores().len()));
+    let start = Arc::new(Barrier::new(crew.cpus().len()));
     let mut running = Vec::new();
-    for (lcore, mut worker) in crew.lcores().iter().zip(director.workers().drain(..)) {
+    // EAL's lcore 0 is the main one, and the workers' follow.
+    for (lcore, mut worker) in (1..).map(LcoreId).zip(director.workers().drain(..)) {
         let (order, start) = (order.clone(), Arc::clone(&start));
         let work = move || {
             let measurement = work(&mut worker, &order, clock, &start);
             (worker, measurement)
         };
-        let handle = launch(LcoreId((*lcore).into()), work);
+        let handle = launch(lcore, work);
         running.push(handle.context("a worker's lcore did not start")?);
     }
     let (workers, measurements): (_, Vec<_>) = running.into_iter().map(LcoreHandle::join).unzip();

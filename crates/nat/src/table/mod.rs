@@ -372,6 +372,8 @@ impl ConnectionTable {
         if self.free != NIL {
             let id = self.free;
             self.free = self.records[id as usize].links.next;
+            // The next connection gets it.
+            self.records.prefetch(self.free as usize);
             Some(id)
         } else if (self.untouched as usize) < self.records.len() {
             self.untouched += 1;
