@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 
 use hashbrown::HashMap;
 use shunt_nat::{EgressId, Instant, Side};
-use shunt_packet::ethernet::{EtherType, EthernetHeader, HEADER_LEN, MacAddr};
+use shunt_packet::ethernet::{EthernetHeader, HEADER_LEN, MacAddr};
 
 use crate::interface::Interface;
 
@@ -59,11 +59,7 @@ impl EgressTable {
         let id = EgressId::new(u16::try_from(self.egresses.len() + 1).ok()?)?;
         self.egresses.push(Egress {
             side,
-            ethernet: EthernetHeader {
-                destination: mac,
-                source: interface.mac,
-                ethertype: EtherType::IPV4,
-            },
+            ethernet: interface.ipv4_to(mac),
             max_frame: (HEADER_LEN + usize::from(interface.mtu)) as u32,
             is_open: true,
             is_used: true,

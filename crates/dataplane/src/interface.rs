@@ -1,6 +1,6 @@
 use shunt_config::Vlan;
 use shunt_dpdk::{Burst, Mbuf, RingConsumer, RingProducer, TxQueue};
-use shunt_packet::ethernet::{HEADER_LEN, MacAddr};
+use shunt_packet::ethernet::{EtherType, EthernetHeader, HEADER_LEN, MacAddr};
 
 use crate::{
     counters::PortCounters,
@@ -66,6 +66,11 @@ impl Interface {
     /// Bytes of the largest frame that the port may receive.
     pub(crate) fn max_frame(&self) -> usize {
         HEADER_LEN + VLAN_TAG + usize::from(self.mtu)
+    }
+
+    /// What frames with IPv4 for a neighbour begin with.
+    pub(crate) fn ipv4_to(&self, neighbour: MacAddr) -> EthernetHeader {
+        EthernetHeader { destination: neighbour, source: self.mac, ethertype: EtherType::IPV4 }
     }
 
     /// Whether an IPv4 frame's packet is larger than the port's MTU.

@@ -9,7 +9,7 @@ use shunt_nat::{
 };
 use shunt_packet::{
     Malformed,
-    ethernet::{self, EtherType, EthernetHeader, MacAddr},
+    ethernet::{self, EthernetHeader, MacAddr},
     fragment,
     icmp::IcmpError,
     ipv4::{self, Ipv4Packet},
@@ -17,7 +17,7 @@ use shunt_packet::{
 use zerocopy::IntoBytes;
 
 use super::{Outgoing, Pipeline, Rewrite};
-use crate::{drop_reason::DropReason, neighbours::Hold, offload::Offloads};
+use crate::{drop_reason::DropReason, neighbours::Hold, offload::Offloads, routes::NextHop};
 
 /// What the checks and the engine found out about a packet.
 #[derive(Clone, Copy)]
@@ -48,26 +48,17 @@ impl Pipeline {
             Ok(examined) => examined,
             Err(reason) => return self.drop(mbuf, reason),
         };
-        if let Verdict::Translate(translation) = examined.verdict {
-            self.note_egress(now, side, prepared, translation.destination());
+        if let Some((hop, mac)) = self.carry_out(now, examined, mbuf) {
+            self.note_egress(side, prepared, hop, mac);
         }
-        self.carry_out(now, examined, mbuf);
         if let Some(key) = examined.fragment {
             self.after_fragment(now, &key, examined.is_later_fragment, examined.verdict);
         }
     }
 
-    /// Has a connection remember where its packets lead, if that is known.
-    fn note_egress(
-        &mut self,
-        now: Instant,
-        side: Side,
-        prepared: &Prepared,
-        destination: Ipv4Addr,
-    ) {
-        let Some(hop) = self.surroundings.next_hop(destination) else { return };
-        let interface = &mut self.interfaces[hop.side as usize];
-        let Some(mac) = interface.neighbours.lookup(hop.address, now) else { return };
+    /// Has a connection remember where its packet went.
+    fn note_egress(&mut self, side: Side, prepared: &Prepared, hop: NextHop, mac: MacAddr) {
+        let interface = &self.interfaces[hop.side as usize];
         if let Some(egress) = self.egresses.id(hop.side, hop.address, mac, interface) {
             self.engine.note_egress(prepared, side, egress);
         }
@@ -95,12 +86,18 @@ impl Pipeline {
         self.carry_out(now, examined, mbuf);
     }
 
-    fn carry_out(&mut self, now: Instant, examined: Examined, mbuf: Mbuf) {
+    /// Does as the engine says. Where a translated packet was sent at once, returns the way it took.
+    fn carry_out(
+        &mut self,
+        now: Instant,
+        examined: Examined,
+        mbuf: Mbuf,
+    ) -> Option<(NextHop, MacAddr)> {
         let Examined { verdict, destination, ttl, .. } = examined;
         match verdict {
             Verdict::Translate(translation) => {
                 let rewrite = Rewrite::Translated(translation);
-                self.route(now, translation.destination(), Outgoing { mbuf, rewrite });
+                return self.route(now, translation.destination(), Outgoing { mbuf, rewrite });
             }
             Verdict::Forward => {
                 self.route(now, destination, Outgoing { mbuf, rewrite: Rewrite::Routed });
@@ -118,6 +115,7 @@ impl Pipeline {
             Verdict::Reply(Reply::PortUnreachable) => self.refuse_port(now, mbuf),
             Verdict::Drop(reason) => self.drop(mbuf, reason.into()),
         }
+        None
     }
 
     /// Checks a packet as a router must (RFC 1812, section 5.2.2), cuts off what follows it in the
@@ -131,7 +129,7 @@ impl Pipeline {
     ) -> Result<Examined, DropReason> {
         let received = mbuf.rx_checksum();
         let mut packet = packet_in(mbuf)?;
-        if !header_is_sound(&packet, received) {
+        if !header_is_sound(received, || packet.checksum_is_sound()) {
             return Err(DropReason::Ipv4Checksum);
         }
         if received.l4 == ChecksumStatus::Bad {
@@ -155,26 +153,32 @@ impl Pipeline {
         Ok(Examined { verdict, destination, ttl, fragment, is_later_fragment })
     }
 
-    /// Sends a packet towards `destination`, or tells its sender why not.
-    pub(super) fn route(&mut self, now: Instant, destination: Ipv4Addr, outgoing: Outgoing) {
+    /// Sends a packet towards `destination`, or tells its sender why not. Returns the way that it took,
+    /// if that was known.
+    pub(super) fn route(
+        &mut self,
+        now: Instant,
+        destination: Ipv4Addr,
+        outgoing: Outgoing,
+    ) -> Option<(NextHop, MacAddr)> {
         let Some(hop) = self.surroundings.next_hop(destination) else {
-            return self.undeliverable(
-                now,
-                outgoing,
-                DropReason::NoRoute,
-                IcmpError::NetUnreachable,
-            );
+            let error = IcmpError::NetUnreachable;
+            self.undeliverable(now, outgoing, DropReason::NoRoute, error);
+            return None;
         };
         let interface = &mut self.interfaces[hop.side as usize];
         let (mut outgoing, mtu) = (outgoing, interface.mtu);
         if interface.is_too_big(&outgoing.mbuf) && may_not_fragment(&mut outgoing.mbuf) {
             let error = IcmpError::FragmentationNeeded { mtu };
-            return self.undeliverable(now, outgoing, DropReason::TooBig, error);
+            self.undeliverable(now, outgoing, DropReason::TooBig, error);
+            return None;
         }
-        match interface.neighbours.lookup(hop.address, now) {
-            Some(mac) => self.transmit(hop.side, mac, outgoing),
-            None => self.hold(now, hop.side, hop.address, outgoing),
-        }
+        let Some(mac) = interface.neighbours.lookup(hop.address, now) else {
+            self.hold(now, hop.side, hop.address, outgoing);
+            return None;
+        };
+        self.transmit(hop.side, mac, outgoing);
+        Some((hop, mac))
     }
 
     fn hold(&mut self, now: Instant, side: Side, neighbour: Ipv4Addr, outgoing: Outgoing) {
@@ -191,11 +195,7 @@ impl Pipeline {
         let Outgoing { mut mbuf, rewrite } = outgoing;
         let interface = &self.interfaces[side as usize];
         let is_too_big = interface.is_too_big(&mbuf);
-        let ethernet = EthernetHeader {
-            destination: neighbour,
-            source: interface.mac,
-            ethertype: EtherType::IPV4,
-        };
+        let ethernet = interface.ipv4_to(neighbour);
         // A port fills in the checksum of a whole packet, not of one that is cut afterwards.
         let offloads = if is_too_big { Offloads::NONE } else { interface.offloads };
         if let Err(malformed) = finish(&mut mbuf, rewrite, offloads) {
@@ -245,12 +245,14 @@ impl Pipeline {
     }
 }
 
-/// Whether a packet's header arrived as it was sent, as far as its checksum says.
-pub(super) fn header_is_sound(packet: &Ipv4Packet<'_>, received: RxChecksum) -> bool {
+/// Whether a packet's header arrived as it was sent, as far as its checksum says, which is `computed`
+/// only where the port has not done so.
+#[inline]
+pub(super) fn header_is_sound(received: RxChecksum, computed: impl FnOnce() -> bool) -> bool {
     match received.ip {
         ChecksumStatus::Good | ChecksumStatus::None => true,
         ChecksumStatus::Bad => false,
-        ChecksumStatus::Unknown => packet.checksum_is_sound(),
+        ChecksumStatus::Unknown => computed(),
     }
 }
 

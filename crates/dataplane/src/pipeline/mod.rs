@@ -195,7 +195,8 @@ impl Pipeline {
     pub(crate) fn tracks_fragment(&self, mbuf: &mut Mbuf) -> bool {
         let received = mbuf.rx_checksum();
         packet_in(mbuf).is_ok_and(|packet| {
-            header_is_sound(&packet, received) && self.engine.tracks_fragment(&packet)
+            header_is_sound(received, || packet.checksum_is_sound())
+                && self.engine.tracks_fragment(&packet)
         })
     }
 

@@ -9,7 +9,7 @@ use shunt_packet::{
     plain::PlainPacket,
 };
 
-use super::Pipeline;
+use super::{Pipeline, header_is_sound};
 use crate::interface::Interface;
 
 impl Pipeline {
@@ -72,16 +72,14 @@ fn plain_packet<'a>(interface: &Interface, mbuf: &'a mut Mbuf) -> Option<PlainPa
     let is_plain = mbuf.segments() == 1
         && mbuf.len() <= interface.max_frame()
         && mbuf.rx_vlan_stripped().is_none()
-        && matches!(received.l4, ChecksumStatus::Good | ChecksumStatus::Unknown);
+        && [received.ip, received.l4]
+            .iter()
+            .all(|status| matches!(status, ChecksumStatus::Good | ChecksumStatus::Unknown));
     let (header, payload) = EthernetHeader::split(mbuf.data_mut()).ok()?;
     if !is_plain || header.destination != interface.mac || header.ethertype != EtherType::IPV4 {
         return None;
     }
     let packet = PlainPacket::parse(payload)?;
-    let is_sound = match received.ip {
-        ChecksumStatus::Good => true,
-        ChecksumStatus::Bad | ChecksumStatus::None => false,
-        ChecksumStatus::Unknown => packet.checksum_is_sound(),
-    };
+    let is_sound = header_is_sound(received, || packet.checksum_is_sound());
     is_sound.then_some(packet)
 }
