@@ -114,7 +114,7 @@ impl RulesetBuilder {
         self.is_unsettled = std::mem::take(&mut self.known.clients_lose);
         let is_wanted = self.known.services.iter().flatten().any(|known| known.keep.is_some());
         if self.persistence.is_none() && is_wanted {
-            self.persistence = Some(Arc::new(PersistenceTable::new()));
+            self.persistence = Some(Arc::new(PersistenceTable::new(self.seed)));
         } else if self.is_unsettled {
             self.forget_clients(|ServerId(id)| {
                 // One that has the number of another from before is new.
