@@ -173,18 +173,33 @@ impl Engine {
     ) {
         self.fragments.expire(now);
         self.table.sweep_egress(budget.saturating_mul(SWEPT_PER_LOOK));
-        while let Some(connection) = self.table.expire(now, &mut budget) {
-            if self.is_drained(&connection, now) {
-                self.end_drained(now, &connection, &mut send);
-                continue;
+        while budget > 0 {
+            let expired = self.table.expire(now, &mut budget);
+            if expired.is_empty() {
+                break;
             }
-            self.counters.expired += 1;
-            if self.resets_on_expiry(&connection) {
-                resets(&connection).into_iter().flatten().for_each(|reset| send(&reset));
+            for expired in expired {
+                let connection = self.table.end(expired);
+                self.end_expired(now, &connection, &mut send);
             }
-            self.forget(now, &connection);
         }
         self.end_all_drained(now, budget, send);
+    }
+
+    fn end_expired(
+        &mut self,
+        now: Instant,
+        connection: &Connection,
+        send: &mut impl FnMut(&[u8; tcp::RESET_LEN]),
+    ) {
+        if self.is_drained(connection, now) {
+            return self.end_drained(now, connection, send);
+        }
+        self.counters.expired += 1;
+        if self.resets_on_expiry(connection) {
+            resets(connection).into_iter().flatten().for_each(|reset| send(&reset));
+        }
+        self.forget(now, connection);
     }
 
     /// Goes over to other rules, and returns those that applied so far, to be dropped where that
