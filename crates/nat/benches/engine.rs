@@ -109,13 +109,21 @@ fn pass(engine: &mut Engine, now: Instant, side: Side, burst: &mut [Template]) {
     for (bytes, prepared) in burst.iter_mut().zip(&mut prepared) {
         *prepared = engine.begin(&PlainPacket::parse(bytes).expect("a plain packet"));
     }
-    prepared[..burst.len()].iter_mut().for_each(|prepared| engine.proceed(prepared));
-    for (bytes, prepared) in burst.iter_mut().zip(&prepared) {
+    let prepared = &mut prepared[..burst.len()];
+    let mut may_open = false;
+    for prepared in &mut *prepared {
+        may_open |= engine.proceed(prepared);
+    }
+    if may_open {
+        engine.choose_ahead(now, side, &*prepared);
+    }
+    for (bytes, prepared) in burst.iter_mut().zip(&*prepared) {
         let packet = PlainPacket::view(bytes).expect("a plain packet");
         if engine.forward(now, side, packet, prepared, |_| true).is_none() {
             pass_the_long_way(engine, now, side, bytes, prepared);
         }
     }
+    engine.settle();
 }
 
 fn pass_the_long_way(

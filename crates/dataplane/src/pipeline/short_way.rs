@@ -24,13 +24,20 @@ impl Pipeline {
                 None => Prepared::default(),
             })
             .collect();
-        prepared.iter_mut().for_each(|prepared| self.engine.proceed(prepared));
+        let mut may_open = false;
+        for prepared in &mut prepared {
+            may_open |= self.engine.proceed(prepared);
+        }
+        if may_open {
+            self.engine.choose_ahead(now, side, &prepared);
+        }
         for (mut mbuf, prepared) in burst.drain().zip(&prepared) {
             match self.forward(now, side, &mut mbuf, prepared) {
                 Some(egress) => self.leave(egress, mbuf),
                 None => self.receive_one(now, side, mbuf, prepared),
             }
         }
+        self.engine.settle();
     }
 
     /// Rewrites a packet that can go the short way, and says where it leads.

@@ -166,10 +166,17 @@ impl Director {
         let burst = std::mem::take(&mut self.burst);
         let mut prepared: Vec<_> =
             burst.iter().map(|(_, packet)| short_way::begin(&self.engine, packet)).collect();
-        prepared.iter_mut().for_each(|prepared| self.engine.proceed(prepared));
+        for prepared in &mut prepared {
+            self.engine.proceed(prepared);
+        }
+        let from_outside =
+            burst.iter().zip(&prepared).filter(|((side, _), _)| *side == Side::Outside);
+        let from_outside = from_outside.map(|(_, prepared)| prepared);
+        self.engine.choose_ahead(self.now, Side::Outside, from_outside);
         for ((side, arrived), prepared) in burst.into_iter().zip(&prepared) {
             self.process(side, arrived, prepared);
         }
+        self.engine.settle();
     }
 
     /// A packet of a burst goes the short way, if it can, and the long way at any rate: that makes the

@@ -1,3 +1,4 @@
+mod ahead;
 mod drain;
 mod forward;
 mod fragments;
@@ -24,6 +25,7 @@ use crate::{
     verdict::{DropReason, Reply, Verdict},
 };
 
+use ahead::Ahead;
 use drain::Drain;
 use fragments::Fate;
 
@@ -68,6 +70,7 @@ pub struct Engine {
     table: ConnectionTable,
     counters: EngineCounters,
     drain: Drain,
+    ahead: Ahead,
     fragments: FragmentTracker<Fate>,
 }
 
@@ -82,6 +85,7 @@ impl Engine {
             table: ConnectionTable::new(config.capacity, config.secret),
             counters: EngineCounters::default(),
             drain: Drain::default(),
+            ahead: Ahead::default(),
             fragments: FragmentTracker::new(TrackerLimits::default(), config.secret),
             rules,
         }
@@ -109,12 +113,13 @@ impl Engine {
         Prepared(Some((segment, self.table.begin_lookup(&segment.key))))
     }
 
-    /// The second step: has the processor fetch the connection.
+    /// The second step: has the processor fetch the connection. Returns whether the packet may open
+    /// one, as far as can be told yet: see [`choose_ahead`](Engine::choose_ahead).
     #[inline]
-    pub fn proceed(&self, prepared: &mut Prepared) {
-        if let Prepared(Some((_, lookup))) = prepared {
-            self.table.continue_lookup(lookup);
-        }
+    pub fn proceed(&self, prepared: &mut Prepared) -> bool {
+        let Prepared(Some((_, lookup))) = prepared else { return false };
+        self.table.continue_lookup(lookup);
+        !lookup.is_promising()
     }
 
     /// The third step: what to do with a packet that was prepared, and not changed since. One that
@@ -206,6 +211,7 @@ impl Engine {
     /// disturbs nobody. Connections live on: under the new options of their service, or the last ones
     /// of a service that was removed.
     pub fn replace_rules(&mut self, now: Instant, mut rules: Ruleset) -> Ruleset {
+        self.settle();
         rules.take_over(&mut self.rules, now);
         let before = std::mem::replace(&mut self.rules, rules);
         self.drain.plan(self.rules.next_drain());

@@ -34,9 +34,7 @@ impl Engine {
         segment: &Segment,
         topology: &impl Topology,
     ) -> Verdict {
-        if let Some(service) = self.rules.service(&segment.key)
-            && (side == Side::Outside || self.rules.serves_inside(service))
-        {
+        if let Some(service) = self.service_of(side, &segment.key) {
             let on_unknown = self.rules.options(service).on_unknown;
             return match refuse(packet, segment, on_unknown) {
                 Some(refusal) => refusal,
@@ -70,6 +68,14 @@ impl Engine {
         }
     }
 
+    /// The service that a packet from this side dials.
+    fn service_of(&self, side: Side, key: &FlowKey) -> Option<ServiceId> {
+        self.next_choice(key).or_else(|| {
+            let service = self.rules.service(key)?;
+            (side == Side::Outside || self.rules.serves_inside(service)).then_some(service)
+        })
+    }
+
     fn open_service(
         &mut self,
         now: Instant,
@@ -78,8 +84,12 @@ impl Engine {
         segment: &Segment,
         service: ServiceId,
     ) -> Verdict {
-        let Some(chosen) = self.rules.choose(service, &segment.key, now) else {
-            return self.refuse_service(segment, service);
+        let chosen = match self.take_choice(&segment.key) {
+            Some(chosen) => chosen,
+            None => match self.rules.choose(service, &segment.key, now) {
+                Some(chosen) => chosen,
+                None => return self.refuse_service(segment, service),
+            },
         };
         let is_datagram = matches!(segment.kind, SegmentKind::Udp);
         if is_datagram && self.rules.options(service).one_packet {

@@ -18,7 +18,7 @@ use crate::{
     persistence::PersistenceTable,
     scheduler::{Disruption, Scheduler, SchedulerKind},
     server::Server,
-    service::{Rules, VirtualService},
+    service::{ForwardingMode, Rules, VirtualService},
 };
 
 /// Makes [`Ruleset`]s, one for each worker at every change, and knows what outlives a change.
@@ -172,6 +172,10 @@ impl RulesetBuilder {
                 scheduled: known.listed.len() - usize::from(has_fallback),
                 has_fallback,
                 keep: known.keep,
+                chooses_ahead: known.keep.is_none()
+                    && known.options.mode == ForwardingMode::Nat
+                    && !known.options.one_packet
+                    && all.iter().all(|server| server.upper_threshold == 0),
             }));
         }
         let snat = rules.snat.iter().chain(self.sources.former_rules());

@@ -179,6 +179,12 @@ impl Ruleset {
         }
     }
 
+    /// Whether servers may be chosen for several connections before the first of them is open, if they
+    /// are counted as if they had it.
+    pub(crate) fn chooses_ahead(&self, service: ServiceId) -> bool {
+        self.plan.service(service).chooses_ahead
+    }
+
     /// The server that a client keeps, provided that the service would still choose it.
     fn kept_server(&self, service: ServiceId, client: Ipv4Addr, now: Instant) -> Option<ServerId> {
         let plan = self.plan.service(service);

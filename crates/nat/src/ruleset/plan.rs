@@ -52,6 +52,8 @@ pub(super) struct ServicePlan {
     pub(super) has_fallback: bool,
     /// Whether and how its clients keep their servers.
     pub(super) keep: Option<KeepRule>,
+    /// Whether its servers may be chosen ahead of time.
+    pub(super) chooses_ahead: bool,
 }
 
 impl ServicePlan {

@@ -54,6 +54,26 @@ impl SchedulerKind {
         SchedulerKind::PowerOfTwo,
     ];
 
+    /// Whether a connection that opens or ends changes which server is chosen next.
+    pub(crate) fn compares_loads(self) -> bool {
+        match self {
+            SchedulerKind::RoundRobin
+            | SchedulerKind::WeightedRoundRobin
+            | SchedulerKind::SourceHash
+            | SchedulerKind::DestinationHash
+            | SchedulerKind::Maglev
+            | SchedulerKind::Failover => false,
+            SchedulerKind::LeastConnection
+            | SchedulerKind::WeightedLeastConnection
+            | SchedulerKind::ShortestExpectedDelay
+            | SchedulerKind::NeverQueue
+            | SchedulerKind::LocalityLeastConnection
+            | SchedulerKind::LocalityLeastConnectionReplicated
+            | SchedulerKind::Overflow
+            | SchedulerKind::PowerOfTwo => true,
+        }
+    }
+
     /// IPVS's name for it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -51,6 +51,20 @@ pub struct Lookup {
     candidate: Option<Entry>,
 }
 
+impl Lookup {
+    /// The key's hash.
+    #[inline]
+    pub(crate) fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    /// Whether the second step has found something: in all probability, the key's connection.
+    #[inline]
+    pub(crate) fn is_promising(&self) -> bool {
+        self.candidate.is_some()
+    }
+}
+
 /// Why a connection could not be added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InsertError {
@@ -195,6 +209,12 @@ impl ConnectionTable {
             }
             _ => self.find(lookup.hash, key),
         }
+    }
+
+    /// Has the processor fetch the part of the index that a key leads to.
+    #[inline]
+    pub fn prefetch_key(&self, key: &FlowKey) {
+        self.index.prefetch(self.hash(key));
     }
 
     /// The record of a connection.

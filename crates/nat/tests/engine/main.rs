@@ -10,6 +10,7 @@
 //! The expected packets are built by a library that shares no code with the engine, and compared
 //! byte for byte, checksums included.
 
+mod ahead;
 mod balance;
 mod changes;
 mod echo;

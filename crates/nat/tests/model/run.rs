@@ -206,12 +206,16 @@ impl Run {
         let engine = &mut self.engines[worker];
         let mut prepared = PlainPacket::parse(&mut arrived.to_vec())
             .map_or_else(Prepared::default, |plain| engine.begin(&plain));
-        engine.proceed(&mut prepared);
+        // One that gets no further has had its turn of the scheduler nevertheless.
+        if engine.proceed(&mut prepared) && packet.header.ttl() > 1 {
+            engine.choose_ahead(now, side, [&prepared]);
+        }
         if let Some(left) = forward(engine, now, side, arrived, &prepared) {
             self.forwarded += 1;
             return Ok(Outcome::Sent(left, Vec::new()));
         }
         let verdict = engine.finish(now, side, &mut packet, &prepared, &Lab);
+        engine.settle();
         let ends_waiting = match verdict {
             Verdict::Drop(DropReason::Fragment(error)) => error == FragmentError::Overlap,
             _ => is_first,

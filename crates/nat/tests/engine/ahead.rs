@@ -1,0 +1,131 @@
+//! Servers chosen for a whole burst ahead of time: the same ones as for packets one by one.
+
+use proptest::prelude::*;
+use shunt_nat::{
+    Engine, Instant, Persistence, Prepared, RealServer, Rules, Ruleset, ServerCounters, Side,
+    Verdict, VirtualService, scheduler::SchedulerKind,
+};
+use shunt_packet::{ipv4::Ipv4Packet, plain::PlainPacket};
+use shunt_testkit::Packet;
+use std::time::Duration;
+
+use crate::harness::*;
+
+const UDP_VIP: &str = "192.168.1.100:53";
+const RS3: &str = "192.168.2.230:80";
+const NOW: Instant = Instant::from_millis(5000);
+
+/// A service over TCP and one over UDP, by this scheduler; weights differ.
+fn services(scheduler: SchedulerKind) -> Vec<VirtualService> {
+    let of = |vip| {
+        let service = wrr(vip, &[(RS1, 3), (RS2, 1), (RS3, 2)]);
+        VirtualService { scheduler, ..service }
+    };
+    vec![of(VIP), over_udp(of(UDP_VIP))]
+}
+
+fn engine(services: Vec<VirtualService>) -> Engine {
+    let rules = Rules { services, ..Rules::default() };
+    Engine::new(&Director::config(64), Ruleset::new(&rules, 7))
+}
+
+/// Takes a packet through the last step: what left, or why none did.
+fn finish(engine: &mut Engine, arrived: &[u8], prepared: &Prepared) -> Result<Vec<u8>, Verdict> {
+    let mut bytes = arrived.to_vec();
+    let mut packet = Ipv4Packet::parse(&mut bytes).unwrap();
+    match engine.finish(NOW, Side::Outside, &mut packet, prepared, &Lab) {
+        Verdict::Translate(translation) => {
+            translation.apply(&mut packet);
+            Ok(bytes)
+        }
+        verdict => Err(verdict),
+    }
+}
+
+/// The first two steps of a burst, and the one between.
+fn prepare(engine: &mut Engine, burst: &[Vec<u8>]) -> Vec<Prepared> {
+    let begin = |packet: &Vec<u8>| engine.begin(&PlainPacket::parse(&mut packet.clone()).unwrap());
+    let mut prepared: Vec<_> = burst.iter().map(begin).collect();
+    let may_open = prepared.iter_mut().filter_map(|p| engine.proceed(p).then_some(())).count();
+    assert!(may_open <= burst.len());
+    engine.choose_ahead(NOW, Side::Outside, &prepared);
+    prepared
+}
+
+fn at_once(engine: &mut Engine, burst: &[Vec<u8>]) -> Vec<Result<Vec<u8>, Verdict>> {
+    let prepared = prepare(engine, burst);
+    let left = burst.iter().zip(&prepared).map(|(packet, p)| finish(engine, packet, p)).collect();
+    engine.settle();
+    left
+}
+
+fn one_by_one(engine: &mut Engine, burst: &[Vec<u8>]) -> Vec<Result<Vec<u8>, Verdict>> {
+    burst.iter().map(|packet| finish(engine, packet, &Prepared::default())).collect()
+}
+
+fn servers(engine: &Engine) -> Vec<ServerCounters> {
+    engine.server_counters().collect()
+}
+
+fn opener(port: u16) -> Vec<u8> {
+    tcp(&format!("192.168.1.200:{port}"), VIP).syn().into()
+}
+
+/// A packet of one of a few clients: openers, repeated ones, and what can't open.
+fn packet() -> impl Strategy<Value = Packet> {
+    let client =
+        (200u8..204, 40_000u16..40_006).prop_map(|(host, port)| format!("192.168.1.{host}:{port}"));
+    (client, 0..8).prop_map(|(client, kind)| match kind {
+        0..=3 => tcp(&client, VIP).syn(),
+        4..=5 => udp(&client, UDP_VIP),
+        6 => tcp(&client, VIP).ack(1),
+        _ => tcp(&client, "192.168.1.100:81").syn(),
+    })
+}
+
+proptest! {
+    #[test]
+    fn chooses_as_one_by_one(
+        kind in prop::sample::select(SchedulerKind::ALL.to_vec()),
+        bursts in prop::collection::vec(prop::collection::vec(packet(), 1..40), 1..4),
+    ) {
+        let mut engines = [engine(services(kind)), engine(services(kind))];
+        for burst in bursts {
+            let burst: Vec<Vec<u8>> = burst.into_iter().map(Vec::from).collect();
+            let left = at_once(&mut engines[0], &burst);
+            prop_assert_eq!(left, one_by_one(&mut engines[1], &burst));
+            prop_assert_eq!(servers(&engines[0]), servers(&engines[1]));
+        }
+    }
+}
+
+/// One server may take three connections and be overloaded by the next; clients keep their servers.
+#[test]
+fn what_a_connection_changes_is_not_foreseen() {
+    let burst: Vec<_> = (1..=8).map(opener).collect();
+    let limited = |endpoint| RealServer { upper_threshold: 3, ..real(endpoint, 1) };
+    let persistence = Some(Persistence { timeout: Duration::from_secs(300), prefix_len: 32 });
+    for service in [
+        VirtualService { servers: vec![limited(RS1), limited(RS2)], ..rr(VIP, &[]) },
+        VirtualService { persistence, ..rr(VIP, &[RS1, RS2]) },
+    ] {
+        let mut engines = [engine(vec![service.clone()]), engine(vec![service])];
+        let left = at_once(&mut engines[0], &burst);
+        assert_eq!(left, one_by_one(&mut engines[1], &burst));
+        assert_eq!(servers(&engines[0]), servers(&engines[1]));
+    }
+}
+
+#[test]
+fn what_is_not_used_is_taken_back() {
+    let mut engine = engine(services(SchedulerKind::WeightedLeastConnection));
+    let burst: Vec<_> = (1..=8).map(opener).collect();
+    let prepared = prepare(&mut engine, &burst);
+    let current = |engine: &Engine| servers(engine).iter().map(|s| s.current()).sum::<u64>();
+    assert_eq!(current(&engine), 8, "they count until then");
+    // The others were dropped on the way.
+    finish(&mut engine, &burst[2], &prepared[2]).unwrap();
+    finish(&mut engine, &burst[6], &prepared[6]).unwrap();
+    engine.settle();
+    assert_eq!((current(&engine), engine.table().len()), (2, 2));
+}
