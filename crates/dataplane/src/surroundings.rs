@@ -4,6 +4,7 @@ use hashbrown::HashSet;
 use ipnet::Ipv4Net;
 use shunt_config::{Config, Role};
 use shunt_nat::{Side, Topology};
+use shunt_packet::ipv4;
 
 use crate::routes::{NextHop, Routes};
 
@@ -82,6 +83,9 @@ impl Surroundings {
     /// have, and, outside, none of those that lie inside (ingress filtering, RFC 2827): whoever
     /// sends as a real server could break into its connections.
     pub(crate) fn may_come_from(&self, side: Side, address: Ipv4Addr) -> bool {
+        if !ipv4::is_valid_source(address) {
+            return false;
+        }
         let is_other_host = !self.is_local(address) && !self.routes.is_directed_broadcast(address);
         let is_spoofed = side == Side::Outside && self.side_of(address) == Some(Side::Inside);
         is_other_host && !is_spoofed

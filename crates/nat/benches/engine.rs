@@ -119,7 +119,7 @@ fn pass(engine: &mut Engine, now: Instant, side: Side, burst: &mut [Template]) {
     }
     for (bytes, prepared) in burst.iter_mut().zip(&*prepared) {
         let packet = PlainPacket::view(bytes).expect("a plain packet");
-        if engine.forward(now, side, packet, prepared, |_| true).is_none() {
+        if engine.forward(now, side, packet, prepared, |_| true, |_| true).is_none() {
             pass_the_long_way(engine, now, side, bytes, prepared);
         }
     }

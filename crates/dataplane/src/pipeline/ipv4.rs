@@ -12,7 +12,7 @@ use shunt_packet::{
     ethernet::{self, EthernetHeader, MacAddr},
     fragment,
     icmp::IcmpError,
-    ipv4::{self, Ipv4Packet},
+    ipv4::Ipv4Packet,
 };
 use zerocopy::IntoBytes;
 
@@ -136,7 +136,7 @@ impl Pipeline {
             return Err(DropReason::TransportChecksum);
         }
         let (source, destination) = (packet.header.src(), packet.header.dst());
-        if !ipv4::is_valid_source(source) || !self.surroundings.may_come_from(side, source) {
+        if !self.surroundings.may_come_from(side, source) {
             return Err(DropReason::Martian);
         }
         if self.surroundings.is_group(destination) {

@@ -53,7 +53,8 @@ impl Pipeline {
         let packet = PlainPacket::view(payload)?;
         let frame_len = HEADER_LEN + usize::from(packet.header.total_len());
         let may_leave = |egress| self.egresses.may_leave(egress, frame_len);
-        let egress = self.engine.forward(now, side, packet, prepared, may_leave)?;
+        let may_open = |source| self.surroundings.may_come_from(side, source);
+        let egress = self.engine.forward(now, side, packet, prepared, may_leave, may_open)?;
         mbuf.truncate(frame_len);
         Some(egress)
     }

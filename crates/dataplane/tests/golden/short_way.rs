@@ -141,3 +141,31 @@ fn larger_than_the_next_network() {
         .pipeline(PipelineCounters { fragmented: 1, ..PipelineCounters::default() })
         .run();
 }
+
+#[test]
+fn connections_with_a_server_that_is_known() {
+    let from = |client: &str| Packet::udp(client, DNS).payload("?");
+    let to = |client: &str| RS1.gets(Packet::udp(client, SERVER).payload("?").ttl(63));
+    let payload = "y".repeat(900);
+    let large = |dst| Packet::udp("192.168.1.200:4009", dst).id(7).payload(payload.as_str());
+    Case::new("what opens a connection is looked at, however well the way to its server is known")
+        .mtus(1500, 800)
+        .arrives(CLIENT.sends(from("192.168.1.200:4001")))
+        .leaves(to("192.168.1.200:4001"))
+        .arrives(CLIENT.sends(from("192.168.1.200:4002")))
+        .leaves(to("192.168.1.200:4002"))
+        .arrives(CLIENT.sends(from("192.168.2.210:4003")))
+        .arrives(CLIENT.sends(from("192.168.1.100:4003")))
+        .arrives(CLIENT.sends(from("127.0.0.1:4003")))
+        .drops(DropReason::Martian, 3)
+        .arrives(CLIENT.sends(from("192.168.1.200:4004")).with(|bytes| bytes[24] ^= 1))
+        .drops(DropReason::Ipv4Checksum, 1)
+        .arrives(CLIENT.sends(large(DNS).dont_fragment(false)))
+        .leaves(RS1.gets(large(SERVER).dont_fragment(false).ttl(63).part(0..776)))
+        .leaves(RS1.gets(large(SERVER).dont_fragment(false).ttl(63).part(776..908)))
+        .arrives(CLIENT.sends(from("192.168.1.200:4005")))
+        .leaves(to("192.168.1.200:4005"))
+        .opens(4)
+        .pipeline(PipelineCounters { fragmented: 1, ..PipelineCounters::default() })
+        .run();
+}

@@ -56,7 +56,7 @@ impl ShortWay {
         let mut left = arrived.to_vec();
         let before = engine.service_counters().collect();
         let packet = PlainPacket::parse(&mut left)?;
-        let egress = engine.forward(now, side, packet, prepared, |_| true)?;
+        let egress = engine.forward(now, side, packet, prepared, |_| true, |_| true)?;
         let (key, _) = checks::keys(arrived)?;
         let noted = Noted::of(engine, now, &key);
         let after = engine.service_counters().collect();

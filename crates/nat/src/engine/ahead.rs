@@ -84,11 +84,11 @@ impl Engine {
         }
     }
 
-    /// The service for which a server was chosen for the next packet, if it has this key.
+    /// What was chosen for the next packet, if that has this key.
     #[inline]
-    pub(super) fn next_choice(&self, key: &FlowKey) -> Option<ServiceId> {
+    pub(super) fn next_choice(&self, key: &FlowKey) -> Option<(ServiceId, ServerId)> {
         let next = self.ahead.choices.get(self.ahead.next)?;
-        (next.key == *key).then_some(next.service)
+        (next.key == *key).then_some((next.service, next.server))
     }
 
     /// The server that was chosen for a packet, no longer counted.

@@ -1,5 +1,7 @@
 //! The short way: packets of connections that stand as they stood before.
 
+use std::net::Ipv4Addr;
+
 use shunt_packet::{
     plain::{PlainPacket, PlainTransport},
     tcp::TcpFlags,
@@ -7,23 +9,26 @@ use shunt_packet::{
 
 use super::{Engine, Prepared, Side};
 use crate::{
-    connection::EgressId,
-    flow::{Direction, Segment, SegmentKind},
+    connection::{ConnectionKind, EgressId},
+    flow::{Direction, FlowKey, Segment, SegmentKind},
     state::ConnectionState,
+    table::ConnectionId,
     time::Instant,
 };
 
 impl Engine {
     /// The short way through the engine, for the bulk of all packets: those of a connection whose way
-    /// out is known, and which leave it in the state that it is in. The packet is rewritten at once,
-    /// its TTL included, and the caller has only to send it to the neighbour that it knows by the
-    /// number returned.
+    /// out is known, and which leave it in the state that it is in, and those that open a connection
+    /// with a server that was [chosen ahead](Engine::choose_ahead), and to which the way is known. The
+    /// packet is rewritten at once, its TTL included, and the caller has only to send it to the
+    /// neighbour that it knows by the number returned.
     ///
     /// The packet must be the one that was [prepared](Engine::begin), unchanged: a
     /// [view](PlainPacket::view) of it will do.
     ///
-    /// `may_leave` says whether a packet may take this way out; it is not asked twice. With `None`,
-    /// nothing has happened: the packet takes the long way, [`finish`](Engine::finish).
+    /// `may_leave` says whether a packet may take this way out, and `may_open` whether one from this
+    /// address may open a connection; neither is asked twice. With `None`, nothing has happened: the
+    /// packet takes the long way, [`finish`](Engine::finish).
     #[inline]
     #[must_use = "`None` is for the long way"]
     pub fn forward(
@@ -33,43 +38,87 @@ impl Engine {
         packet: PlainPacket<'_>,
         prepared: &Prepared,
         may_leave: impl FnOnce(EgressId) -> bool,
+        may_open: impl FnOnce(Ipv4Addr) -> bool,
     ) -> Option<EgressId> {
         let Prepared(Some((segment, lookup))) = prepared else { return None };
-        if self.table.has_stale_egress() {
+        if self.table.has_stale_egress() || packet.header.ttl() <= 1 {
             return None;
         }
-        let (id, direction) = self.table.finish_lookup(*lookup, &segment.key)?;
+        let Some((id, direction)) = self.table.finish_lookup(*lookup, &segment.key) else {
+            let may_open = || may_open(packet.header.src());
+            let (id, egress) = self.open_chosen(now, side, segment, may_leave, may_open)?;
+            self.translate(id, Direction::Inbound, packet);
+            return Some(egress);
+        };
         let record = self.table.get(id);
         let egress = record.egress(direction, side)?;
-        if packet.header.ttl() <= 1 || !stays(record.state(), segment, direction) {
+        if !stays(record.state(), segment, direction) || !may_leave(egress) {
             return None;
         }
-        let (leaves_as, address_delta, transport_delta) = record.leaves_as(direction);
-        let kind = record.kind();
-        if !may_leave(egress) {
-            return None;
+        if let PlainTransport::Tcp(tcp) = &packet.transport {
+            self.table.note_acknowledgment(id, direction, tcp.acknowledgment());
         }
-        let (src, dst) = (leaves_as.src(), leaves_as.dst());
-        match packet.transport {
-            PlainTransport::Tcp(tcp) => {
-                tcp.rewrite(src.port(), dst.port(), transport_delta);
-                self.table.note_acknowledgment(id, direction, tcp.acknowledgment());
-            }
-            PlainTransport::Udp(udp) => udp.rewrite(src.port(), dst.port(), transport_delta),
-        }
-        packet.header.forward(*src.ip(), *dst.ip(), address_delta);
         self.table.touch(id, now);
-        self.count(kind, direction, packet.header);
+        self.translate(id, direction, packet);
         Some(egress)
     }
 
+    /// Opens a connection with the server that was chosen for the next packet, which is this one.
+    fn open_chosen(
+        &mut self,
+        now: Instant,
+        side: Side,
+        segment: &Segment,
+        may_leave: impl FnOnce(EgressId) -> bool,
+        may_open: impl FnOnce() -> bool,
+    ) -> Option<(ConnectionId, EgressId)> {
+        let key = segment.key;
+        let (service, server) = self.next_choice(&key)?;
+        let egress = self.rules.egress(server)?;
+        // To clamp what a SYN announces, its options have to be read.
+        let is_clamped = self.rules.options(service).mss_limit.is_some();
+        // A choice may be for a later packet with this key: a SYN after an acknowledgment.
+        if !segment.opens() || is_clamped || !may_leave(egress) || !may_open() {
+            return None;
+        }
+        let real = self.rules.endpoint(server, key.dst().port());
+        let outbound = FlowKey::new(key.protocol(), real, key.src());
+        let kind = ConnectionKind::Service(service, server);
+        let id = self.add(now, key, outbound, kind).ok()?;
+        self.take_choice(&key);
+        self.table.set_egress(id, Direction::Inbound, side, egress);
+        Some((id, egress))
+    }
+
+    /// Makes a packet what its connection makes of it, and counts it.
+    #[inline]
+    fn translate(&mut self, id: ConnectionId, direction: Direction, packet: PlainPacket<'_>) {
+        let record = self.table.get(id);
+        let (leaves_as, address_delta, transport_delta) = record.leaves_as(direction);
+        let kind = record.kind();
+        let (src, dst) = (leaves_as.src(), leaves_as.dst());
+        match packet.transport {
+            PlainTransport::Tcp(tcp) => tcp.rewrite(src.port(), dst.port(), transport_delta),
+            PlainTransport::Udp(udp) => udp.rewrite(src.port(), dst.port(), transport_delta),
+        }
+        packet.header.forward(*src.ip(), *dst.ip(), address_delta);
+        self.count(kind, direction, packet.header);
+    }
+
     /// Notes that a packet which was prepared, arrived on `side` and was [translated](crate::Verdict::Translate)
-    /// took this way out: those that follow it may go the [short way](Engine::forward).
+    /// took this way out: those that follow it, and those to the same server, may go the
+    /// [short way](Engine::forward).
     pub fn note_egress(&mut self, prepared: &Prepared, side: Side, egress: EgressId) {
-        if let Prepared(Some((segment, _))) = prepared
-            && let Some((id, direction)) = self.table.lookup(&segment.key)
+        let Prepared(Some((segment, _))) = prepared else { return };
+        if self.table.has_stale_egress() {
+            return;
+        }
+        let Some((id, direction)) = self.table.lookup(&segment.key) else { return };
+        self.table.set_egress(id, direction, side, egress);
+        if let ConnectionKind::Service(_, server) = self.table.get(id).kind()
+            && direction == Direction::Inbound
         {
-            self.table.set_egress(id, direction, side, egress);
+            self.rules.set_egress(server, egress);
         }
     }
 
@@ -78,6 +127,7 @@ impl Engine {
     /// every packet goes the long way.
     pub fn forget_egress(&mut self) {
         self.table.forget_egress();
+        self.rules.forget_egress();
     }
 }
 

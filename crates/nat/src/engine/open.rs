@@ -70,10 +70,11 @@ impl Engine {
 
     /// The service that a packet from this side dials.
     fn service_of(&self, side: Side, key: &FlowKey) -> Option<ServiceId> {
-        self.next_choice(key).or_else(|| {
-            let service = self.rules.service(key)?;
-            (side == Side::Outside || self.rules.serves_inside(service)).then_some(service)
-        })
+        if let Some((service, _)) = self.next_choice(key) {
+            return Some(service);
+        }
+        let service = self.rules.service(key)?;
+        (side == Side::Outside || self.rules.serves_inside(service)).then_some(service)
     }
 
     fn open_service(
@@ -209,7 +210,7 @@ impl Engine {
         Verdict::Translate(translation)
     }
 
-    /// Adds a connection and translates the packet that opens it.
+    /// Adds a connection, and translates and counts the packet that opens it.
     fn open(
         &mut self,
         now: Instant,
@@ -218,6 +219,24 @@ impl Engine {
         outbound: FlowKey,
         kind: ConnectionKind,
     ) -> Result<Verdict, DropReason> {
+        let id = self.add(now, inbound, outbound, kind)?;
+        self.count(kind, Direction::Inbound, packet.header);
+        let mss_limit = match kind {
+            ConnectionKind::Service(service, _) => self.rules.options(service).mss_limit,
+            ConnectionKind::Snat | ConnectionKind::Passthrough => None,
+        };
+        let translation = self.table.get(id).translation(Direction::Inbound);
+        Ok(Verdict::Translate(translation.with_mss_limit(mss_limit)))
+    }
+
+    /// Adds a connection in the state that its first packet leads to.
+    pub(super) fn add(
+        &mut self,
+        now: Instant,
+        inbound: FlowKey,
+        outbound: FlowKey,
+        kind: ConnectionKind,
+    ) -> Result<ConnectionId, DropReason> {
         let state = match (inbound.protocol(), kind) {
             (protocol::UDP, _) => ConnectionState::UdpOneWay,
             (protocol::ICMP, _) => ConnectionState::Icmp,
@@ -226,15 +245,11 @@ impl Engine {
         };
         let id = self.insert(now, inbound, outbound, kind, state)?;
         self.counters.opened += 1;
-        let mut mss_limit = None;
         if let ConnectionKind::Service(service, server) = kind {
             self.rules.note_given(service, server);
             self.rules.add_connection(server, false);
-            mss_limit = self.rules.options(service).mss_limit;
         }
-        self.count(kind, Direction::Inbound, packet.header);
-        let translation = self.table.get(id).translation(Direction::Inbound);
-        Ok(Verdict::Translate(translation.with_mss_limit(mss_limit)))
+        Ok(id)
     }
 
     /// Inserts into the table, in the place of connections that both ends are done with, and if it

@@ -17,6 +17,7 @@ use std::{
 };
 
 use crate::{
+    connection::EgressId,
     counters::{ServerCounters, ServiceCounters},
     flow::FlowKey,
     persistence::PersistenceTable,
@@ -67,6 +68,8 @@ struct ServerState {
     counters: ServerCounters,
     /// Since when it gets no new connections because its weight is 0 or it was removed.
     drained_since: Option<Instant>,
+    /// The way out that packets to it take.
+    egress: Option<EgressId>,
 }
 
 impl Ruleset {
@@ -257,6 +260,22 @@ impl Ruleset {
     pub(crate) fn note_given(&mut self, service: ServiceId, server: ServerId) {
         self.services[service.0 as usize].counters.connections += 1;
         self.servers[server.0 as usize].counters.connections += 1;
+    }
+
+    /// The way out that packets to a server take, if one did so before.
+    #[inline]
+    pub(crate) fn egress(&self, server: ServerId) -> Option<EgressId> {
+        self.servers[server.0 as usize].egress
+    }
+
+    /// Notes which way out packets to a server take.
+    pub(crate) fn set_egress(&mut self, server: ServerId, egress: EgressId) {
+        self.servers[server.0 as usize].egress = Some(egress);
+    }
+
+    /// Forgets the ways out to all servers.
+    pub(crate) fn forget_egress(&mut self) {
+        self.servers.iter_mut().for_each(|server| server.egress = None);
     }
 
     /// A server's connection opened.

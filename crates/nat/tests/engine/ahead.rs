@@ -1,13 +1,14 @@
-//! Servers chosen for a whole burst ahead of time: the same ones as for packets one by one.
+//! Servers chosen for a whole burst ahead of time, and connections opened on the short way: the same
+//! as for packets one by one.
 
 use proptest::prelude::*;
 use shunt_nat::{
-    Engine, Instant, Persistence, Prepared, RealServer, Rules, Ruleset, ServerCounters, Side,
-    Verdict, VirtualService, scheduler::SchedulerKind,
+    EgressId, Engine, Instant, Persistence, Prepared, RealServer, Reply, Rules, Ruleset,
+    ServerCounters, Side, Verdict, VirtualService, scheduler::SchedulerKind,
 };
 use shunt_packet::{ipv4::Ipv4Packet, plain::PlainPacket};
 use shunt_testkit::Packet;
-use std::time::Duration;
+use std::{net::Ipv4Addr, time::Duration};
 
 use crate::harness::*;
 
@@ -36,6 +37,8 @@ fn finish(engine: &mut Engine, arrived: &[u8], prepared: &Prepared) -> Result<Ve
     match engine.finish(NOW, Side::Outside, &mut packet, prepared, &Lab) {
         Verdict::Translate(translation) => {
             translation.apply(&mut packet);
+            packet.header.decrement_ttl();
+            engine.note_egress(prepared, Side::Outside, EgressId::FIRST);
             Ok(bytes)
         }
         verdict => Err(verdict),
@@ -52,11 +55,32 @@ fn prepare(engine: &mut Engine, burst: &[Vec<u8>]) -> Vec<Prepared> {
     prepared
 }
 
-fn at_once(engine: &mut Engine, burst: &[Vec<u8>]) -> Vec<Result<Vec<u8>, Verdict>> {
+/// Takes a packet the short way, if it can go there. This client may not open connections there.
+fn forward(engine: &mut Engine, arrived: &[u8], prepared: &Prepared) -> Option<Vec<u8>> {
+    let mut bytes = arrived.to_vec();
+    let view = PlainPacket::view(&mut bytes).unwrap();
+    let may_open = |source: Ipv4Addr| source.octets()[3] != 203;
+    let egress = engine.forward(NOW, Side::Outside, view, prepared, |_| true, may_open)?;
+    assert_eq!(egress, EgressId::FIRST);
+    Some(bytes)
+}
+
+/// Takes a burst through all steps; what left, and how many went the short way.
+fn at_once(engine: &mut Engine, burst: &[Vec<u8>]) -> (Vec<Result<Vec<u8>, Verdict>>, usize) {
     let prepared = prepare(engine, burst);
-    let left = burst.iter().zip(&prepared).map(|(packet, p)| finish(engine, packet, p)).collect();
+    let mut short = 0;
+    let left = burst.iter().zip(&prepared).map(|(packet, prepared)| {
+        match forward(engine, packet, prepared) {
+            Some(left) => {
+                short += 1;
+                Ok(left)
+            }
+            None => finish(engine, packet, prepared),
+        }
+    });
+    let left = left.collect();
     engine.settle();
-    left
+    (left, short)
 }
 
 fn one_by_one(engine: &mut Engine, burst: &[Vec<u8>]) -> Vec<Result<Vec<u8>, Verdict>> {
@@ -92,7 +116,7 @@ proptest! {
         let mut engines = [engine(services(kind)), engine(services(kind))];
         for burst in bursts {
             let burst: Vec<Vec<u8>> = burst.into_iter().map(Vec::from).collect();
-            let left = at_once(&mut engines[0], &burst);
+            let (left, _) = at_once(&mut engines[0], &burst);
             prop_assert_eq!(left, one_by_one(&mut engines[1], &burst));
             prop_assert_eq!(servers(&engines[0]), servers(&engines[1]));
         }
@@ -110,8 +134,8 @@ fn what_a_connection_changes_is_not_foreseen() {
         VirtualService { persistence, ..rr(VIP, &[RS1, RS2]) },
     ] {
         let mut engines = [engine(vec![service.clone()]), engine(vec![service])];
-        let left = at_once(&mut engines[0], &burst);
-        assert_eq!(left, one_by_one(&mut engines[1], &burst));
+        let (left, short) = at_once(&mut engines[0], &burst);
+        assert_eq!((left, short), (one_by_one(&mut engines[1], &burst), 0));
         assert_eq!(servers(&engines[0]), servers(&engines[1]));
     }
 }
@@ -128,4 +152,40 @@ fn what_is_not_used_is_taken_back() {
     finish(&mut engine, &burst[6], &prepared[6]).unwrap();
     engine.settle();
     assert_eq!((current(&engine), engine.table().len()), (2, 2));
+}
+
+#[test]
+fn connections_open_on_the_short_way() {
+    let mut engine = engine(vec![rr(VIP, &[RS1, RS2])]);
+    let burst: Vec<_> = (1..=2).map(opener).collect();
+    assert_eq!(at_once(&mut engine, &burst).1, 0, "the ways to the servers are not known");
+    let burst: Vec<_> = (3..=6).map(opener).collect();
+    let (left, short) = at_once(&mut engine, &burst);
+    assert_eq!(short, 4);
+    for (port, (left, server)) in (3..).zip(left.into_iter().zip([RS1, RS2, RS1, RS2])) {
+        let expected = tcp(&format!("192.168.1.200:{port}"), server).syn().ttl(63);
+        assert_eq!(left, Ok(Vec::from(expected)));
+    }
+    assert_eq!(engine.service_counters().next().unwrap().in_packets, 6);
+    assert_eq!(engine.counters().opened, 6);
+}
+
+#[test]
+fn what_must_not_open_there_takes_the_long_way() {
+    let clamped = VirtualService { mss_limit: Some(1000), ..rr(VIP, &[RS1]) };
+    let mut clamping = engine(vec![clamped]);
+    at_once(&mut clamping, &[opener(1)]);
+    assert_eq!(at_once(&mut clamping, &[opener(2)]).1, 0, "its options have to be read");
+
+    let mut engine = engine(vec![rr(VIP, &[RS1])]);
+    at_once(&mut engine, &[opener(1)]);
+    let refused: Vec<u8> = tcp("192.168.1.203:2", VIP).syn().into();
+    assert_eq!(at_once(&mut engine, &[refused]).1, 0, "the caller says no");
+    let late: Vec<u8> = tcp("192.168.1.200:2", VIP).syn().ttl(1).into();
+    let (left, short) = at_once(&mut engine, &[late]);
+    assert_eq!((left, short), (vec![Err(Verdict::Reply(Reply::TimeExceeded))], 0));
+    engine.forget_egress();
+    engine.expire(NOW, usize::MAX, |_| {});
+    assert_eq!(at_once(&mut engine, &[opener(3)]).1, 0, "the way was forgotten");
+    assert_eq!(at_once(&mut engine, &[opener(4)]).1, 1);
 }

@@ -58,7 +58,7 @@ impl Ways {
         let mut prepared = self.begin(&bytes);
         self.engine.proceed(&mut prepared);
         let view = PlainPacket::parse(&mut bytes)?;
-        let egress = self.engine.forward(self.now, side, view, &prepared, |_| may_leave);
+        let egress = self.engine.forward(self.now, side, view, &prepared, |_| may_leave, |_| false);
         match egress {
             Some(egress) => Some((egress, bytes)),
             None => {

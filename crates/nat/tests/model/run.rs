@@ -293,7 +293,7 @@ fn forward(
 ) -> Option<Vec<u8>> {
     let mut bytes = arrived.to_vec();
     let packet = PlainPacket::parse(&mut bytes)?;
-    let egress = engine.forward(now, side, packet, prepared, |_| true)?;
+    let egress = engine.forward(now, side, packet, prepared, |_| true, |_| true)?;
     assert_eq!(egress, EGRESS);
     let packet = Ipv4Packet::parse(&mut bytes).ok()?;
     packet.header.set_ttl(packet.header.ttl() + 1);
