@@ -177,6 +177,12 @@ impl Director {
             self.process(side, arrived, prepared);
         }
         self.engine.settle();
+        // Not before: until then, loads count what was chosen ahead.
+        if self.is_supervised
+            && let Err(error) = self.check()
+        {
+            panic!("{error}\nafter a burst\n{}", self.dump());
+        }
     }
 
     /// A packet of a burst goes the short way, if it can, and the long way at any rate: that makes the
@@ -227,7 +233,7 @@ impl Director {
             _ if is_opened => return Err("a connection was opened".to_owned()),
             _ => {}
         }
-        self.check()
+        Ok(())
     }
 
     /// If the packet belongs to a connection, an answer to it does, too.
