@@ -124,6 +124,7 @@ impl Delta {
     }
 
     /// The checksum after the change.
+    #[inline]
     #[must_use]
     pub fn apply(self, checksum: u16) -> u16 {
         let sum = u32::from(!checksum) + u32::from(self.0);
@@ -132,6 +133,7 @@ impl Delta {
 
     /// The UDP checksum after the change: "no checksum" stays so, and a computed zero becomes
     /// `0xffff` (RFC 768).
+    #[inline]
     #[must_use]
     pub fn apply_udp(self, checksum: u16) -> u16 {
         match checksum {

@@ -187,6 +187,7 @@ impl Ipv4Header {
     }
 
     /// Sets both addresses; `delta` is what they do to the header checksum.
+    #[inline(always)]
     pub fn rewrite(&mut self, src: Ipv4Addr, dst: Ipv4Addr, delta: Delta) {
         self.src = src.octets();
         self.dst = dst.octets();
@@ -195,7 +196,7 @@ impl Ipv4Header {
 
     /// [Rewrites](Ipv4Header::rewrite) the addresses, and takes one hop off the TTL, which must not be
     /// 0.
-    #[inline]
+    #[inline(always)]
     pub fn forward(&mut self, src: Ipv4Addr, dst: Ipv4Addr, delta: Delta) {
         // The TTL is the high byte of its word: ~m + m' is the same for every m.
         const ONE_HOP: Delta = Delta::from_bits(!0x0100);

@@ -32,7 +32,7 @@ pub enum PlainTransport<'a> {
 impl<'a> PlainPacket<'a> {
     /// Views the packet at the start of `bytes`; `None` when it has another shape, or a length is
     /// wrong. Checksums are not looked at.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn parse(bytes: &'a mut [u8]) -> Option<PlainPacket<'a>> {
         let (header, rest) = Ipv4Header::mut_from_prefix(bytes).ok()?;
@@ -58,7 +58,7 @@ impl<'a> PlainPacket<'a> {
 
     /// Views a packet that [`parse`](PlainPacket::parse) has accepted and that was not changed since:
     /// no length is checked but those of the headers.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn view(bytes: &'a mut [u8]) -> Option<PlainPacket<'a>> {
         let (header, rest) = Ipv4Header::mut_from_prefix(bytes).ok()?;
@@ -71,7 +71,7 @@ impl<'a> PlainPacket<'a> {
     }
 
     /// Whether the IPv4 header's checksum is right.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn checksum_is_sound(&self) -> bool {
         // A one's-complement sum is the same in any byte order (RFC 1071, section 2).

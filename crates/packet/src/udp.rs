@@ -75,6 +75,7 @@ impl UdpHeader {
     }
 
     /// Sets both ports; `delta` is what they and the addresses do to the checksum.
+    #[inline(always)]
     pub fn rewrite(&mut self, src_port: u16, dst_port: u16, delta: Delta) {
         self.src_port = src_port.into();
         self.dst_port = dst_port.into();

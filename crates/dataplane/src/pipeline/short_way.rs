@@ -17,13 +17,15 @@ impl Pipeline {
     #[inline]
     pub(super) fn receive_burst(&mut self, now: Instant, side: Side, burst: &mut Burst) {
         let interface = &self.interfaces[side as usize];
-        let mut prepared: ArrayVec<Prepared, BURST> = burst
-            .iter_mut()
-            .map(|mbuf| match plain_packet(interface, mbuf) {
+        // Collecting would copy all of it once more.
+        let mut prepared = ArrayVec::<Prepared, BURST>::new();
+        for mbuf in burst.iter_mut() {
+            prepared.push(match plain_packet(interface, mbuf) {
                 Some(packet) => self.engine.begin(&packet),
                 None => Prepared::default(),
-            })
-            .collect();
+            });
+        }
+        prepared.iter().for_each(|prepared| self.engine.fetch(prepared));
         let mut may_open = false;
         for prepared in &mut prepared {
             may_open |= self.engine.proceed(prepared);

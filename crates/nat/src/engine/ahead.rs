@@ -36,7 +36,7 @@ pub(super) struct Ahead {
 }
 
 impl Engine {
-    /// A step between the second and the third, for packets whose connection was not found: chooses
+    /// A step between the third and the last, for packets whose connection was not found: chooses
     /// servers for those that will open one, and has the processor fetch what that takes. The packets
     /// must all have arrived on `side`. When each has been [finished](Engine::finish), or dropped,
     /// [`settle`](Engine::settle) is to be called.
@@ -75,7 +75,8 @@ impl Engine {
             && let Some(server) = self.rules.choose(service, key, now)
         {
             let real = self.rules.endpoint(server, key.dst().port());
-            self.table.prefetch_key(&FlowKey::new(key.protocol(), real, key.src()));
+            let answers = FlowKey::new(key.protocol(), real, key.src());
+            self.table.fetch_index(&self.table.begin_lookup(&answers));
             let is_counted = self.rules.options(service).scheduler.compares_loads();
             if is_counted {
                 self.rules.add_connection(server, false);

@@ -103,9 +103,9 @@ impl Engine {
         self.finish(now, side, packet, &Prepared::default(), topology)
     }
 
-    /// The first of three steps of [`process`](Engine::process), for the bulk of all packets: reads a
-    /// packet's headers, and has the processor fetch what leads to its connection. Taken for all
-    /// packets of a burst one after the other, the steps let these wait for memory together.
+    /// The first of four steps of [`process`](Engine::process), for the bulk of all packets: reads a
+    /// packet's headers. Taken for all packets of a burst one after the other, the steps let these wait
+    /// for memory together.
     #[inline]
     #[must_use]
     pub fn begin(&self, packet: &PlainPacket<'_>) -> Prepared {
@@ -113,7 +113,15 @@ impl Engine {
         Prepared(Some((segment, self.table.begin_lookup(&segment.key))))
     }
 
-    /// The second step: has the processor fetch the connection. Returns whether the packet may open
+    /// The second step: has the processor fetch what leads to the packet's connection.
+    #[inline]
+    pub fn fetch(&self, prepared: &Prepared) {
+        if let Prepared(Some((_, lookup))) = prepared {
+            self.table.fetch_index(lookup);
+        }
+    }
+
+    /// The third step: has the processor fetch the connection. Returns whether the packet may open
     /// one, as far as can be told yet: see [`choose_ahead`](Engine::choose_ahead).
     #[inline]
     pub fn proceed(&self, prepared: &mut Prepared) -> bool {
@@ -122,7 +130,7 @@ impl Engine {
         !lookup.is_promising()
     }
 
-    /// The third step: what to do with a packet that was prepared, and not changed since. One that
+    /// The last step: what to do with a packet that was prepared, and not changed since. One that
     /// was not comes with [`Prepared::default`].
     #[inline]
     pub fn finish(
@@ -338,7 +346,7 @@ impl Engine {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn count(&mut self, kind: ConnectionKind, direction: Direction, header: &Ipv4Header) {
         if let ConnectionKind::Service(service, _) = kind {
             self.rules.counters_mut(service).add_packet(direction, header);

@@ -58,7 +58,7 @@ impl Lookup {
         self.hash
     }
 
-    /// Whether the second step has found something: in all probability, the key's connection.
+    /// Whether a candidate was found: in all probability, the key's connection.
     #[inline]
     pub(crate) fn is_promising(&self) -> bool {
         self.candidate.is_some()
@@ -173,18 +173,23 @@ impl ConnectionTable {
         self.find(self.hash(key), key)
     }
 
-    /// The first of three steps of a lookup: hashes the key, and has the processor fetch the part of
-    /// the index that it leads to. Taken for a whole burst one after the other, the steps let its
-    /// packets wait for memory together.
+    /// The first of four steps of a lookup: hashes the key. Taken for a whole burst one after the other,
+    /// the steps let its packets wait for memory together.
     #[inline]
     #[must_use]
     pub fn begin_lookup(&self, key: &FlowKey) -> Lookup {
-        let hash = self.hash(key);
-        self.index.prefetch(hash);
-        Lookup { hash, candidate: None }
+        Lookup { hash: self.hash(key), candidate: None }
     }
 
-    /// The second step: looks into the index, and has the processor fetch the record that it most
+    /// The second step: has the processor fetch the part of the index that the hash leads to. A step of
+    /// its own, because a fetch whose address has to be translated holds up what comes after it:
+    /// the more of them are under way at a time, the better.
+    #[inline]
+    pub fn fetch_index(&self, lookup: &Lookup) {
+        self.index.prefetch(lookup.hash);
+    }
+
+    /// The third step: looks into the index, and has the processor fetch the record that it most
     /// probably leads to.
     #[inline]
     pub fn continue_lookup(&self, lookup: &mut Lookup) {
@@ -194,7 +199,7 @@ impl ConnectionTable {
         }
     }
 
-    /// The third step: the answer. The table may have changed since the other steps, and these may
+    /// The last step: the answer. The table may have changed since the other steps, and these may
     /// have been left out.
     #[inline]
     #[must_use]
@@ -209,12 +214,6 @@ impl ConnectionTable {
             }
             _ => self.find(lookup.hash, key),
         }
-    }
-
-    /// Has the processor fetch the part of the index that a key leads to.
-    #[inline]
-    pub fn prefetch_key(&self, key: &FlowKey) {
-        self.index.prefetch(self.hash(key));
     }
 
     /// The record of a connection.
@@ -364,7 +363,7 @@ impl ConnectionTable {
     /// Removes a connection and returns what it was.
     pub fn remove(&mut self, id: ConnectionId) -> Connection {
         self.wheel.unlink(&mut self.records, id.0);
-        let hashes = self.prefetch_index(id.0);
+        let hashes = self.prefetch_keys(id.0);
         self.discard(id.0, hashes)
     }
 
@@ -384,7 +383,7 @@ impl ConnectionTable {
             self.records.prefetch(self.records[id as usize].links.next as usize);
             let remaining = self.records[id as usize].remaining(now);
             if remaining.is_zero() {
-                expired.push(Expired { id, hashes: self.prefetch_index(id) });
+                expired.push(Expired { id, hashes: self.prefetch_keys(id) });
             } else {
                 self.wheel.link(&mut self.records, id, now + remaining);
             }
@@ -398,7 +397,7 @@ impl ConnectionTable {
     }
 
     /// Hashes both keys of a record, and has the processor fetch where they are in the index.
-    fn prefetch_index(&self, id: u32) -> [u64; ENTRIES_PER_RECORD] {
+    fn prefetch_keys(&self, id: u32) -> [u64; ENTRIES_PER_RECORD] {
         let record = &self.records[id as usize];
         [Direction::Inbound, Direction::Outbound].map(|direction| {
             let hash = self.hash(&record.key(direction));
@@ -595,6 +594,7 @@ mod tests {
         let begun: Vec<_> = (0..50)
             .map(|client| {
                 let mut lookup = table.begin_lookup(&keys(client).0);
+                table.fetch_index(&lookup);
                 table.continue_lookup(&mut lookup);
                 lookup
             })

@@ -45,10 +45,11 @@ fn finish(engine: &mut Engine, arrived: &[u8], prepared: &Prepared) -> Result<Ve
     }
 }
 
-/// The first two steps of a burst, and the one between.
+/// All steps of a burst but the last.
 fn prepare(engine: &mut Engine, burst: &[Vec<u8>]) -> Vec<Prepared> {
     let begin = |packet: &Vec<u8>| engine.begin(&PlainPacket::parse(&mut packet.clone()).unwrap());
     let mut prepared: Vec<_> = burst.iter().map(begin).collect();
+    prepared.iter().for_each(|prepared| engine.fetch(prepared));
     let may_open = prepared.iter_mut().filter_map(|p| engine.proceed(p).then_some(())).count();
     assert!(may_open <= burst.len());
     engine.choose_ahead(NOW, Side::Outside, &prepared);
