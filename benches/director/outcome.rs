@@ -76,5 +76,7 @@ fn worst(a: Pauses, b: Pauses) -> Pauses {
     Pauses {
         longest_us: a.longest_us.max(b.longest_us),
         long_per_second: a.long_per_second.max(b.long_per_second),
+        median_us: a.median_us.max(b.median_us),
+        p99_us: a.p99_us.max(b.p99_us),
     }
 }

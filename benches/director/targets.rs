@@ -255,9 +255,12 @@ fn stall(outcomes: &[Outcome]) -> Target {
 fn stalls(outcome: &Outcome) -> Option<String> {
     let (polls, nothing) = (outcome.polls()?, outcome.nothing()?);
     Some(format!(
-        "{:.1} M at once, {:.0} polls a second took longer; of a loop that does nothing, {:.0} did, \
-         and {:.0} µs at most",
+        "{:.1} M at once; median {:.0} µs, 99 % at most {:.0} µs, {:.0} a second above {LONG_US} µs; a loop \
+         that does nothing was interrupted {:.0} times a second for longer than a median poll leaves of \
+         that, and for {:.0} µs at most",
         outcome.connections()? / 1e6,
+        polls.median_us,
+        polls.p99_us,
         polls.long_per_second,
         nothing.long_per_second,
         nothing.longest_us,

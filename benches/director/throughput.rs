@@ -14,7 +14,7 @@ use crate::{
     case::{CHURN_SHARE, CHURN_TIMEOUT, Case, Load},
     clock::Clock,
     crew::Crew,
-    pauses::Pauses,
+    pauses::{LONG_US, Pauses},
     service_file::{self, Wanted},
     setup,
     traffic::MACS,
@@ -33,7 +33,8 @@ pub(crate) struct Order {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Measurement {
     pub(crate) windows: Vec<Window>,
-    /// From one reading of the clock to the next while nothing else was done.
+    /// From one reading of the clock to the next while nothing else was done: long is what the median
+    /// poll leaves of the time that one may take.
     pub(crate) nothing: Pauses,
 }
 
@@ -89,7 +90,6 @@ fn work(
     mut clock: Clock,
     start: &Barrier,
 ) -> anyhow::Result<Measurement> {
-    let nothing = Pauses::of_nothing(clock, order.window / 2);
     start.wait();
     // Caches and branch predictors see each flow once, a full table is full, and under churn as many
     // connections end as begin.
@@ -104,7 +104,10 @@ fn work(
         }
     }
     let windows = (0..order.windows).map(|_| Window::run(worker, clock, order.window));
-    Ok(Measurement { windows: windows.collect::<anyhow::Result<_>>()?, nothing })
+    let windows = windows.collect::<anyhow::Result<Vec<_>>>()?;
+    let median_us = windows.iter().map(|window| window.polls.median_us).fold(0.0, f64::max);
+    let nothing = Pauses::of_nothing(clock, order.window, LONG_US - median_us);
+    Ok(Measurement { windows, nothing })
 }
 
 /// How many times as fast the director's time has to go where each of so many millions of packets per

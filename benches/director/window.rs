@@ -8,7 +8,7 @@ use shunt_dpdk::clock::Tsc;
 
 use crate::{
     clock::Clock,
-    pauses::{Pauses, Turns},
+    pauses::{LONG_US, Pauses, Turns},
     setup,
 };
 
@@ -46,7 +46,7 @@ impl Window {
         let before = Totals::of(worker);
         let length = clock.cycles(length);
         let arp_interval = clock.cycles_told(ARP_INTERVAL);
-        let mut turns = Turns::new(clock);
+        let mut turns = Turns::new(clock, LONG_US);
         let start = Tsc::now();
         let (mut last, mut next_arp) = (start, start);
         while last - start < length {
