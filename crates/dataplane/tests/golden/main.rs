@@ -28,6 +28,7 @@ mod icmp_errors;
 mod limits;
 mod local;
 mod malformed;
+mod misplaced;
 mod mss;
 mod nat;
 mod path_mtu;
