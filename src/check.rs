@@ -2,7 +2,10 @@
 
 use std::{fmt::Write, path::Path};
 
-use shunt_config::{Config, HugePages, Port, Timeouts, VirtualService};
+use shunt_config::{Config, ForwardingMode, HugePages, Port, Timeouts, VirtualService};
+
+/// Local addresses times their ports that a worker should have, on average.
+const LOCAL_ENDPOINTS: usize = 64;
 
 /// Prints what a service file means. That it is sound has been found out by loading it.
 pub(crate) fn check(path: &Path, config: &Config) -> anyhow::Result<()> {
@@ -54,6 +57,7 @@ fn describe(config: &Config) -> Result<String, std::fmt::Error> {
         let (first, last) = (local.ports.start(), local.ports.end());
         writeln!(text, "local    {}, ports {first}-{last} (for full-nat)", local.address)?;
     }
+    warn_of_few_local_endpoints(&mut text, config)?;
     let nat = &config.nat;
     let memory = shunt_dataplane::connection_memory(nat.connections);
     writeln!(
@@ -70,6 +74,26 @@ fn describe(config: &Config) -> Result<String, std::fmt::Error> {
     let prefix = format!("shunt-{}", std::process::id());
     writeln!(text, "EAL      {}", config.eal_args(&prefix).join(" "))?;
     Ok(text)
+}
+
+/// Each port of a local address is for the one worker that a hash brings its replies to. It serves
+/// every server at once, but one connection to each.
+fn warn_of_few_local_endpoints(text: &mut String, config: &Config) -> std::fmt::Result {
+    let workers = config.dpdk.worker_lcores.len();
+    let endpoints: usize = config.nat.local_addresses.iter().map(|local| local.ports.len()).sum();
+    let is_full_nat = |service: &VirtualService| service.mode == ForwardingMode::FullNat;
+    let is_enough = workers == 1 || endpoints >= LOCAL_ENDPOINTS * workers;
+    if is_enough || !config.services.iter().any(is_full_nat) {
+        return Ok(());
+    }
+    let average = endpoints as f64 / workers as f64;
+    writeln!(
+        text,
+        "warning  {workers} workers share {endpoints} ports of local addresses by a hash, {average:.1} \
+         each on average;\n           some may have fewer, or none, and none has more connections to \
+         one server than ports:\n           widen `ports`, add a [[nat.local-address]], or list \
+         fewer `worker-lcores`"
+    )
 }
 
 fn describe_port(text: &mut String, port: &Port) -> std::fmt::Result {

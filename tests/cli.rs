@@ -110,6 +110,34 @@ fn check_prints_what_a_service_does() {
     }
 }
 
+#[test]
+fn check_warns_where_workers_have_few_local_ports() {
+    let warned_of = |lcores: &str, ports: &str, mode: &str| {
+        let text = SERVICES
+            .replace("mode = \"full-nat\"", &format!("mode = \"{mode}\""))
+            .replace("\"192.168.2.201\"", &format!("\"192.168.2.201\"\nports = \"{ports}\""));
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        fs::write(file.path(), format!("{text}\n[dpdk]\nworker-lcores = {lcores}\n"))
+            .expect("a service file");
+        let plan = printed(&["check", "--config", file.path().to_str().expect("UTF-8")]);
+        plan.lines().find(|line| line.starts_with("warning")).map(str::to_owned)
+    };
+    let few = warned_of("[1, 2, 3, 4]", "10000-10249", "full-nat").expect("a warning");
+    assert!(
+        few.contains("4 workers share 250 ports of local addresses by a hash, 62.5 each"),
+        "{few}"
+    );
+    let scarcely_any = warned_of("[1, 2]", "10000-10000", "full-nat").expect("a warning");
+    assert!(scarcely_any.contains("0.5 each on average"), "{scarcely_any}");
+    for (lcores, ports, mode) in [
+        ("[1, 2, 3, 4]", "10000-10255", "full-nat"),
+        ("[1]", "10000-10000", "full-nat"),
+        ("[1, 2, 3, 4]", "10000-10249", "nat"),
+    ] {
+        assert_eq!(warned_of(lcores, ports, mode), None, "{lcores} {ports} {mode}");
+    }
+}
+
 const SERVICES: &str = r#"
     [[port]]
     name = "outside"
