@@ -58,8 +58,8 @@ pub enum StartError {
     /// A port can't be used as wanted.
     #[error(transparent)]
     Port(#[from] PortError),
-    /// No memory for a ring between workers.
-    #[error("no memory for rings between workers ({0}); raise `memory` under `[dpdk]`")]
+    /// No room for a ring between workers.
+    #[error("no room for rings between workers ({0}); {remedy}", remedy = room_for_rings(.0))]
     Ring(Error),
     /// The worker's lcore could not be started.
     #[error("lcore {lcore} did not start: {error}")]
@@ -72,6 +72,19 @@ pub enum StartError {
     /// The system has no random numbers for the connection table's secret.
     #[error("no random numbers from the system: {0}")]
     Random(getrandom::Error),
+}
+
+/// What makes room for rings.
+fn room_for_rings(error: &Error) -> &'static str {
+    /// That of `errno.h`: EAL's memzones are used up.
+    const ENOSPC: i32 = 28;
+    match error.errno {
+        ENOSPC => {
+            "each takes one of DPDK's memzones, which are used up; \
+             list fewer `worker-lcores` under `[dpdk]`"
+        }
+        _ => "raise `memory` under `[dpdk]`",
+    }
 }
 
 /// A running director: workers on their lcores. Stop it with [`Director::stop`].
@@ -273,4 +286,18 @@ fn log_tables(workers: &[Worker]) {
         memory >> 20,
         memory / capacity
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rings_want_memzones_or_memory() {
+        let said = |errno| StartError::Ring(Error { call: "rte_ring_create", errno }).to_string();
+        let (memzones, memory) = (said(libc::ENOSPC), said(libc::ENOMEM));
+        assert!(memzones.contains("No space left on device"), "{memzones}");
+        assert!(memzones.ends_with("list fewer `worker-lcores` under `[dpdk]`"), "{memzones}");
+        assert!(memory.contains("(rte_ring_create: Cannot allocate memory (errno 12)); raise"));
+    }
 }

@@ -24,6 +24,8 @@ fn config(workers: usize, queues: &str) -> Config {
         device = "net_null0"
         addresses = ["192.168.1.100/24"]
         queues = {queues}
+        rx-descriptors = 64
+        tx-descriptors = 64
 
         [[port]]
         name = "inside"
@@ -31,6 +33,8 @@ fn config(workers: usize, queues: &str) -> Config {
         device = "net_null1"
         addresses = ["192.168.2.200/24"]
         queues = {queues}
+        rx-descriptors = 64
+        tx-descriptors = 64
 
         [nat]
         connections = 1024
@@ -39,13 +43,13 @@ fn config(workers: usize, queues: &str) -> Config {
     Config::parse("rss.toml", &text).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
-/// One EAL per process, and so one test.
+/// One EAL per process, and so one test. 48 workers are the most that there can be.
 #[test]
 fn ports_are_told_who_owns_what() {
     let eal = eal();
     let pool = open_pool(&eal, &config(1, "1")).expect("a pool");
     for (workers, queues, table_queues) in
-        [(2, "\"auto\"", 2), (3, "\"auto\"", 3), (4, "2", 2), (2, "1", 0)]
+        [(2, "\"auto\"", 2), (3, "\"auto\"", 3), (4, "2", 2), (2, "1", 0), (48, "\"auto\"", 48)]
     {
         for name in ["net_null0", "net_null1"] {
             eal.attach_vdev(name).expect("a device");

@@ -17,7 +17,8 @@ use crate::error::Error;
 /// order and without a lock (`rte_ring_create`, for a single producer and a single consumer).
 ///
 /// # Errors
-/// `ENOMEM` when EAL has not enough memory, `EINVAL` for more than 2³¹ − 2 slots.
+/// `ENOMEM` when EAL has not enough memory, `ENOSPC` when it has no memzone left for another ring,
+/// `EINVAL` for more than 2³¹ − 2 slots.
 pub fn ring(_: &Eal, slots: u32) -> Result<(RingProducer, RingConsumer), Error> {
     const CALL: &str = "rte_ring_create";
     const ANY_SOCKET: i32 = -1;

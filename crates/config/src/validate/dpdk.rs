@@ -7,6 +7,10 @@ use crate::{Dpdk, HugePages, Ports, eal, fault::Fault, raw};
 
 /// The highest lcore of a stock DPDK (`RTE_MAX_LCORE` is 128).
 const LAST_LCORE: u16 = 127;
+/// Pieces of memory that a stock DPDK gives out (`RTE_MAX_MEMZONE`). Each ring between workers is one.
+const MEMZONES: usize = 2560;
+/// The most workers for which they suffice.
+const MAX_WORKERS: usize = 48;
 /// MiB that `memory` can ask for: below, EAL and one pool hardly fit; above is a slip of the pen.
 const MEMORY_MIB: std::ops::RangeInclusive<u32> = 64..=1024 * 1024;
 /// Buffers that `mbufs` can ask for; each takes some 2.3 KiB.
@@ -57,6 +61,16 @@ fn worker_lcores(
     if workers.get_ref().is_empty() {
         report.add(workers.span(), Fault::new("there is no worker lcore").help(&help));
     }
+    let count = workers.get_ref().len();
+    if count > MAX_WORKERS {
+        let message = format!(
+            "{count} workers are too many: with a ring from each to each other, they and their queues \
+             take up to {} memzones, and DPDK has {MEMZONES}",
+            memzones(count)
+        );
+        let help = format!("write at most {MAX_WORKERS} of these lcores");
+        report.add(workers.span(), Fault::new(message).help(help));
+    }
     report.duplicates(workers.get_ref(), |lcore, _| {
         Fault::new(format!("lcore {lcore} is there twice")).help("an lcore runs one worker")
     });
@@ -72,6 +86,17 @@ fn worker_lcores(
             report.check(lcore.span(), checked)
         })
         .collect()
+}
+
+/// How many memzones so many workers need at most.
+fn memzones(workers: usize) -> usize {
+    /// Those of EAL, the mbufs and the ports themselves: a few, and room for what drivers have.
+    const OTHERS: usize = 64;
+    let between_workers = workers * (workers - 1);
+    // On each of two ports, a worker has a queue to receive and one to send, for each of which its
+    // driver may take one; or it has a ring to a worker that sends.
+    let to_ports = 2 * 2 * workers;
+    between_workers + to_ports + OTHERS
 }
 
 fn memory(raw: &raw::Dpdk, report: &mut Report) -> Option<u32> {
@@ -174,7 +199,14 @@ fn eal_args(raw: &raw::Dpdk, report: &mut Report) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::parse_memory;
+    use super::{MAX_WORKERS, MEMZONES, memzones, parse_memory};
+
+    #[test]
+    fn memzones_suffice_for_so_many_workers() {
+        assert_eq!(memzones(2), 2 + 8 + 64);
+        assert!(memzones(MAX_WORKERS) <= MEMZONES);
+        assert!(memzones(MAX_WORKERS + 1) > MEMZONES);
+    }
 
     #[test]
     fn memory_is_a_number_with_a_unit() {
