@@ -1,5 +1,7 @@
 //! Opening the ports, and dealing out queues and rings to the workers.
 
+use std::sync::{Arc, Once};
+
 use shunt_config::{Config, Role};
 use shunt_dpdk::{Eal, Mempool, Port, RingConsumer, RingProducer, RxQueue, ring};
 
@@ -88,12 +90,14 @@ impl Crew<'_> {
             borrowers.push(Outlet::Ring(producer));
         }
         let senders = senders.into_iter().map(|(queue, rings)| Outlet::Queue(queue, rings));
+        let complaint = Arc::new(Once::new());
         let share = |(queue, (rx, outlet)): (u16, (Option<RxQueue>, Outlet))| {
             let comes_by = |owner: usize| queue_of(WorkerId(owner as u8), rx_queues) == queue;
             let claim = rss.map(|hash_types| Claim {
                 hash_types,
                 mine: (0..self.workers).map(comes_by).collect(),
-                complaint: Some(name.to_owned()),
+                port: name.to_owned(),
+                complaint: Arc::clone(&complaint),
             });
             let arrival = Arrival { port: port.id(), claim };
             PortShare { rx, interface: Interface::new(parts, outlet), arrival }

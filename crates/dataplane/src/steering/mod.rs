@@ -25,6 +25,8 @@ mod owners;
 mod peer;
 pub(crate) mod rss;
 
+use std::sync::{Arc, Once};
+
 use shunt_dpdk::{Burst, Mbuf, PortId, RingConsumer, RingProducer, RssHashTypes};
 use shunt_nat::{Instant, Prepared, Side};
 use tracing::warn;
@@ -64,8 +66,10 @@ pub(crate) struct Claim {
     pub(crate) hash_types: RssHashTypes,
     /// By worker, whether the packets that it owns come by this worker's queue.
     pub(crate) mine: Vec<bool>,
-    /// The port's name, until it was complained of.
-    pub(crate) complaint: Option<String>,
+    /// The port's name.
+    pub(crate) port: String,
+    /// All workers together complain of it no more than once.
+    pub(crate) complaint: Arc<Once>,
 }
 
 /// The way to another worker.
@@ -163,14 +167,15 @@ impl Steering {
     pub(crate) fn tick(&mut self, now: Instant, pipeline: &mut Pipeline) {
         self.fragments.tick(now, &mut pipeline.drops);
         for side in SIDES {
-            if let Some(claim) = &mut self.arrivals[side as usize].claim
+            if let Some(Claim { port, complaint, .. }) = &self.arrivals[side as usize].claim
                 && pipeline.interfaces[side as usize].counters.misplaced > 0
-                && let Some(port) = claim.complaint.take()
             {
-                warn!(
-                    "port {port}: its RSS brings packets to other workers than it was told to; \
-                     they are handed over in software"
-                );
+                complaint.call_once(|| {
+                    warn!(
+                        "port {port}: its RSS brings packets to other workers than it was told to; \
+                         they are handed over in software"
+                    );
+                });
             }
         }
     }

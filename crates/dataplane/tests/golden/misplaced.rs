@@ -8,7 +8,7 @@ use std::{
 };
 
 use shunt_config::Config;
-use shunt_dataplane::{Assembly, DropReason, Owners, PortCounters, WorkerId, open_pool};
+use shunt_dataplane::{Assembly, DropReason, Owners, PortCounters, Report, WorkerId, open_pool};
 use shunt_dpdk::Mempool;
 use shunt_nat::Instant;
 use shunt_testkit::{Packet, ethernet, mac};
@@ -44,6 +44,19 @@ fn what_rss_misplaces_goes_to_its_owner_and_is_counted() {
     assert_eq!(complaints.len(), 1, "{complaints:?}");
     assert!(complaints[0].contains("port outside: its RSS brings packets"), "{complaints:?}");
     stage.close();
+}
+
+#[test]
+fn a_port_is_complained_of_once() {
+    let mut stage = Stage::new("once", 3, 3);
+    let complaints = complaints_about(|| {
+        for (worker, millis) in [(0, 0), (1, 0), (0, 200), (1, 200)] {
+            stage.poll(worker, millis);
+        }
+    });
+    assert!(stage.handed_over(0)[0].1 > 0 && stage.handed_over(1)[0].1 > 0, "both noticed");
+    assert_eq!(complaints.len(), 1, "{complaints:?}");
+    stage.end();
 }
 
 #[test]
@@ -108,15 +121,21 @@ impl Stage {
         workers.map(|worker| worker.drops().get(DropReason::NotForUs)).collect()
     }
 
-    /// Ends it, and accounts for every frame.
+    /// Ends it, and accounts for every frame, none of which is under way.
     fn close(self) {
-        let report = self.director.close(&self.config);
+        let report = self.end();
         let received: u64 = report.ports.iter().map(|port| port.counters.rx_packets).sum();
         assert_eq!(report.drops.get(DropReason::NotForUs), received, "{report}");
+    }
+
+    /// Ends it, and accounts for every mbuf.
+    fn end(self) -> Report {
+        let report = self.director.close(&self.config);
         assert_eq!(report.mbufs.missing(), 0, "{report}");
         for device in &self.devices {
             eal().detach_vdev(device).expect("a device that nobody uses");
         }
+        report
     }
 }
 
