@@ -1,7 +1,7 @@
 //! Ways out of the director, by number: a port and the neighbour behind it.
 //!
-//! The NAT engine remembers such a number for each direction of a connection, so only the first
-//! packet has to be routed and its neighbour looked up. What the neighbour's MAC address is stands
+//! The NAT engine remembers such a number for each direction of a connection, and for each server, so
+//! only the first packet has to be routed and its neighbour looked up. What the neighbour's MAC address is stands
 //! here, in one place for all connections that go there.
 
 use std::net::Ipv4Addr;

@@ -110,7 +110,6 @@ fn pass(engine: &mut Engine, now: Instant, side: Side, burst: &mut [Template]) {
         *prepared = engine.begin(&PlainPacket::parse(bytes).expect("a plain packet"));
     }
     let prepared = &mut prepared[..burst.len()];
-    prepared.iter().for_each(|prepared| engine.fetch(prepared));
     let mut may_open = false;
     for prepared in &mut *prepared {
         may_open |= engine.proceed(prepared);

@@ -93,7 +93,6 @@ impl Contender for ConnectionTable {
     fn find_burst(&self, keys: &[FlowKey]) -> usize {
         let mut lookups: ArrayVec<Lookup, BURST> =
             keys.iter().map(|key| self.begin_lookup(key)).collect();
-        lookups.iter().for_each(|lookup| self.fetch_index(lookup));
         lookups.iter_mut().for_each(|lookup| self.continue_lookup(lookup));
         let find = |(key, lookup): (&FlowKey, Lookup)| {
             let (id, _) = self.finish_lookup(lookup, key)?;

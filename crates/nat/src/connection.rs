@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The caller's number for a way out of the director: a port and the neighbour behind it. Connections
-/// remember one for each direction, so that no packet but the first has to be routed.
+/// remember one for each direction, and servers one, so that no packet but the first has to be routed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct EgressId(NonZeroU16);
 

@@ -20,7 +20,7 @@ pub struct Server {
 }
 
 /// A server's connections, on all workers. Written when one opens, ends, or becomes active or
-/// inactive; read when a server is chosen.
+/// inactive; read when a server is chosen. Those that a worker is about to open count, too.
 ///
 /// It is one word: two workers can't see halves of each other's changes, and whoever makes the last
 /// change derives the overload from what is really there. Kept apart, a late write of the overload

@@ -1,5 +1,5 @@
 //! The way of a burst: in steps over all of its packets, so that these wait for memory together, and
-//! short for those whose connection is known and needs no decision.
+//! short for those whose connection is known and needs no decision, or that open one whose way is.
 
 use arrayvec::ArrayVec;
 use shunt_dpdk::{BURST, Burst, ChecksumStatus, Mbuf};
@@ -25,7 +25,6 @@ impl Pipeline {
                 None => Prepared::default(),
             });
         }
-        prepared.iter().for_each(|prepared| self.engine.fetch(prepared));
         let mut may_open = false;
         for prepared in &mut prepared {
             may_open |= self.engine.proceed(prepared);

@@ -167,7 +167,6 @@ impl Director {
         let mut prepared: Vec<_> =
             burst.iter().map(|(_, packet)| short_way::begin(&self.engine, packet)).collect();
         for prepared in &mut prepared {
-            self.engine.fetch(prepared);
             self.engine.proceed(prepared);
         }
         let from_outside =

@@ -9,7 +9,7 @@ use arrayvec::ArrayVec;
 use super::{Engine, Prepared, Side};
 use crate::{
     flow::FlowKey,
-    ruleset::{ServerId, ServiceId},
+    ruleset::{Ruleset, ServerId, ServiceId},
     time::Instant,
 };
 
@@ -27,7 +27,7 @@ struct Choice {
     is_counted: bool,
 }
 
-/// Choices whose packets are still to come, in the order in which they will.
+/// Choices whose packets are still to come.
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
     choices: ArrayVec<Choice, MOST>,
@@ -36,20 +36,23 @@ pub(super) struct Ahead {
 }
 
 impl Engine {
-    /// A step between the third and the last, for packets whose connection was not found: chooses
-    /// servers for those that will open one, and has the processor fetch what that takes. The packets
-    /// must all have arrived on `side`. When each has been [finished](Engine::finish), or dropped,
-    /// [`settle`](Engine::settle) is to be called.
+    /// A step between the second and the third, for packets that have no connection: chooses servers for
+    /// those that are to open one, and has the processor fetch what that takes. The packets must all
+    /// have arrived on `side`. When each has been [finished](Engine::finish), or dropped,
+    /// [`settle`](Engine::settle) is to be called. One that is dropped has had its scheduler's turn.
     ///
     /// Left out are services where a connection changes what is chosen for the next one in other ways
-    /// than by being counted: persistent ones, and those whose servers have thresholds.
+    /// than by being counted: persistent ones, and those whose servers have thresholds. And full-NAT
+    /// and what inside hosts dial, which take a search for a source endpoint.
+    ///
+    /// What the other packets of the burst do to loads, when a handshake ends for instance, is seen by
+    /// the choices of the next burst only.
     pub fn choose_ahead<'a>(
         &mut self,
         now: Instant,
         side: Side,
         burst: impl IntoIterator<Item = &'a Prepared>,
     ) {
-        // What an inside host dials takes a search for a source endpoint, too.
         if side == Side::Inside {
             return;
         }
@@ -57,7 +60,7 @@ impl Engine {
         let mut seen = 0u64;
         for prepared in burst {
             let Prepared(Some((segment, lookup))) = prepared else { continue };
-            if lookup.is_promising() || !segment.opens() || self.ahead.choices.is_full() {
+            if !lookup.is_in_vain() || !segment.opens() || self.ahead.choices.is_full() {
                 continue;
             }
             let bit = 1 << (lookup.hash() % u64::from(u64::BITS));
@@ -76,7 +79,7 @@ impl Engine {
         {
             let real = self.rules.endpoint(server, key.dst().port());
             let answers = FlowKey::new(key.protocol(), real, key.src());
-            self.table.fetch_index(&self.table.begin_lookup(&answers));
+            self.table.prefetch_key(&answers);
             let is_counted = self.rules.options(service).scheduler.compares_loads();
             if is_counted {
                 self.rules.add_connection(server, false);
@@ -85,17 +88,17 @@ impl Engine {
         }
     }
 
-    /// What was chosen for the next packet, if that has this key.
+    /// What was chosen for a packet with this key.
     #[inline]
-    pub(super) fn next_choice(&self, key: &FlowKey) -> Option<(ServiceId, ServerId)> {
-        let next = self.ahead.choices.get(self.ahead.next)?;
-        (next.key == *key).then_some((next.service, next.server))
+    pub(super) fn choice(&self, side: Side, key: &FlowKey) -> Option<(ServiceId, ServerId)> {
+        let choice = self.ahead.left().iter().find(|choice| choice.key == *key)?;
+        (side == Side::Outside).then_some((choice.service, choice.server))
     }
 
     /// The server that was chosen for a packet, no longer counted.
     pub(super) fn take_choice(&mut self, key: &FlowKey) -> Option<ServerId> {
         let choice = self.ahead.take(key)?;
-        self.release(choice);
+        choice.release(&mut self.rules);
         Some(choice.server)
     }
 
@@ -103,14 +106,18 @@ impl Engine {
     #[inline]
     pub fn settle(&mut self) {
         if !self.ahead.choices.is_empty() {
-            let Ahead { choices, next } = std::mem::take(&mut self.ahead);
-            choices[next..].iter().for_each(|unused| self.release(*unused));
+            let Engine { ahead, rules, .. } = self;
+            ahead.left().iter().for_each(|unused| unused.release(rules));
+            ahead.choices.clear();
+            ahead.next = 0;
         }
     }
+}
 
-    fn release(&mut self, choice: Choice) {
-        if choice.is_counted {
-            self.rules.remove_connection(choice.server, false);
+impl Choice {
+    fn release(&self, rules: &mut Ruleset) {
+        if self.is_counted {
+            rules.remove_connection(self.server, false);
         }
     }
 }
@@ -120,9 +127,14 @@ impl Ahead {
         self.choices.iter().any(|choice| choice.key == *key)
     }
 
+    /// Those that were not used yet.
+    fn left(&self) -> &[Choice] {
+        &self.choices[self.next..]
+    }
+
     /// The choice for a packet with this key: the next one, unless those before it were not used.
     fn take(&mut self, key: &FlowKey) -> Option<Choice> {
-        let place = self.choices[self.next..].iter().position(|choice| choice.key == *key)?;
+        let place = self.left().iter().position(|choice| choice.key == *key)?;
         self.choices.swap(self.next, self.next + place);
         self.next += 1;
         Some(self.choices[self.next - 1])

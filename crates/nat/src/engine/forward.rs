@@ -1,4 +1,5 @@
-//! The short way: packets of connections that stand as they stood before.
+//! The short way: packets of connections that stand as they stood before, and those that open one
+//! with a server to which the way is known.
 
 use std::net::Ipv4Addr;
 
@@ -41,7 +42,7 @@ impl Engine {
         may_open: impl FnOnce(Ipv4Addr) -> bool,
     ) -> Option<EgressId> {
         let Prepared(Some((segment, lookup))) = prepared else { return None };
-        if self.table.has_stale_egress() || packet.header.ttl() <= 1 {
+        if self.table.has_stale_egress() {
             return None;
         }
         let Some((id, direction)) = self.table.finish_lookup(*lookup, &segment.key) else {
@@ -73,12 +74,16 @@ impl Engine {
         may_open: impl FnOnce() -> bool,
     ) -> Option<(ConnectionId, EgressId)> {
         let key = segment.key;
-        let (service, server) = self.next_choice(&key)?;
+        let (service, server) = self.choice(side, &key)?;
         let egress = self.rules.egress(server)?;
         // To clamp what a SYN announces, its options have to be read.
         let is_clamped = self.rules.options(service).mss_limit.is_some();
-        // A choice may be for a later packet with this key: a SYN after an acknowledgment.
-        if !segment.opens() || is_clamped || !may_leave(egress) || !may_open() {
+        // A choice may be for a later packet with this key: a SYN after an acknowledgment. And who has to
+        // go for a new connection is searched for once: the long way.
+        if !segment.opens() || is_clamped || self.table.is_full() {
+            return None;
+        }
+        if !may_leave(egress) || !may_open() {
             return None;
         }
         let real = self.rules.endpoint(server, key.dst().port());

@@ -103,34 +103,30 @@ impl Engine {
         self.finish(now, side, packet, &Prepared::default(), topology)
     }
 
-    /// The first of four steps of [`process`](Engine::process), for the bulk of all packets: reads a
-    /// packet's headers. Taken for all packets of a burst one after the other, the steps let these wait
-    /// for memory together.
+    /// The first of three steps of [`process`](Engine::process), for the bulk of all packets: reads a
+    /// packet's headers, and has the processor fetch what leads to its connection. Taken for all
+    /// packets of a burst one after the other, the steps let these wait for memory together.
     #[inline]
     #[must_use]
     pub fn begin(&self, packet: &PlainPacket<'_>) -> Prepared {
+        // One that goes no further takes the long way to being answered.
+        if packet.header.ttl() <= 1 {
+            return Prepared::default();
+        }
         let segment = Segment::of(packet);
         Prepared(Some((segment, self.table.begin_lookup(&segment.key))))
     }
 
-    /// The second step: has the processor fetch what leads to the packet's connection.
-    #[inline]
-    pub fn fetch(&self, prepared: &Prepared) {
-        if let Prepared(Some((_, lookup))) = prepared {
-            self.table.fetch_index(lookup);
-        }
-    }
-
-    /// The third step: has the processor fetch the connection. Returns whether the packet may open
-    /// one, as far as can be told yet: see [`choose_ahead`](Engine::choose_ahead).
+    /// The second step: has the processor fetch the connection. Returns whether there is certainly none,
+    /// so that the packet may open one: see [`choose_ahead`](Engine::choose_ahead).
     #[inline]
     pub fn proceed(&self, prepared: &mut Prepared) -> bool {
         let Prepared(Some((_, lookup))) = prepared else { return false };
         self.table.continue_lookup(lookup);
-        !lookup.is_promising()
+        lookup.is_in_vain()
     }
 
-    /// The last step: what to do with a packet that was prepared, and not changed since. One that
+    /// The third step: what to do with a packet that was prepared, and not changed since. One that
     /// was not comes with [`Prepared::default`].
     #[inline]
     pub fn finish(

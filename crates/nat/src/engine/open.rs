@@ -70,7 +70,7 @@ impl Engine {
 
     /// The service that a packet from this side dials.
     fn service_of(&self, side: Side, key: &FlowKey) -> Option<ServiceId> {
-        if let Some((service, _)) = self.next_choice(key) {
+        if let Some((service, _)) = self.choice(side, key) {
             return Some(service);
         }
         let service = self.rules.service(key)?;

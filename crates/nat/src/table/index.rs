@@ -28,6 +28,17 @@ pub(super) struct Entry {
     pub(super) direction: Direction,
 }
 
+/// What one look into the index says of a hash.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Glance {
+    /// It may have an entry, but not where most are.
+    Unknown,
+    /// It has none.
+    Absent,
+    /// In all probability, this is its entry.
+    Candidate(Entry),
+}
+
 const AWAY: u32 = 1 << 31;
 const OUTBOUND: u32 = 1 << 30;
 
@@ -113,11 +124,16 @@ impl Index {
         self.buckets.prefetch(self.position(hash).home);
     }
 
-    /// An entry that may be this hash's, if its home bucket has one: in all probability, it is.
+    /// What the home bucket says of a hash.
     #[inline]
-    pub(super) fn candidate(&self, hash: u64) -> Option<Entry> {
+    pub(super) fn glance(&self, hash: u64) -> Glance {
         let Position { home, tag, .. } = self.position(hash);
-        self.buckets[home].find(tag, |_| true).map(|(_, entry)| entry)
+        let bucket = &self.buckets[home];
+        match bucket.find(tag, |_| true) {
+            Some((_, entry)) => Glance::Candidate(entry),
+            None if bucket.away == 0 => Glance::Absent,
+            None => Glance::Unknown,
+        }
     }
 
     /// The entry of this hash that `is_match`.
@@ -268,6 +284,8 @@ mod tests {
                 for record in 0..60 {
                     let found = index.find(hash(record), |e| e.record == record);
                     prop_assert_eq!(found, model.get(&record).copied());
+                    let is_absent = matches!(index.glance(hash(record)), Glance::Absent);
+                    prop_assert!(!is_absent || found.is_none());
                 }
             }
             for (record, entry) in model {

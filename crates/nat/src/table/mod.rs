@@ -30,7 +30,7 @@ use crate::{
     state::ConnectionState,
     time::Instant,
 };
-use index::{Entry, Index, MAX_RECORDS};
+use index::{Entry, Glance, Index, MAX_RECORDS};
 use memory::Slab;
 pub(crate) use scan::ScanPosition;
 use wheel::{NIL, Wheel};
@@ -48,7 +48,7 @@ pub struct ConnectionId(u32);
 #[derive(Clone, Copy, Debug)]
 pub struct Lookup {
     hash: u64,
-    candidate: Option<Entry>,
+    glance: Glance,
 }
 
 impl Lookup {
@@ -58,10 +58,10 @@ impl Lookup {
         self.hash
     }
 
-    /// Whether a candidate was found: in all probability, the key's connection.
+    /// Whether the key certainly had no connection when the second step was taken.
     #[inline]
-    pub(crate) fn is_promising(&self) -> bool {
-        self.candidate.is_some()
+    pub(crate) fn is_in_vain(&self) -> bool {
+        matches!(self.glance, Glance::Absent)
     }
 }
 
@@ -76,7 +76,7 @@ pub enum InsertError {
 
 /// A connection that has run out and is still in the index: [`ConnectionTable::end`] is what is left to
 /// do.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 #[must_use = "it is in the index and not in the wheel"]
 pub struct Expired {
     id: u32,
@@ -141,6 +141,12 @@ impl ConnectionTable {
         self.len == 0
     }
 
+    /// Whether there is no room for another one.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.len == self.records.len()
+    }
+
     /// How many connections there is room for.
     #[must_use]
     pub fn capacity(&self) -> usize {
@@ -173,33 +179,28 @@ impl ConnectionTable {
         self.find(self.hash(key), key)
     }
 
-    /// The first of four steps of a lookup: hashes the key. Taken for a whole burst one after the other,
-    /// the steps let its packets wait for memory together.
+    /// The first of three steps of a lookup: hashes the key, and has the processor fetch the part of
+    /// the index that it leads to. Taken for a whole burst one after the other, the steps let its
+    /// packets wait for memory together.
     #[inline]
     #[must_use]
     pub fn begin_lookup(&self, key: &FlowKey) -> Lookup {
-        Lookup { hash: self.hash(key), candidate: None }
+        let hash = self.hash(key);
+        self.index.prefetch(hash);
+        Lookup { hash, glance: Glance::Unknown }
     }
 
-    /// The second step: has the processor fetch the part of the index that the hash leads to. A step of
-    /// its own, because a fetch whose address has to be translated holds up what comes after it:
-    /// the more of them are under way at a time, the better.
-    #[inline]
-    pub fn fetch_index(&self, lookup: &Lookup) {
-        self.index.prefetch(lookup.hash);
-    }
-
-    /// The third step: looks into the index, and has the processor fetch the record that it most
+    /// The second step: looks into the index, and has the processor fetch the record that it most
     /// probably leads to.
     #[inline]
     pub fn continue_lookup(&self, lookup: &mut Lookup) {
-        lookup.candidate = self.index.candidate(lookup.hash);
-        if let Some(candidate) = lookup.candidate {
+        lookup.glance = self.index.glance(lookup.hash);
+        if let Glance::Candidate(candidate) = lookup.glance {
             self.records.prefetch(candidate.record as usize);
         }
     }
 
-    /// The last step: the answer. The table may have changed since the other steps, and these may
+    /// The third step: the answer. The table may have changed since the other steps, and these may
     /// have been left out.
     #[inline]
     #[must_use]
@@ -208,12 +209,18 @@ impl ConnectionTable {
         lookup: Lookup,
         key: &FlowKey,
     ) -> Option<(ConnectionId, Direction)> {
-        match lookup.candidate {
-            Some(candidate) if self.is_key_of(candidate, key) => {
+        match lookup.glance {
+            Glance::Candidate(candidate) if self.is_key_of(candidate, key) => {
                 Some((ConnectionId(candidate.record), candidate.direction))
             }
             _ => self.find(lookup.hash, key),
         }
+    }
+
+    /// Has the processor fetch the part of the index that a key leads to.
+    #[inline]
+    pub(crate) fn prefetch_key(&self, key: &FlowKey) {
+        self.index.prefetch(self.hash(key));
     }
 
     /// The record of a connection.
@@ -392,8 +399,10 @@ impl ConnectionTable {
     }
 
     /// Removes a connection that has run out and returns what it was.
+    #[expect(clippy::needless_pass_by_value, reason = "none can be ended twice")]
     pub fn end(&mut self, expired: Expired) -> Connection {
-        self.discard(expired.id, expired.hashes)
+        let Expired { id, hashes } = expired;
+        self.discard(id, hashes)
     }
 
     /// Hashes both keys of a record, and has the processor fetch where they are in the index.
@@ -594,8 +603,8 @@ mod tests {
         let begun: Vec<_> = (0..50)
             .map(|client| {
                 let mut lookup = table.begin_lookup(&keys(client).0);
-                table.fetch_index(&lookup);
                 table.continue_lookup(&mut lookup);
+                assert!(!lookup.is_in_vain() || client >= 40);
                 lookup
             })
             .collect();

@@ -49,7 +49,6 @@ fn finish(engine: &mut Engine, arrived: &[u8], prepared: &Prepared) -> Result<Ve
 fn prepare(engine: &mut Engine, burst: &[Vec<u8>]) -> Vec<Prepared> {
     let begin = |packet: &Vec<u8>| engine.begin(&PlainPacket::parse(&mut packet.clone()).unwrap());
     let mut prepared: Vec<_> = burst.iter().map(begin).collect();
-    prepared.iter().for_each(|prepared| engine.fetch(prepared));
     let may_open = prepared.iter_mut().filter_map(|p| engine.proceed(p).then_some(())).count();
     assert!(may_open <= burst.len());
     engine.choose_ahead(NOW, Side::Outside, &prepared);

@@ -206,11 +206,11 @@ impl Run {
         let engine = &mut self.engines[worker];
         let mut prepared = PlainPacket::parse(&mut arrived.to_vec())
             .map_or_else(Prepared::default, |plain| engine.begin(&plain));
-        // One that gets no further has had its turn of the scheduler nevertheless.
-        if engine.proceed(&mut prepared) && packet.header.ttl() > 1 {
+        if engine.proceed(&mut prepared) {
             engine.choose_ahead(now, side, [&prepared]);
         }
         if let Some(left) = forward(engine, now, side, arrived, &prepared) {
+            engine.settle();
             self.forwarded += 1;
             return Ok(Outcome::Sent(left, Vec::new()));
         }
