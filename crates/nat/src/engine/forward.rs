@@ -78,9 +78,12 @@ impl Engine {
         let egress = self.rules.egress(server)?;
         // To clamp what a SYN announces, its options have to be read.
         let is_clamped = self.rules.options(service).mss_limit.is_some();
-        // A choice may be for a later packet with this key: a SYN after an acknowledgment. And who has to
-        // go for a new connection is searched for once: the long way.
-        if !segment.opens() || is_clamped || self.table.is_full() {
+        // A choice may be for a later packet with this key: a SYN after an acknowledgment.
+        if !segment.opens() || is_clamped {
+            return None;
+        }
+        // The long way would search a second time for a connection that can go.
+        if self.is_crowded && self.table.is_full() {
             return None;
         }
         if !may_leave(egress) || !may_open() {

@@ -71,6 +71,8 @@ pub struct Engine {
     counters: EngineCounters,
     drain: Drain,
     ahead: Ahead,
+    /// Whether the last search for a connection that the full table can do without was in vain.
+    is_crowded: bool,
     fragments: FragmentTracker<Fate>,
 }
 
@@ -86,6 +88,7 @@ impl Engine {
             counters: EngineCounters::default(),
             drain: Drain::default(),
             ahead: Ahead::default(),
+            is_crowded: false,
             fragments: FragmentTracker::new(TrackerLimits::default(), config.secret),
             rules,
         }

@@ -274,6 +274,7 @@ impl Engine {
                 Err(InsertError::InUse(_)) => return Err(DropReason::TupleInUse),
                 Err(InsertError::Full) => {
                     let victim = if may_evict { self.table.evictable() } else { None };
+                    self.is_crowded = victim.is_none();
                     let victim = victim.ok_or(DropReason::TableFull)?;
                     self.counters.evicted += 1;
                     self.remove(now, victim);

@@ -189,3 +189,13 @@ fn what_must_not_open_there_takes_the_long_way() {
     assert_eq!(at_once(&mut engine, &[opener(3)]).1, 0, "the way was forgotten");
     assert_eq!(at_once(&mut engine, &[opener(4)]).1, 1);
 }
+
+#[test]
+fn a_full_table_makes_room_on_the_short_way() {
+    let rules = Rules { services: vec![rr(VIP, &[RS1])], ..Rules::default() };
+    let mut engine = Engine::new(&Director::config(2), Ruleset::new(&rules, 7));
+    let burst: Vec<_> = (1..=2).map(opener).collect();
+    at_once(&mut engine, &burst);
+    assert_eq!(at_once(&mut engine, &[opener(3)]).1, 1);
+    assert_eq!((engine.counters().evicted, engine.table().len()), (1, 2));
+}
