@@ -3,9 +3,12 @@
 mod crew;
 mod report;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU32, Ordering},
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
 };
 
 use shunt_config::Config;
@@ -76,10 +79,9 @@ pub enum StartError {
 
 /// What makes room for rings.
 fn room_for_rings(error: &Error) -> &'static str {
-    /// That of `errno.h`: EAL's memzones are used up.
-    const ENOSPC: i32 = 28;
-    match error.errno {
-        ENOSPC => {
+    match io::Error::from_raw_os_error(error.errno).kind() {
+        // ENOSPC: EAL's memzones are used up.
+        io::ErrorKind::StorageFull => {
             "each takes one of DPDK's memzones, which are used up; \
              list fewer `worker-lcores` under `[dpdk]`"
         }
