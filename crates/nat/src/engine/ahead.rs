@@ -18,10 +18,12 @@ const MOST: usize = 32;
 
 /// What was chosen for a packet that is about to open a connection.
 #[derive(Clone, Copy, Debug)]
-struct Choice {
+pub(super) struct Choice {
     key: FlowKey,
-    service: ServiceId,
-    server: ServerId,
+    pub(super) service: ServiceId,
+    pub(super) server: ServerId,
+    /// What the server's answers look like when they arrive.
+    pub(super) answers: FlowKey,
     /// Whether the server's load counts it until then: so that who chooses next by loads sees what it
     /// would see if the connection were open.
     is_counted: bool,
@@ -84,15 +86,15 @@ impl Engine {
             if is_counted {
                 self.rules.add_connection(server, false);
             }
-            self.ahead.choices.push(Choice { key: *key, service, server, is_counted });
+            self.ahead.choices.push(Choice { key: *key, service, server, answers, is_counted });
         }
     }
 
     /// What was chosen for a packet with this key.
     #[inline]
-    pub(super) fn choice(&self, side: Side, key: &FlowKey) -> Option<(ServiceId, ServerId)> {
-        let choice = self.ahead.left().iter().find(|choice| choice.key == *key)?;
-        (side == Side::Outside).then_some((choice.service, choice.server))
+    pub(super) fn choice(&self, side: Side, key: &FlowKey) -> Option<&Choice> {
+        let choice = self.ahead.left().iter().find(|choice| choice.key == *key);
+        choice.filter(|_| side == Side::Outside)
     }
 
     /// The server that was chosen for a packet, no longer counted.

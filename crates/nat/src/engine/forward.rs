@@ -8,10 +8,10 @@ use shunt_packet::{
     tcp::TcpFlags,
 };
 
-use super::{Engine, Prepared, Side};
+use super::{Engine, Prepared, Side, ahead::Choice};
 use crate::{
     connection::{ConnectionKind, EgressId},
-    flow::{Direction, FlowKey, Segment, SegmentKind},
+    flow::{Direction, Segment, SegmentKind},
     state::ConnectionState,
     table::ConnectionId,
     time::Instant,
@@ -28,8 +28,8 @@ impl Engine {
     /// [view](PlainPacket::view) of it will do.
     ///
     /// `may_leave` says whether a packet may take this way out, and `may_open` whether one from this
-    /// address may open a connection; neither is asked twice. With `None`, nothing has happened: the
-    /// packet takes the long way, [`finish`](Engine::finish).
+    /// address may open a connection; neither is asked twice. With `None`, the packet
+    /// is as it came, and takes the long way, [`finish`](Engine::finish).
     #[inline]
     #[must_use = "`None` is for the long way"]
     pub fn forward(
@@ -64,7 +64,7 @@ impl Engine {
         Some(egress)
     }
 
-    /// Opens a connection with the server that was chosen for the next packet, which is this one.
+    /// Opens a connection with the server that was chosen for a packet.
     fn open_chosen(
         &mut self,
         now: Instant,
@@ -74,7 +74,7 @@ impl Engine {
         may_open: impl FnOnce() -> bool,
     ) -> Option<(ConnectionId, EgressId)> {
         let key = segment.key;
-        let (service, server) = self.choice(side, &key)?;
+        let Choice { service, server, answers, .. } = *self.choice(side, &key)?;
         let egress = self.rules.egress(server)?;
         // To clamp what a SYN announces, its options have to be read.
         let is_clamped = self.rules.options(service).mss_limit.is_some();
@@ -89,10 +89,8 @@ impl Engine {
         if !may_leave(egress) || !may_open() {
             return None;
         }
-        let real = self.rules.endpoint(server, key.dst().port());
-        let outbound = FlowKey::new(key.protocol(), real, key.src());
         let kind = ConnectionKind::Service(service, server);
-        let id = self.add(now, key, outbound, kind).ok()?;
+        let id = self.add(now, key, answers, kind).ok()?;
         self.take_choice(&key);
         self.table.set_egress(id, Direction::Inbound, side, egress);
         Some((id, egress))

@@ -70,8 +70,8 @@ impl Engine {
 
     /// The service that a packet from this side dials.
     fn service_of(&self, side: Side, key: &FlowKey) -> Option<ServiceId> {
-        if let Some((service, _)) = self.choice(side, key) {
-            return Some(service);
+        if let Some(choice) = self.choice(side, key) {
+            return Some(choice.service);
         }
         let service = self.rules.service(key)?;
         (side == Side::Outside || self.rules.serves_inside(service)).then_some(service)
