@@ -1,44 +1,17 @@
-use std::{num::NonZeroU16, time::Duration};
+use std::time::Duration;
 
 use shunt_packet::checksum::Delta;
+use shunt_rules::{ServerId, ServiceId};
 use zerocopy::{FromZeros, Immutable, KnownLayout};
 
 use crate::{
-    engine::Side,
+    egress::{EgressId, SPARE_BITS},
     flow::{Direction, FlowKey, Tuple},
-    ruleset::{ServerId, ServiceId},
+    side::Side,
     state::ConnectionState,
     time::Instant,
     translation::Translation,
 };
-
-/// The caller's number for a way out of the director: a port and the neighbour behind it. Connections
-/// remember one for each direction, and servers one, so that no packet but the first has to be routed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct EgressId(NonZeroU16);
-
-impl EgressId {
-    /// The first number there is: 1.
-    pub const FIRST: EgressId = EgressId(NonZeroU16::MIN);
-
-    /// The last one: 4095.
-    pub const LAST: EgressId = EgressId(NonZeroU16::new(u16::MAX >> (ID_BITS - 16)).unwrap());
-
-    /// The way out with this number, if that is one.
-    #[inline]
-    #[must_use]
-    pub fn new(number: u16) -> Option<EgressId> {
-        let number = NonZeroU16::new(number)?;
-        (number <= EgressId::LAST.0).then_some(EgressId(number))
-    }
-
-    /// Its number.
-    #[inline]
-    #[must_use]
-    pub fn get(self) -> u16 {
-        self.0.get()
-    }
-}
 
 /// What opened a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,7 +78,7 @@ const RESET_WINDOW: u32 = 1 << 20;
 const FROM_INSIDE: [u8; 2] = [8, 16];
 
 /// How many bits the number of a service or a server has; those above are an [`EgressId`]'s.
-const ID_BITS: u32 = 20;
+const ID_BITS: u32 = u32::BITS - SPARE_BITS;
 const ID_MASK: u32 = (1 << ID_BITS) - 1;
 
 /// The number of the service when there is none: SNAT, or passed through.

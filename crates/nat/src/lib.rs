@@ -32,6 +32,7 @@
 
 mod connection;
 mod counters;
+mod egress;
 mod engine;
 mod flow;
 pub mod fragments;
@@ -41,6 +42,7 @@ mod ruleset;
 pub mod scheduler;
 mod server;
 mod service;
+mod side;
 mod source_pool;
 mod state;
 pub mod table;
@@ -48,16 +50,19 @@ mod time;
 mod translation;
 mod verdict;
 
-pub use connection::{Connection, ConnectionKind, EgressId, MAX_IDS};
+pub use connection::{Connection, ConnectionKind, MAX_IDS};
 pub use counters::{EngineCounters, ServerCounters, ServiceCounters};
-pub use engine::{Engine, EngineConfig, Prepared, Side, Topology};
+pub use egress::EgressId;
+pub use engine::{Engine, EngineConfig, Prepared, Topology};
 pub use flow::{Direction, FlowKey};
-pub use ruleset::{Ruleset, RulesetBuilder, ServerId, ServiceId, Update};
+pub use ruleset::{Ruleset, RulesetBuilder, Update};
 pub use server::Server;
 pub use service::{
     ForwardingMode, LocalAddress, OnUnknown, OtherConnections, Persistence, RealServer, Rules,
     SnatRule, VirtualEndpoint, VirtualService,
 };
+pub use shunt_rules::{ServerId, ServiceId};
+pub use side::Side;
 pub use source_pool::PoolUsage;
 pub use state::{ConnectionState, Timeouts};
 pub use time::Instant;

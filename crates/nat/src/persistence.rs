@@ -12,7 +12,9 @@ use std::{
 use ahash::RandomState;
 use hashbrown::HashMap;
 
-use crate::{ruleset::ServerId, service::Persistence, time::Instant};
+use shunt_rules::ServerId;
+
+use crate::{service::Persistence, time::Instant};
 
 /// Clients that are remembered at most; more are served, but not remembered. Fuzzers, which start anew
 /// thousands of times a second, get a table that they can fill.

@@ -6,7 +6,7 @@ use std::{
     },
 };
 
-use crate::ruleset::ServerId;
+use shunt_rules::ServerId;
 
 /// A real server of a service, with what a scheduler has to know of it.
 #[derive(Clone, Debug)]

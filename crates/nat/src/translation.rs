@@ -8,10 +8,9 @@ use shunt_packet::{
     udp::UdpHeader,
 };
 
-use crate::{
-    flow::{Direction, FlowKey},
-    ruleset::ServiceId,
-};
+use shunt_rules::ServiceId;
+
+use crate::flow::{Direction, FlowKey};
 
 /// What becomes of a TCP, UDP or echo packet: its new endpoints, and what they do to its checksums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,13 +5,10 @@
 //! first of them opens its connection.
 
 use arrayvec::ArrayVec;
+use shunt_rules::{ServerId, ServiceId};
 
-use super::{Engine, Prepared, Side};
-use crate::{
-    flow::FlowKey,
-    ruleset::{Ruleset, ServerId, ServiceId},
-    time::Instant,
-};
+use super::{Engine, Prepared};
+use crate::{flow::FlowKey, ruleset::Ruleset, side::Side, time::Instant};
 
 /// Choices that can be outstanding: a burst's.
 const MOST: usize = 32;

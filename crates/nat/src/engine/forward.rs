@@ -8,10 +8,12 @@ use shunt_packet::{
     tcp::TcpFlags,
 };
 
-use super::{Engine, Prepared, Side, ahead::Choice};
+use super::{Engine, Prepared, ahead::Choice};
 use crate::{
-    connection::{ConnectionKind, EgressId},
+    connection::ConnectionKind,
+    egress::EgressId,
     flow::{Direction, Segment, SegmentKind},
+    side::Side,
     state::ConnectionState,
     table::ConnectionId,
     time::Instant,

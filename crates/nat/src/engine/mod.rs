@@ -19,6 +19,7 @@ use crate::{
     flow::{Direction, FlowKey, Segment, SegmentKind},
     fragments::{FragmentTracker, TrackerLimits},
     ruleset::Ruleset,
+    side::Side,
     state::{ConnectionState, Timeouts},
     table::{ConnectionId, ConnectionTable, Lookup},
     time::Instant,
@@ -31,15 +32,6 @@ use fragments::Fate;
 
 /// Records that forget their ways out for each that is looked at for being silent: it is less work.
 const SWEPT_PER_LOOK: usize = 4;
-
-/// Which of the director's two networks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
-    /// Where the clients are.
-    Outside,
-    /// Where the real servers are.
-    Inside,
-}
 
 /// What the engine has to know of the director's surroundings; asked only when a connection opens.
 pub trait Topology {

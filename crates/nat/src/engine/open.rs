@@ -6,13 +6,14 @@ use shunt_packet::{
     ipv4::{Ipv4Packet, protocol},
     tcp::TcpFlags,
 };
+use shunt_rules::{ServerId, ServiceId};
 
-use super::{Engine, Side, Topology, timeouts_of};
+use super::{Engine, Topology, timeouts_of};
 use crate::{
     connection::ConnectionKind,
     flow::{Direction, FlowKey, Segment, SegmentKind},
-    ruleset::{ServerId, ServiceId},
     service::OnUnknown,
+    side::Side,
     source_pool::SourcePool,
     state::ConnectionState,
     table::{ConnectionId, ConnectionTable, InsertError},

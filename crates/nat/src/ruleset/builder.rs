@@ -4,9 +4,10 @@ use std::{
 };
 
 use hashbrown::{HashMap, HashSet};
+use shunt_rules::{ServerId, ServiceId};
 
 use super::{
-    Ruleset, ServerId, ServerState, ServiceId, ServiceState, dialled,
+    Ruleset, ServerState, ServiceState, dialled,
     dialled::Dialled,
     known::{Generation, Known, KnownServer},
     plan::{Place, Plan, ServicePlan},

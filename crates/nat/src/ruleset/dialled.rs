@@ -2,8 +2,8 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use hashbrown::HashMap;
 
-use super::ServiceId;
 use crate::service::VirtualEndpoint;
+use shunt_rules::ServiceId;
 
 /// Which service is dialled where.
 #[derive(Debug, Default)]

@@ -2,7 +2,8 @@
 
 use std::{net::Ipv4Addr, sync::Arc};
 
-use super::{ServerId, ServiceId};
+use shunt_rules::{ServerId, ServiceId};
+
 use crate::{
     persistence::{ClientsId, KeepRule},
     scheduler::Scheduler,

@@ -16,9 +16,11 @@ use std::{
     sync::Arc,
 };
 
+use shunt_rules::{ServerId, ServiceId};
+
 use crate::{
-    connection::EgressId,
     counters::{ServerCounters, ServiceCounters},
+    egress::EgressId,
     flow::FlowKey,
     persistence::PersistenceTable,
     scheduler::{Request, Scheduler},
@@ -31,15 +33,6 @@ use crate::{
 pub use builder::{RulesetBuilder, Update};
 use plan::{Place, Plan};
 use sources::Sources;
-
-/// A service's number. It stays as long as the service does, and until the last of its connections
-/// has ended; then another one may get it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ServiceId(pub u32);
-
-/// A server's number among all servers of all services. It stays as a [`ServiceId`] does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ServerId(pub u32);
 
 /// Services and SNAT rules, arranged for looking up, with one worker's state of them.
 #[derive(Debug)]

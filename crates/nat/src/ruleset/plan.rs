@@ -6,7 +6,9 @@ use std::{
 use hashbrown::{HashMap, HashSet};
 use ipnet::Ipv4Net;
 
-use super::{ServerId, ServiceId, dialled::Dialled};
+use shunt_rules::{ServerId, ServiceId};
+
+use super::dialled::Dialled;
 use crate::{
     persistence::KeepRule,
     server::Server,

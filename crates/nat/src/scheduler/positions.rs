@@ -2,7 +2,9 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use crate::{ruleset::ServerId, server::Server};
+use shunt_rules::ServerId;
+
+use crate::server::Server;
 
 /// Where each server stands in a service's order.
 pub(super) struct Positions(HashMap<ServerId, usize>);

@@ -4,7 +4,9 @@ use std::sync::{
 };
 
 use super::positions::{Positions, order_of};
-use crate::{ruleset::ServerId, server::Server};
+use shunt_rules::ServerId;
+
+use crate::server::Server;
 
 /// Round robin: each usable server in turn, whatever its weight. All workers share one turn.
 #[derive(Clone, Debug)]

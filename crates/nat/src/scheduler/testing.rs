@@ -6,7 +6,9 @@ use std::{
 };
 
 use super::{Disruption, Request, Scheduler, SchedulerFlags, SchedulerKind, positions::order_of};
-use crate::{ruleset::ServerId, server::Server, time::Instant};
+use shunt_rules::ServerId;
+
+use crate::{server::Server, time::Instant};
 
 pub(super) const SEED: u64 = 0x5eed;
 

@@ -24,9 +24,10 @@ use arrayvec::ArrayVec;
 use zerocopy::FromZeros;
 
 use crate::{
-    connection::{Connection, ConnectionKind, EgressId, Links},
-    engine::Side,
+    connection::{Connection, ConnectionKind, Links},
+    egress::EgressId,
     flow::{Direction, FlowKey},
+    side::Side,
     state::ConnectionState,
     time::Instant,
 };
