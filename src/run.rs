@@ -57,7 +57,13 @@ fn reload(file: &Path, running: Config, director: &mut Director, logging: &Loggi
             return running;
         }
     };
-    let moved = director.apply(&new);
+    let moved = match director.apply(&new) {
+        Ok(moved) => moved,
+        Err(error) => {
+            error!("SIGHUP: the director goes on as before: {error}");
+            return running;
+        }
+    };
     let mut changes = vec![Change::between(&running, &new).to_string()];
     changes.extend(moved.iter().map(ToString::to_string));
     info!("SIGHUP: {name} runs now: {}", changes.join("; "));

@@ -18,7 +18,7 @@ use std::{
 
 use hashbrown::HashSet;
 use shunt_config::Config;
-use shunt_nat::{Ruleset, RulesetBuilder, Update};
+use shunt_nat::{BuildError, Ruleset, RulesetBuilder, Update};
 
 use crate::{
     ruleset::rules,
@@ -89,25 +89,28 @@ impl Control {
         owners: Owners,
         workers: usize,
         seed: u64,
-    ) -> (Control, Vec<(Snapshot, Inbox)>) {
+    ) -> Result<(Control, Vec<(Snapshot, Inbox)>), BuildError> {
         let (outboxes, inboxes): (Vec<_>, Vec<_>) = (0..workers).map(|_| queue()).unzip();
         let builder = RulesetBuilder::new(seed, workers);
         let answered = Default::default();
         let mut control = Control { builder, owners, workers: outboxes, answered };
-        let (snapshots, _) = control.snapshots(config);
-        (control, snapshots.into_iter().zip(inboxes).collect())
+        let (snapshots, _) = control.snapshots(config)?;
+        Ok((control, snapshots.into_iter().zip(inboxes).collect()))
     }
 
     /// Sends every worker another configuration, and returns what that does to services that hash.
     ///
+    /// # Errors
+    /// What the engine can't do; the workers run what they ran then.
+    ///
     /// # Panics
     /// When a worker has ended.
-    pub(crate) fn send(&mut self, config: &Config) -> Vec<Moved> {
-        let (snapshots, moved) = self.snapshots(config);
+    pub(crate) fn send(&mut self, config: &Config) -> Result<Vec<Moved>, BuildError> {
+        let (snapshots, moved) = self.snapshots(config)?;
         for (worker, snapshot) in self.workers.iter().zip(snapshots) {
             worker.snapshots.send(snapshot).expect("workers run until they are stopped");
         }
-        moved
+        Ok(moved)
     }
 
     /// Waits until every worker runs what was last sent, and drops what they ran before.
@@ -122,7 +125,13 @@ impl Control {
     }
 
     /// What every worker is to run, and what that does to services that hash.
-    fn snapshots(&mut self, config: &Config) -> (Vec<Snapshot>, Vec<Moved>) {
+    fn snapshots(&mut self, config: &Config) -> Result<(Vec<Snapshot>, Vec<Moved>), BuildError> {
+        // Replies to a source endpoint of ours must come to the worker that chose it.
+        let owner = |endpoint: SocketAddrV4| {
+            usize::from(self.owners.owner(*endpoint.ip(), endpoint.port()).0)
+        };
+        let update = self.builder.build(&rules(config), owner)?;
+        let moved = moved(config, &update);
         let surroundings = Surroundings::new(config);
         let mut new_addresses = SIDES.map(|side| {
             let known = &self.answered[side as usize];
@@ -130,19 +139,13 @@ impl Control {
         });
         self.answered = SIDES.map(|side| surroundings.answered(side).collect());
 
-        // Replies to a source endpoint of ours must come to the worker that chose it.
-        let owner = |endpoint: SocketAddrV4| {
-            usize::from(self.owners.owner(*endpoint.ip(), endpoint.port()).0)
-        };
-        let update = self.builder.build(&rules(config), owner);
-        let moved = moved(config, &update);
         let snapshots = update.rulesets.into_iter().map(|ruleset| Snapshot {
             ruleset,
             surroundings: surroundings.clone(),
             // They are announced once: by the first worker.
             new_addresses: std::mem::take(&mut new_addresses),
         });
-        (snapshots.collect(), moved)
+        Ok((snapshots.collect(), moved))
     }
 }
 
@@ -206,12 +209,13 @@ mod tests {
 
     #[test]
     fn every_worker_takes_over_between_two_looks_and_hands_back() {
-        let (mut control, starts) = Control::new(&config(PORT, &[]), Owners::new(128, 2), 2, 7);
+        let (mut control, starts) =
+            Control::new(&config(PORT, &[]), Owners::new(128, 2), 2, 7).unwrap();
         let inboxes = starts.into_iter().map(|(_, inbox)| inbox);
         let mut inboxes: Vec<_> = inboxes.collect();
         let mut taken = [0; 2];
         for round in 1..=3 {
-            control.send(&config(PORT, &[("192.168.1.100:80", TWO)]));
+            control.send(&config(PORT, &[("192.168.1.100:80", TWO)])).unwrap();
             for (inbox, taken) in inboxes.iter_mut().zip(&mut taken) {
                 for _look in 0..2 {
                     inbox.look(|snapshot| {
@@ -227,13 +231,14 @@ mod tests {
 
     #[test]
     fn an_address_is_new_when_it_was_not_ours_before() {
-        let (mut control, starts) = Control::new(&config(PORT, &[]), Owners::new(128, 2), 2, 7);
+        let (mut control, starts) =
+            Control::new(&config(PORT, &[]), Owners::new(128, 2), 2, 7).unwrap();
         let new: Vec<_> = starts.iter().map(|(start, _)| start.new_addresses.clone()).collect();
         let own = [addresses(&["192.168.1.100"]), addresses(&["192.168.2.200"])];
         assert_eq!(new, [own, Default::default()], "one worker announces for all");
 
         let mut new_outside = |port: &str, services: &[(&str, &[u8])]| {
-            let (mut snapshots, _) = control.snapshots(&config(port, services));
+            let (mut snapshots, _) = control.snapshots(&config(port, services)).unwrap();
             let [outside, inside] = std::mem::take(&mut snapshots[0].new_addresses);
             assert!(inside.is_empty());
             outside
@@ -252,9 +257,10 @@ mod tests {
         let services = |web: &'static [u8]| {
             config(PORT, &[("192.168.1.100:443", TWO), ("192.168.1.100:80", web)])
         };
-        let (mut control, _starts) = Control::new(&services(TWO), Owners::new(128, 1), 1, 7);
-        assert_eq!(control.snapshots(&services(TWO)).1, [], "nothing changed");
-        let (_, moved) = control.snapshots(&services(&[10]));
+        let (mut control, _starts) =
+            Control::new(&services(TWO), Owners::new(128, 1), 1, 7).unwrap();
+        assert_eq!(control.snapshots(&services(TWO)).unwrap().1, [], "nothing changed");
+        let (_, moved) = control.snapshots(&services(&[10])).unwrap();
         let [moved] = &moved[..] else { panic!("{moved:?}") };
         assert_eq!(moved.service, "tcp 192.168.1.100:80");
         assert!((0.45..0.55).contains(&moved.share), "half of them had the other server: {moved}");

@@ -13,7 +13,7 @@ use std::{
 
 use shunt_config::Config;
 use shunt_dpdk::{Eal, Error, LcoreHandle, LcoreId, Mempool, MempoolConfig, launch};
-use shunt_nat::{EngineConfig, Instant, table::ConnectionTable};
+use shunt_nat::{BuildError, EngineConfig, Instant, table::ConnectionTable};
 use tracing::info;
 
 pub use crate::preflight::PreflightError;
@@ -72,6 +72,9 @@ pub enum StartError {
         /// The call and its error.
         error: Error,
     },
+    /// The engine can't run the rules.
+    #[error(transparent)]
+    Rules(#[from] BuildError),
     /// The system has no random numbers for the connection table's secret.
     #[error("no random numbers from the system: {0}")]
     Random(getrandom::Error),
@@ -134,12 +137,15 @@ impl Director {
     /// [approved](Config::load_change), and returns what that did to services that hash. No packet
     /// is lost, and connections live on as their old service or its new options have it.
     ///
+    /// # Errors
+    /// What the engine can't do; the director runs what it ran then.
+    ///
     /// # Panics
     /// When a worker has panicked.
-    pub fn apply(&mut self, config: &Config) -> Vec<Moved> {
-        let moved = self.control.send(config);
+    pub fn apply(&mut self, config: &Config) -> Result<Vec<Moved>, BuildError> {
+        let moved = self.control.send(config)?;
         self.control.collect();
-        moved
+        Ok(moved)
     }
 
     /// Stops the workers and the ports, and accounts for every mbuf. `config` is the one that runs.
@@ -194,7 +200,7 @@ impl Assembly {
             capacity: config.nat.connections.div_ceil(crew.workers as u32),
             secret: secrets()?,
         };
-        let (control, starts) = Control::new(config, owners, crew.workers, seed);
+        let (control, starts) = Control::new(config, owners, crew.workers, seed)?;
         let workers = seats.into_iter().zip(starts).map(|(seat, (snapshot, inbox))| {
             let Seat { rx, interfaces, steering, place } = seat;
             let (pool, secret) = (pool.clone(), secrets()?);
@@ -219,11 +225,14 @@ impl Assembly {
     }
 
     /// Runs another configuration from now on, as [`Director::apply`] does.
-    pub fn apply(&mut self, now: Instant, config: &Config) -> Vec<Moved> {
-        let moved = self.control.send(config);
+    ///
+    /// # Errors
+    /// What the engine can't do; the director runs what it ran then.
+    pub fn apply(&mut self, now: Instant, config: &Config) -> Result<Vec<Moved>, BuildError> {
+        let moved = self.control.send(config)?;
         self.workers.iter_mut().for_each(|worker| worker.read_inbox(now));
         self.control.collect();
-        moved
+        Ok(moved)
     }
 
     /// Closes the ports, and accounts for every mbuf. `config` is the one that runs.

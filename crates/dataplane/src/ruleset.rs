@@ -1,12 +1,10 @@
-use std::ops::RangeInclusive;
+use std::{net::IpAddr, ops::RangeInclusive, sync::Arc};
 
 use shunt_config::{self as config, Config, Protocol, Role};
-use shunt_nat::{
-    ForwardingMode, LocalAddress, OnUnknown, OtherConnections, Persistence, RealServer, Rules,
-    SnatRule, Timeouts, VirtualEndpoint, VirtualService,
-    scheduler::{SchedulerFlags, SchedulerKind},
+use shunt_rules::{
+    Defaults, ForwardingMode, LocalAddress, OnUnknown, Persistence, RealServer, Rules, Scheduler,
+    SchedulerFlags, SnatRule, TimeoutOverrides, Timeouts, VirtualEndpoint, VirtualService,
 };
-use shunt_packet::ipv4::protocol;
 
 /// Source ports of inside hosts that dial a virtual service: Linux's `ip_local_port_range`.
 const HAIRPIN_PORTS: RangeInclusive<u16> = 32768..=60999;
@@ -16,22 +14,23 @@ const HAIRPIN_PORTS: RangeInclusive<u16> = 32768..=60999;
 #[must_use]
 pub fn rules(config: &Config) -> Rules {
     let snat = config.snat.iter().map(|rule| SnatRule {
-        from: rule.from,
-        to: rule.to.clone(),
+        from: rule.from.into(),
+        to: rule.to.iter().copied().map(IpAddr::from).collect(),
         ports: rule.ports.clone(),
     });
     let local = config
         .nat
         .local_addresses
         .iter()
-        .map(|local| LocalAddress { address: local.address, ports: local.ports.clone() });
+        .map(|local| LocalAddress { address: local.address.into(), ports: local.ports.clone() });
     let dip = config.ports.get(Role::Inside).addresses.first().map(|dip| dip.addr());
+    let services = config.services.iter().map(|service| Arc::new(virtual_service(service)));
     Rules {
-        services: config.services.iter().map(|service| virtual_service(config, service)).collect(),
+        services: services.collect(),
         snat: snat.collect(),
         local_addresses: local.collect(),
-        hairpin: dip.map(|address| LocalAddress { address, ports: HAIRPIN_PORTS }),
-        other: OtherConnections {
+        hairpin: dip.map(|address| LocalAddress { address: address.into(), ports: HAIRPIN_PORTS }),
+        defaults: Defaults {
             timeouts: timeouts(config.timeouts),
             on_unknown: on_unknown(config.nat.on_unknown),
             reset_on_expiry: config.nat.reset_on_expiry,
@@ -39,23 +38,25 @@ pub fn rules(config: &Config) -> Rules {
     }
 }
 
-fn virtual_service(config: &Config, service: &config::VirtualService) -> VirtualService {
+fn virtual_service(service: &config::VirtualService) -> VirtualService {
     let protocols = service.protocols.iter().map(|protocol| match protocol {
-        Protocol::Tcp => protocol::TCP,
-        Protocol::Udp => protocol::UDP,
+        Protocol::Tcp => shunt_rules::Protocol::Tcp,
+        Protocol::Udp => shunt_rules::Protocol::Udp,
     });
     let endpoints = service.endpoints.iter().map(|endpoint| VirtualEndpoint {
-        address: endpoint.address,
+        address: endpoint.address.into(),
         ports: endpoint.ports.clone(),
     });
-    VirtualService {
+    let mut service = VirtualService {
+        name: String::new(),
         protocols: protocols.collect(),
         endpoints: endpoints.collect(),
-        scheduler: scheduler(service.scheduler),
+        scheduler: service.scheduler.as_str().parse().unwrap_or(Scheduler::default()),
         scheduler_flags: SchedulerFlags {
             fallback: service.scheduler_flags.fallback,
             port: service.scheduler_flags.port,
         },
+        scheduler_slots: None,
         mode: match service.mode {
             config::ForwardingMode::Nat => ForwardingMode::Nat,
             config::ForwardingMode::FullNat => ForwardingMode::FullNat,
@@ -67,46 +68,29 @@ fn virtual_service(config: &Config, service: &config::VirtualService) -> Virtual
         }),
         one_packet: service.one_packet,
         fallback: service.fallback.map(|fallback| RealServer {
-            address: fallback.ip,
+            address: fallback.ip.into(),
             port: fallback.port,
             weight: 1,
             upper_threshold: 0,
             lower_threshold: 0,
         }),
         mss_limit: service.mss_clamp,
-        on_unknown: on_unknown(service.on_unknown.unwrap_or(config.nat.on_unknown)),
-        reset_on_expiry: service.reset_on_expiry.unwrap_or(config.nat.reset_on_expiry),
-        timeouts: timeouts(service.timeouts.unwrap_or(config.timeouts)),
+        on_unknown: service.on_unknown.map(on_unknown),
+        reset_on_expiry: service.reset_on_expiry,
+        timeouts: service.timeouts.map_or(TimeoutOverrides::default(), |t| timeouts(t).into()),
         drain_timeout: service.drain_timeout,
-    }
+    };
+    service.name = service.default_name();
+    service
 }
 
 fn real_server(server: &config::RealServer) -> RealServer {
     RealServer {
-        address: server.ip,
+        address: server.ip.into(),
         port: server.port,
         weight: server.weight,
         upper_threshold: server.upper_threshold,
         lower_threshold: server.lower_threshold,
-    }
-}
-
-fn scheduler(scheduler: config::Scheduler) -> SchedulerKind {
-    match scheduler {
-        config::Scheduler::Rr => SchedulerKind::RoundRobin,
-        config::Scheduler::Wrr => SchedulerKind::WeightedRoundRobin,
-        config::Scheduler::Lc => SchedulerKind::LeastConnection,
-        config::Scheduler::Wlc => SchedulerKind::WeightedLeastConnection,
-        config::Scheduler::Sed => SchedulerKind::ShortestExpectedDelay,
-        config::Scheduler::Nq => SchedulerKind::NeverQueue,
-        config::Scheduler::Sh => SchedulerKind::SourceHash,
-        config::Scheduler::Dh => SchedulerKind::DestinationHash,
-        config::Scheduler::Mh => SchedulerKind::Maglev,
-        config::Scheduler::Lblc => SchedulerKind::LocalityLeastConnection,
-        config::Scheduler::Lblcr => SchedulerKind::LocalityLeastConnectionReplicated,
-        config::Scheduler::Fo => SchedulerKind::Failover,
-        config::Scheduler::Ovf => SchedulerKind::Overflow,
-        config::Scheduler::Twos => SchedulerKind::PowerOfTwo,
     }
 }
 

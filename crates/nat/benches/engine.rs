@@ -15,17 +15,17 @@ mod common;
 use std::{
     hint::black_box,
     net::Ipv4Addr,
+    sync::Arc,
     time::{Duration, Instant as WallClock},
 };
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use shunt_nat::{
-    ConnectionState, EgressId, Engine, EngineConfig, ForwardingMode, Instant, LocalAddress,
-    Prepared, RealServer, Rules, Ruleset, Side, Verdict, VirtualService, scheduler::SchedulerKind,
+    ConnectionState, EgressId, Engine, EngineConfig, Instant, Prepared, Ruleset, Side, Verdict,
 };
-use shunt_packet::{
-    ipv4::{Ipv4Packet, protocol},
-    plain::PlainPacket,
+use shunt_packet::{ipv4::Ipv4Packet, plain::PlainPacket};
+use shunt_rules::{
+    ForwardingMode, LocalAddress, Protocol, RealServer, Rules, Scheduler, VirtualService,
 };
 use shunt_testkit::Packet;
 
@@ -40,47 +40,49 @@ type Template = [u8; PACKET_LEN];
 #[derive(Clone, Copy)]
 struct Kind {
     name: &'static str,
-    protocol: u8,
+    protocol: Protocol,
     mode: ForwardingMode,
 }
 
 const KINDS: [Kind; 3] = [
-    Kind { name: "udp", protocol: protocol::UDP, mode: ForwardingMode::Nat },
-    Kind { name: "tcp", protocol: protocol::TCP, mode: ForwardingMode::Nat },
-    Kind { name: "udp-full-nat", protocol: protocol::UDP, mode: ForwardingMode::FullNat },
+    Kind { name: "udp", protocol: Protocol::Udp, mode: ForwardingMode::Nat },
+    Kind { name: "tcp", protocol: Protocol::Tcp, mode: ForwardingMode::Nat },
+    Kind { name: "udp-full-nat", protocol: Protocol::Udp, mode: ForwardingMode::FullNat },
 ];
 
 impl Kind {
     fn engine(self, flows: usize) -> Engine {
         let servers = (0..4).map(|number| RealServer::new(server(number), 1)).collect();
-        let service = VirtualService::new(self.protocol, VIP, SchedulerKind::RoundRobin, servers);
+        let service = VirtualService::new(self.protocol, VIP, Scheduler::RoundRobin, servers);
         // A local endpoint can be used towards each server, but 64 k of them would be short.
-        let local =
-            |last| LocalAddress { address: Ipv4Addr::new(192, 168, 3, last), ports: 1024..=65535 };
+        let local = |last| LocalAddress {
+            address: Ipv4Addr::new(192, 168, 3, last).into(),
+            ports: LocalAddress::DEFAULT_PORTS,
+        };
         let rules = Rules {
-            services: vec![VirtualService { mode: self.mode, ..service }],
+            services: vec![Arc::new(VirtualService { mode: self.mode, ..service })],
             local_addresses: (1..=64).map(local).collect(),
             ..Rules::default()
         };
         let config = EngineConfig { capacity: flows as u32, secret: [1, 2, 3, 4] };
-        Engine::new(&config, Ruleset::new(&rules, 7))
+        Engine::new(&config, Ruleset::new(&rules, 7).expect("IPv4"))
     }
 
     fn packet(self, src: &str, dst: &str) -> Packet {
         match self.protocol {
-            protocol::TCP => Packet::tcp(src, dst).payload([0; 6]),
-            _ => Packet::udp(src, dst).payload([0; 18]),
+            Protocol::Tcp => Packet::tcp(src, dst).payload([0; 6]),
+            Protocol::Udp => Packet::udp(src, dst).payload([0; 18]),
         }
     }
 
     fn opener(self, number: usize) -> Template {
         let packet = self.packet(&client(number).to_string(), &VIP.to_string());
-        template(&if self.protocol == protocol::TCP { packet.syn() } else { packet })
+        template(&if self.protocol == Protocol::Tcp { packet.syn() } else { packet })
     }
 
     fn forward(self, number: usize) -> Template {
         let packet = self.packet(&client(number).to_string(), &VIP.to_string());
-        template(&if self.protocol == protocol::TCP { packet.ack(1001) } else { packet })
+        template(&if self.protocol == Protocol::Tcp { packet.ack(1001) } else { packet })
     }
 
     /// What a server answers to an opener, as it leaves.
@@ -90,7 +92,7 @@ impl Kind {
         let port = |at| u16::from_be_bytes([packet.payload[at], packet.payload[at + 1]]);
         let from = format!("{server}:{}", port(2));
         let packet = self.packet(&from, &format!("{client}:{}", port(0)));
-        template(&if self.protocol == protocol::TCP { packet.ack(1001) } else { packet })
+        template(&if self.protocol == Protocol::Tcp { packet.ack(1001) } else { packet })
     }
 }
 

@@ -9,14 +9,13 @@ mod common;
 use std::{
     hint::black_box,
     net::{Ipv4Addr, SocketAddrV4},
+    sync::Arc,
 };
 
 use criterion::{BenchmarkId, Throughput};
-use shunt_nat::{
-    Engine, EngineConfig, Instant, RealServer, Rules, Ruleset, Side, Verdict, VirtualService,
-    scheduler::SchedulerKind,
-};
-use shunt_packet::ipv4::{Ipv4Packet, protocol};
+use shunt_nat::{Engine, EngineConfig, Instant, Ruleset, Side, Verdict};
+use shunt_packet::ipv4::Ipv4Packet;
+use shunt_rules::{Protocol, RealServer, Rules, Scheduler, VirtualService};
 use shunt_testkit::Packet;
 
 use common::{BURST, Surroundings, VIP, client};
@@ -29,7 +28,7 @@ fn main() {
     let datagrams: Vec<_> = (0..CLIENTS)
         .map(|number| Packet::udp(&client(number).to_string(), &VIP.to_string()).bytes())
         .collect();
-    for kind in SchedulerKind::ALL {
+    for kind in Scheduler::ALL.iter().copied() {
         for servers in [4, 64, 1024] {
             let mut group = criterion.benchmark_group(format!("scheduler/{kind}"));
             group.throughput(Throughput::Elements(BURST as u64));
@@ -49,19 +48,19 @@ fn main() {
 }
 
 /// Servers of different weights, all without connections.
-fn engine(kind: SchedulerKind, servers: u16) -> Engine {
+fn engine(kind: Scheduler, servers: u16) -> Engine {
     let server = |number: u16| {
         let address = Ipv4Addr::from_bits(0xc0a8_0200 + u32::from(number));
         RealServer::new(SocketAddrV4::new(address, 53), 1 + number % 8)
     };
     let servers = (1..=servers).map(server).collect();
-    let service = VirtualService::new(protocol::UDP, VIP, kind, servers);
+    let service = VirtualService::new(Protocol::Udp, VIP, kind, servers);
     let rules = Rules {
-        services: vec![VirtualService { one_packet: true, ..service }],
+        services: vec![Arc::new(VirtualService { one_packet: true, ..service })],
         ..Rules::default()
     };
     let config = EngineConfig { capacity: 16, secret: [1, 2, 3, 4] };
-    Engine::new(&config, Ruleset::new(&rules, 7))
+    Engine::new(&config, Ruleset::new(&rules, 7).expect("IPv4"))
 }
 
 #[inline]

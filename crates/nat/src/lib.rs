@@ -41,7 +41,6 @@ mod persistence;
 mod ruleset;
 pub mod scheduler;
 mod server;
-mod service;
 mod side;
 mod source_pool;
 mod state;
@@ -55,16 +54,12 @@ pub use counters::{EngineCounters, ServerCounters, ServiceCounters};
 pub use egress::EgressId;
 pub use engine::{Engine, EngineConfig, Prepared, Topology};
 pub use flow::{Direction, FlowKey};
-pub use ruleset::{Ruleset, RulesetBuilder, Update};
+pub use ruleset::{BuildError, Ruleset, RulesetBuilder, Update};
 pub use server::Server;
-pub use service::{
-    ForwardingMode, LocalAddress, OnUnknown, OtherConnections, Persistence, RealServer, Rules,
-    SnatRule, VirtualEndpoint, VirtualService,
-};
 pub use shunt_rules::{ServerId, ServiceId};
 pub use side::Side;
 pub use source_pool::PoolUsage;
-pub use state::{ConnectionState, Timeouts};
+pub use state::ConnectionState;
 pub use time::Instant;
 pub use translation::Translation;
 pub use verdict::{DropReason, Reply, Verdict};

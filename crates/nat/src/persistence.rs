@@ -12,9 +12,9 @@ use std::{
 use ahash::RandomState;
 use hashbrown::HashMap;
 
-use shunt_rules::ServerId;
+use shunt_rules::{Persistence, ServerId};
 
-use crate::{service::Persistence, time::Instant};
+use crate::time::Instant;
 
 /// Clients that are remembered at most; more are served, but not remembered. Fuzzers, which start anew
 /// thousands of times a second, get a table that they can fill.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use shunt_packet::tcp::TcpFlags;
+use shunt_rules::Timeouts;
 use zerocopy::{FromZeros, Immutable, IntoBytes, KnownLayout};
 
 use crate::flow::Direction;
@@ -59,6 +60,25 @@ impl ConnectionState {
         matches!(self, SynSent | SynRecv | UdpOneWay | Icmp)
     }
 
+    /// How long a connection may be silent in this state.
+    #[must_use]
+    pub fn timeout(self, timeouts: &Timeouts) -> Duration {
+        match self {
+            ConnectionState::None => Duration::ZERO,
+            SynSent => timeouts.syn_sent,
+            SynRecv => timeouts.syn_recv,
+            Established => timeouts.established,
+            FinWait => timeouts.fin_wait,
+            TimeWait => timeouts.time_wait,
+            Close => timeouts.close,
+            CloseWait => timeouts.close_wait,
+            LastAck => timeouts.last_ack,
+            UdpOneWay => timeouts.udp_one_way,
+            Udp => timeouts.udp,
+            Icmp => timeouts.icmp,
+        }
+    }
+
     /// The state after a UDP datagram or an echo.
     #[must_use]
     pub(crate) fn after_datagram(self, direction: Direction) -> ConnectionState {
@@ -95,74 +115,6 @@ impl ConnectionState {
             (FinWait, Direction::Inbound) => TimeWait,
             (CloseWait, Direction::Outbound) => LastAck,
             _ => self,
-        }
-    }
-}
-
-/// How long a connection may be silent in each state. The defaults are IPVS's; those of UDP without
-/// an answer and of ICMP, for which IPVS has none, are those of Linux's connection tracking.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    /// TCP, established: 900 s.
-    pub established: Duration,
-    /// TCP, an inside host's SYN unanswered: 120 s.
-    pub syn_sent: Duration,
-    /// TCP, handshake not finished: 60 s.
-    pub syn_recv: Duration,
-    /// TCP, the server closed: 120 s.
-    pub fin_wait: Duration,
-    /// TCP, both closed: 120 s.
-    pub time_wait: Duration,
-    /// TCP, reset: 10 s.
-    pub close: Duration,
-    /// TCP, the client closed: 60 s.
-    pub close_wait: Duration,
-    /// TCP, last acknowledgment awaited: 30 s.
-    pub last_ack: Duration,
-    /// UDP, without an answer so far: 30 s.
-    pub udp_one_way: Duration,
-    /// UDP, answered: 300 s.
-    pub udp: Duration,
-    /// ICMP echo: 30 s.
-    pub icmp: Duration,
-}
-
-impl Default for Timeouts {
-    fn default() -> Timeouts {
-        let seconds = Duration::from_secs;
-        Timeouts {
-            established: seconds(900),
-            syn_sent: seconds(120),
-            syn_recv: seconds(60),
-            fin_wait: seconds(120),
-            time_wait: seconds(120),
-            close: seconds(10),
-            close_wait: seconds(60),
-            last_ack: seconds(30),
-            udp_one_way: seconds(30),
-            udp: seconds(300),
-            icmp: seconds(30),
-        }
-    }
-}
-
-impl Timeouts {
-    /// The timeout of a state.
-    #[must_use]
-    pub fn of(&self, state: ConnectionState) -> Duration {
-        match state {
-            ConnectionState::None => Duration::ZERO,
-            SynSent => self.syn_sent,
-            SynRecv => self.syn_recv,
-            Established => self.established,
-            FinWait => self.fin_wait,
-            TimeWait => self.time_wait,
-            Close => self.close,
-            CloseWait => self.close_wait,
-            LastAck => self.last_ack,
-            UdpOneWay => self.udp_one_way,
-            Udp => self.udp,
-            Icmp => self.icmp,
         }
     }
 }

@@ -251,7 +251,7 @@ pub(crate) fn play(script: &Script, setup: &Setup) -> Outcome {
             config = config
                 .parse_change("changed.toml", &service_file(change))
                 .unwrap_or_else(|errors| panic!("{errors}"));
-            director.apply(moment.now, &config);
+            director.apply(moment.now, &config).expect("rules that an engine can run");
         }
         for _ in 0..moment.polls {
             director.poll(moment.now);

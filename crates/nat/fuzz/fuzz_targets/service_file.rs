@@ -20,7 +20,10 @@ fuzz_target!(|input: &[u8]| {
     match result {
         Ok(config) => {
             let rules = ruleset::rules(&config);
-            assert_eq!(Ruleset::new(&rules, 7).services().count(), config.services.len());
+            assert_eq!(
+                Ruleset::new(&rules, 7).expect("IPv4").services().count(),
+                config.services.len()
+            );
         }
         Err(errors) => check(&text, &errors),
     }

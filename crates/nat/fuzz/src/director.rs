@@ -1,14 +1,14 @@
-use std::{collections::VecDeque, net::Ipv4Addr, time::Duration};
+use std::{collections::VecDeque, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use shunt_nat::{
     Direction::{Inbound, Outbound},
-    Engine, EngineConfig, Instant, Prepared, RealServer, Rules, RulesetBuilder, Side, Topology,
-    Verdict,
+    Engine, EngineConfig, Instant, Prepared, RulesetBuilder, Side, Topology, Verdict,
 };
 use shunt_packet::{
     ethernet::{EtherType, EthernetHeader},
     ipv4::Ipv4Packet,
 };
+use shunt_rules::{RealServer, Rules};
 use shunt_testkit::{describe, ethernet, mac, verify_checksums};
 
 use crate::{
@@ -57,7 +57,7 @@ impl Director {
         let rules = rules();
         let config = EngineConfig { capacity: 12, secret: [11, 22, 33, 44] };
         let mut builder = RulesetBuilder::new(7, 1);
-        let ruleset = builder.build(&rules, |_| 0).rulesets.remove(0);
+        let ruleset = builder.build(&rules, |_| 0).expect("IPv4").rulesets.remove(0);
         Director {
             engine: Engine::new(&config, ruleset),
             builder,
@@ -312,7 +312,7 @@ impl Director {
             8..11 => {
                 if let Some(service) = service(rules) {
                     let servers = &all.services[nth].servers;
-                    let its = &mut rules.services[service].servers;
+                    let its = &mut Arc::make_mut(&mut rules.services[service]).servers;
                     toggle(its, servers, place / all.services.len(), |a, b| a.address == b.address);
                 }
             }
@@ -324,7 +324,7 @@ impl Director {
             14 => toggle(&mut rules.snat, &all.snat, place, PartialEq::eq),
             _ => self.engine.forget_egress(),
         }
-        let ruleset = self.builder.build(&self.rules, |_| 0).rulesets.remove(0);
+        let ruleset = self.builder.build(&self.rules, |_| 0).expect("IPv4").rulesets.remove(0);
         self.engine.replace_rules(self.now, ruleset);
         if let Err(error) = self.check() {
             panic!("{error}\nafter {change:?}\n{}", self.dump());
@@ -370,6 +370,7 @@ fn nth_server(rules: &mut Rules, nth: usize) -> Option<&mut RealServer> {
     let mut servers: Vec<_> = rules
         .services
         .iter_mut()
+        .map(Arc::make_mut)
         .flat_map(|service| service.servers.iter_mut().chain(&mut service.fallback))
         .collect();
     let nth = nth.checked_rem(servers.len())?;

@@ -1,16 +1,18 @@
 //! The hosts around the director, and all that it is told to do.
 
 use std::{
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, Ipv4Addr, SocketAddrV4},
+    sync::Arc,
     time::Duration,
 };
 
-use shunt_nat::{
-    ForwardingMode, LocalAddress, OnUnknown, OtherConnections, Persistence, RealServer, Rules,
-    Side, SnatRule, Topology, VirtualEndpoint, VirtualService,
-    scheduler::{SchedulerFlags, SchedulerKind as Kind},
+use shunt_nat::{Side, Topology};
+use shunt_rules::{
+    Defaults, ForwardingMode, LocalAddress, OnUnknown, Persistence,
+    Protocol::{self, Tcp, Udp},
+    RealServer, Rules, Scheduler as Kind, SchedulerFlags, SnatRule, VirtualEndpoint,
+    VirtualService,
 };
-use shunt_packet::ipv4::protocol::{TCP, UDP};
 
 const VIP: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 100);
 const VIP2: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 101);
@@ -97,18 +99,18 @@ impl Topology for Surroundings {
 pub(crate) fn rules() -> Rules {
     let snat = |from: &str, to: &[Ipv4Addr], ports| SnatRule {
         from: from.parse().expect("a network"),
-        to: to.to_vec(),
+        to: to.iter().copied().map(IpAddr::from).collect(),
         ports,
     };
     Rules {
-        services: services(),
+        services: services().into_iter().map(Arc::new).collect(),
         snat: vec![
             snat("192.168.2.0/26", &[VIP2], 1024..=1024),
             snat("192.168.2.192/26", &[VIP, SNAT_ONLY], 61000..=61000),
         ],
-        local_addresses: vec![LocalAddress { address: LIP, ports: 2000..=2001 }],
-        hairpin: Some(LocalAddress { address: DIP, ports: 3000..=3001 }),
-        other: OtherConnections { reset_on_expiry: true, ..OtherConnections::default() },
+        local_addresses: vec![LocalAddress { address: LIP.into(), ports: 2000..=2001 }],
+        hairpin: Some(LocalAddress { address: DIP.into(), ports: 3000..=3001 }),
+        defaults: Defaults { reset_on_expiry: true, ..Defaults::default() },
     }
 }
 
@@ -121,59 +123,67 @@ fn services() -> Vec<VirtualService> {
     vec![
         VirtualService {
             mss_limit: Some(1400),
-            reset_on_expiry: true,
+            reset_on_expiry: Some(true),
             drain_timeout: Some(Duration::from_secs(30)),
-            ..service(TCP, 80, Kind::RoundRobin, two())
+            ..service(Tcp, 80, Kind::RoundRobin, two())
         },
         VirtualService {
             fallback: Some(server(SPARE, 80, 1)),
-            ..service(TCP, 8080, Kind::WeightedRoundRobin, vec![limited])
+            ..service(Tcp, 8080, Kind::WeightedRoundRobin, vec![limited])
         },
         VirtualService {
             one_packet: true,
-            ..service(UDP, 53, Kind::LeastConnection, vec![server(RS1, 53, 1)])
+            ..service(Udp, 53, Kind::LeastConnection, vec![server(RS1, 53, 1)])
         },
         VirtualService {
-            endpoints: vec![VirtualEndpoint { address: VIP, ports: 5000..=5009 }],
-            ..service(UDP, 0, Kind::WeightedLeastConnection, vec![as_dialled(RS1), as_dialled(RS2)])
+            endpoints: vec![VirtualEndpoint { address: VIP.into(), ports: 5000..=5009 }],
+            ..service(Udp, 0, Kind::WeightedLeastConnection, vec![as_dialled(RS1), as_dialled(RS2)])
         },
         VirtualService {
             persistence: persistence(32),
             drain_timeout: Some(Duration::from_secs(30)),
-            ..service(TCP, 443, Kind::LocalityLeastConnection, vec![limited, server(RS2, 80, 1)])
+            ..service(Tcp, 443, Kind::LocalityLeastConnection, vec![limited, server(RS2, 80, 1)])
         },
         VirtualService {
-            protocols: vec![TCP, UDP],
+            protocols: vec![Tcp, Udp],
             endpoints: vec![
-                VirtualEndpoint { address: VIP2, ports: 1..=1023 },
-                VirtualEndpoint { address: VIP, ports: 9000..=9000 },
+                VirtualEndpoint { address: VIP2.into(), ports: 1..=1023 },
+                VirtualEndpoint { address: VIP.into(), ports: 9000..=9000 },
             ],
             persistence: persistence(24),
-            ..service(TCP, 0, Kind::LocalityLeastConnectionReplicated, two())
+            ..service(Tcp, 0, Kind::LocalityLeastConnectionReplicated, two())
         },
         VirtualService {
             mode: ForwardingMode::FullNat,
             mss_limit: Some(536),
-            ..service(TCP, 81, Kind::DestinationHash, two())
+            ..service(Tcp, 81, Kind::DestinationHash, two())
         },
         VirtualService {
             mode: ForwardingMode::FullNat,
             scheduler_flags: flags,
-            ..service(UDP, 82, Kind::SourceHash, two())
+            ..service(Udp, 82, Kind::SourceHash, two())
         },
-        service(TCP, 83, Kind::ShortestExpectedDelay, vec![]),
+        service(Tcp, 83, Kind::ShortestExpectedDelay, vec![]),
         VirtualService {
             fallback: Some(as_dialled(SPARE)),
-            ..service(TCP, 84, Kind::NeverQueue, vec![server(RS1, 80, 0)])
+            ..service(Tcp, 84, Kind::NeverQueue, vec![server(RS1, 80, 0)])
         },
-        VirtualService { on_unknown: OnUnknown::Drop, ..service(TCP, 85, Kind::Failover, two()) },
-        service(TCP, 86, Kind::Overflow, two()),
-        VirtualService { scheduler_flags: flags, ..service(TCP, 87, Kind::Maglev, two()) },
-        service(UDP, 88, Kind::PowerOfTwo, two()),
+        VirtualService {
+            on_unknown: Some(OnUnknown::Drop),
+            ..service(Tcp, 85, Kind::Failover, two())
+        },
+        service(Tcp, 86, Kind::Overflow, two()),
+        VirtualService { scheduler_flags: flags, ..service(Tcp, 87, Kind::Maglev, two()) },
+        service(Udp, 88, Kind::PowerOfTwo, two()),
     ]
 }
 
-fn service(protocol: u8, vport: u16, scheduler: Kind, servers: Vec<RealServer>) -> VirtualService {
+fn service(
+    protocol: Protocol,
+    vport: u16,
+    scheduler: Kind,
+    servers: Vec<RealServer>,
+) -> VirtualService {
     VirtualService::new(protocol, at(VIP, vport), scheduler, servers)
 }
 

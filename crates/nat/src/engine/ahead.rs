@@ -79,7 +79,7 @@ impl Engine {
             let real = self.rules.endpoint(server, key.dst().port());
             let answers = FlowKey::new(key.protocol(), real, key.src());
             self.table.prefetch_key(&answers);
-            let is_counted = self.rules.options(service).scheduler.compares_loads();
+            let is_counted = self.rules.options(service).compares_loads;
             if is_counted {
                 self.rules.add_connection(server, false);
             }

@@ -13,6 +13,8 @@ use shunt_packet::{
     tcp::{self, TcpFlags},
 };
 
+use shunt_rules::Timeouts;
+
 use crate::{
     connection::{Connection, ConnectionKind},
     counters::{EngineCounters, ServerCounters, ServiceCounters},
@@ -20,7 +22,7 @@ use crate::{
     fragments::{FragmentTracker, TrackerLimits},
     ruleset::Ruleset,
     side::Side,
-    state::{ConnectionState, Timeouts},
+    state::ConnectionState,
     table::{ConnectionId, ConnectionTable, Lookup},
     time::Instant,
     verdict::{DropReason, Reply, Verdict},
@@ -291,7 +293,7 @@ impl Engine {
         let (kind, before) = (record.kind(), record.state());
         let translation = record.translation(direction);
         let after = self.next_state(id, direction, segment);
-        let timeout = || timeouts_of(&self.rules, kind).of(after);
+        let timeout = || after.timeout(timeouts_of(&self.rules, kind));
         let acknowledgment = match segment.kind {
             SegmentKind::Tcp { flags, acknowledgment, .. } if flags.has(TcpFlags::ACK) => {
                 Some(acknowledgment)
@@ -348,7 +350,7 @@ impl Engine {
         let is_wanted = match connection.kind() {
             ConnectionKind::Service(service, _) => self.rules.options(service).reset_on_expiry,
             ConnectionKind::Snat | ConnectionKind::Passthrough => {
-                self.rules.other().reset_on_expiry
+                self.rules.defaults().reset_on_expiry
             }
         };
         is_wanted && connection.state() == ConnectionState::Established
@@ -377,7 +379,7 @@ impl Engine {
 fn timeouts_of(rules: &Ruleset, kind: ConnectionKind) -> &Timeouts {
     match kind {
         ConnectionKind::Service(service, _) => &rules.options(service).timeouts,
-        ConnectionKind::Snat | ConnectionKind::Passthrough => &rules.other().timeouts,
+        ConnectionKind::Snat | ConnectionKind::Passthrough => &rules.defaults().timeouts,
     }
 }
 

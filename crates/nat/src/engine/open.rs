@@ -6,13 +6,12 @@ use shunt_packet::{
     ipv4::{Ipv4Packet, protocol},
     tcp::TcpFlags,
 };
-use shunt_rules::{ServerId, ServiceId};
+use shunt_rules::{OnUnknown, ServerId, ServiceId};
 
 use super::{Engine, Topology, timeouts_of};
 use crate::{
     connection::ConnectionKind,
     flow::{Direction, FlowKey, Segment, SegmentKind},
-    service::OnUnknown,
     side::Side,
     source_pool::SourcePool,
     state::ConnectionState,
@@ -153,7 +152,7 @@ impl Engine {
     }
 
     fn snat(&mut self, now: Instant, packet: &Ipv4Packet<'_>, segment: &Segment) -> Verdict {
-        if let Some(refusal) = refuse(packet, segment, self.rules.other().on_unknown) {
+        if let Some(refusal) = refuse(packet, segment, self.rules.defaults().on_unknown) {
             return refusal;
         }
         let key = segment.key;
@@ -263,7 +262,7 @@ impl Engine {
         kind: ConnectionKind,
         state: ConnectionState,
     ) -> Result<ConnectionId, DropReason> {
-        let timeout = timeouts_of(&self.rules, kind).of(state);
+        let timeout = state.timeout(timeouts_of(&self.rules, kind));
         let mut may_evict = true;
         loop {
             match self.table.insert(inbound, outbound, kind, (state, timeout), now) {

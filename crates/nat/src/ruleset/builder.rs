@@ -1,25 +1,27 @@
 use std::{
-    net::SocketAddrV4,
+    net::{IpAddr, SocketAddrV4},
     sync::{Arc, Weak},
 };
 
 use hashbrown::{HashMap, HashSet};
-use shunt_rules::{ServerId, ServiceId};
+use shunt_rules::{
+    ForwardingMode, Rules, Scheduler as SchedulerKind, ServerId, ServiceId, VirtualService,
+};
 
 use super::{
     Ruleset, ServerState, ServiceState, dialled,
     dialled::Dialled,
     known::{Generation, Known, KnownServer},
-    plan::{Place, Plan, ServicePlan},
+    plan::{Place, Plan, ServiceOptions, ServicePlan},
     sources::{KnownSources, Sources},
+    v4, v4_net,
 };
 use crate::{
     connection::MAX_IDS,
     counters::ServiceCounters,
     persistence::PersistenceTable,
-    scheduler::{Disruption, Scheduler, SchedulerKind},
+    scheduler::{Disruption, Scheduler},
     server::Server,
-    service::{ForwardingMode, Rules, VirtualService},
 };
 
 /// Makes [`Ruleset`]s, one for each worker at every change, and knows what outlives a change.
@@ -41,6 +43,35 @@ pub struct RulesetBuilder {
     persistence: Option<Arc<PersistenceTable>>,
     /// Whether the last change had clients forgotten, and workers may note such still.
     is_unsettled: bool,
+}
+
+/// Why an engine can't run rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BuildError {
+    /// It does IPv4 only.
+    #[error("{0} is an IPv6 address; IPv6 is not supported yet")]
+    Ipv6(IpAddr),
+    /// It can't tell so many apart.
+    #[error(
+        "{ids} services or servers, with those before the change; there can be {MAX_IDS} at most"
+    )]
+    TooMany {
+        /// Those of the rules before and after, and those that were removed and have connections.
+        ids: usize,
+    },
+}
+
+fn check_families(rules: &Rules) -> Result<(), BuildError> {
+    let services = rules.services.iter().flat_map(|service| {
+        let vips = service.endpoints.iter().map(|endpoint| endpoint.address);
+        vips.chain(service.all_servers().map(|server| server.address))
+    });
+    let snat = rules.snat.iter().flat_map(|rule| rule.to.iter().copied().chain([rule.from.addr()]));
+    let local = rules.local_addresses.iter().chain(&rules.hairpin).map(|local| local.address);
+    match services.chain(snat).chain(local).find(IpAddr::is_ipv6) {
+        Some(address) => Err(BuildError::Ipv6(address)),
+        None => Ok(()),
+    }
 }
 
 /// What a change comes to.
@@ -75,14 +106,21 @@ impl RulesetBuilder {
     ///
     /// It may take milliseconds for each service with Maglev hashing whose servers changed.
     ///
+    /// # Errors
+    /// What an engine can't do. Nothing has changed then.
+    ///
     /// # Panics
-    /// When `owner` names a worker that there isn't, or there are more than [`MAX_IDS`] services or
-    /// servers, those included that were removed and have connections.
-    pub fn build(&mut self, rules: &Rules, owner: impl Fn(SocketAddrV4) -> usize) -> Update {
+    /// When `owner` names a worker that there isn't.
+    pub fn build(
+        &mut self,
+        rules: &Rules,
+        owner: impl Fn(SocketAddrV4) -> usize,
+    ) -> Result<Update, BuildError> {
+        check_families(rules)?;
+        self.check_ids(rules)?;
         self.generation += 1;
         self.forget();
         self.known.update(rules, self.generation);
-        assert!(self.known.services.len().max(self.known.servers.len()) <= MAX_IDS);
         self.update_clients();
         let sources = self.sources.update(rules, self.workers, self.generation, owner);
 
@@ -90,7 +128,18 @@ impl RulesetBuilder {
         let disruptions = self.update_schedulers(&plan);
         self.alive.push((self.generation, Arc::downgrade(&plan)));
         let rulesets = (0..).zip(sources).map(|(worker, own)| self.ruleset(&plan, worker, own));
-        Update { rulesets: rulesets.collect(), disruptions }
+        Ok(Update { rulesets: rulesets.collect(), disruptions })
+    }
+
+    /// Whether there are numbers for all, even if none of those that are known stays.
+    fn check_ids(&self, rules: &Rules) -> Result<(), BuildError> {
+        let servers = rules.services.iter().map(|service| service.all_servers().count());
+        let services = self.known.services.len() + rules.services.len();
+        let servers = self.known.servers.len() + servers.sum::<usize>();
+        match services.max(servers) {
+            ..=MAX_IDS => Ok(()),
+            ids => Err(BuildError::TooMany { ids }),
+        }
     }
 
     /// To be called when all workers run the rules of the last update: what they have noted in the
@@ -143,11 +192,11 @@ impl RulesetBuilder {
             places: vec![None; self.known.servers.len()],
             dialled: Dialled::default(),
             one_packet: HashMap::new(),
-            other: rules.other.clone(),
+            defaults: rules.defaults,
             has_hairpin: rules.hairpin.as_ref().is_some_and(|hairpin| !hairpin.ports.is_empty()),
             outside_addresses: HashSet::new(),
             server_addresses: HashSet::new(),
-            former_inside: self.sources.former_rules().map(|rule| rule.from).collect(),
+            former_inside: self.sources.former_rules().map(|rule| v4_net(rule.from)).collect(),
         };
         for (id, known) in (0..).map(ServiceId).zip(&self.known.services) {
             let Some(known) = known else {
@@ -163,12 +212,14 @@ impl RulesetBuilder {
             }
             let all = &plan.servers[first..];
             plan.server_addresses.extend(all.iter().map(|server| *server.endpoint.ip()));
-            plan.outside_addresses.extend(known.options.endpoints.iter().map(|e| e.address));
-            plan.outside_addresses.extend(known.former_addresses.iter().map(|(former, _)| *former));
+            plan.outside_addresses.extend(known.options.endpoints.iter().map(|e| v4(e.address)));
+            plan.outside_addresses
+                .extend(known.former_addresses.iter().map(|(former, _)| v4(*former)));
             let has_fallback = known.removed.is_none() && known.options.fallback.is_some();
             plan.services.push(Some(ServicePlan {
                 born: known.born,
-                options: known.options.clone(),
+                service: Arc::clone(&known.options),
+                options: ServiceOptions::of(&known.options, &rules.defaults),
                 first,
                 scheduled: known.listed.len() - usize::from(has_fallback),
                 has_fallback,
@@ -180,11 +231,11 @@ impl RulesetBuilder {
             }));
         }
         let snat = rules.snat.iter().chain(self.sources.former_rules());
-        plan.outside_addresses.extend(snat.flat_map(|rule| &rule.to));
+        plan.outside_addresses.extend(snat.flat_map(|rule| &rule.to).map(|address| v4(*address)));
         for (id, service) in plan.order.iter().zip(&rules.services) {
             for protocol in &service.protocols {
                 for endpoint in &service.endpoints {
-                    plan.dialled.add(*id, *protocol, endpoint);
+                    plan.dialled.add(*id, protocol.number(), endpoint);
                 }
             }
             if let Some(from) = one_packet_source(service) {
@@ -201,7 +252,7 @@ impl RulesetBuilder {
         let KnownServer { real, load, .. } = self.known.server(id);
         Server {
             id,
-            endpoint: SocketAddrV4::new(real.address, real.port.unwrap_or(0)),
+            endpoint: SocketAddrV4::new(v4(real.address), real.port.unwrap_or(0)),
             weight: real.weight,
             upper_threshold: real.upper_threshold,
             lower_threshold: real.lower_threshold,
@@ -215,7 +266,7 @@ impl RulesetBuilder {
             let servers = &plan.servers[plan.service(*id).scheduled()];
             let seed = self.seed ^ u64::from(id.0);
             let known = self.known.service_mut(*id);
-            let VirtualService { scheduler: kind, scheduler_flags: flags, .. } = known.options;
+            let VirtualService { scheduler: kind, scheduler_flags: flags, .. } = *known.options;
             let seed = scheduler_seed(kind, seed);
             let (scheduler, disruption) = match &known.scheduler {
                 Some(before) => Scheduler::after(before, kind, flags, servers, seed),
@@ -248,7 +299,7 @@ impl RulesetBuilder {
 /// What datagrams from the servers of a one-packet service leave from.
 fn one_packet_source(service: &VirtualService) -> Option<SocketAddrV4> {
     let endpoint = service.endpoints.first().filter(|_| service.one_packet)?;
-    Some(SocketAddrV4::new(endpoint.address, *endpoint.ports.start()))
+    Some(SocketAddrV4::new(v4(endpoint.address), *endpoint.ports.start()))
 }
 
 /// Chance is drawn from the seed of this boot. Hashing isn't: a client is to find its server again

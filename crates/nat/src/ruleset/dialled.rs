@@ -2,8 +2,8 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use hashbrown::HashMap;
 
-use crate::service::VirtualEndpoint;
-use shunt_rules::ServiceId;
+use super::v4;
+use shunt_rules::{ServiceId, VirtualEndpoint};
 
 /// Which service is dialled where.
 #[derive(Debug, Default)]
@@ -18,11 +18,11 @@ impl Dialled {
     pub(super) fn add(&mut self, id: ServiceId, protocol: u8, endpoint: &VirtualEndpoint) {
         let (first, last) = (*endpoint.ports.start(), *endpoint.ports.end());
         if first == last {
-            let endpoint = SocketAddrV4::new(endpoint.address, first);
+            let endpoint = SocketAddrV4::new(v4(endpoint.address), first);
             self.exact.insert((protocol, endpoint), id);
             return;
         }
-        let ranges = self.ranges.entry((protocol, endpoint.address)).or_default();
+        let ranges = self.ranges.entry((protocol, v4(endpoint.address))).or_default();
         ranges.retain(|(known, _)| known != endpoint);
         ranges.push((endpoint.clone(), id));
         ranges.sort_by_key(|(endpoint, _)| endpoint.ports.len());

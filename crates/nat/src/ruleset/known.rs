@@ -1,14 +1,13 @@
 //! Who is who when the rules change.
 
-use std::{net::Ipv4Addr, sync::Arc};
+use std::{net::IpAddr, sync::Arc};
 
-use shunt_rules::{ServerId, ServiceId};
+use shunt_rules::{RealServer, Rules, ServerId, ServiceId, VirtualService};
 
 use crate::{
     persistence::{ClientsId, KeepRule},
     scheduler::Scheduler,
     server::ServerLoad,
-    service::{RealServer, Rules, VirtualEndpoint, VirtualService},
 };
 
 /// Numbers the changes of the rules.
@@ -34,23 +33,18 @@ pub(super) struct KnownService {
     pub(super) born: Generation,
     pub(super) removed: Option<Generation>,
     /// Of a removed service, the last ones.
-    pub(super) options: VirtualService,
+    pub(super) options: Arc<VirtualService>,
     /// In the order of the rules, the fallback last.
     pub(super) listed: Vec<ServerId>,
     pub(super) removed_servers: Vec<ServerId>,
     /// Virtual addresses that it had before, and until when.
-    pub(super) former_addresses: Vec<(Ipv4Addr, Generation)>,
+    pub(super) former_addresses: Vec<(IpAddr, Generation)>,
     pub(super) keep: Option<KeepRule>,
     /// What the workers' schedulers are made of.
     pub(super) scheduler: Option<Scheduler>,
 }
 
 impl KnownService {
-    /// A service is who it was if these are.
-    fn identity(options: &VirtualService) -> (Option<&u8>, Option<&VirtualEndpoint>) {
-        (options.protocols.first(), options.endpoints.first())
-    }
-
     fn all_servers(&self) -> impl Iterator<Item = ServerId> {
         self.listed.iter().chain(&self.removed_servers).copied()
     }
@@ -62,13 +56,6 @@ pub(super) struct KnownServer {
     pub(super) removed: Option<Generation>,
     pub(super) real: RealServer,
     pub(super) load: Arc<ServerLoad>,
-}
-
-impl KnownServer {
-    /// A server of a service is who it was if these are.
-    fn identity(real: &RealServer) -> (Ipv4Addr, Option<u16>) {
-        (real.address, real.port)
-    }
 }
 
 impl Known {
@@ -103,10 +90,9 @@ impl Known {
         let mut candidates = std::mem::take(&mut self.order);
         candidates.extend(self.removed_services());
         for options in &rules.services {
-            let identity = KnownService::identity(options);
-            let known = candidates
-                .iter()
-                .position(|id| KnownService::identity(&self.service(*id).options) == identity);
+            let identity = options.identity();
+            let known =
+                candidates.iter().position(|id| self.service(*id).options.identity() == identity);
             let id = match known {
                 Some(known) => candidates.remove(known),
                 None => self.add_service(options, now),
@@ -141,11 +127,11 @@ impl Known {
         self.servers[id.0 as usize].as_mut().expect("a known server")
     }
 
-    fn add_service(&mut self, options: &VirtualService, now: Generation) -> ServiceId {
+    fn add_service(&mut self, options: &Arc<VirtualService>, now: Generation) -> ServiceId {
         let service = KnownService {
             born: now,
             removed: None,
-            options: options.clone(),
+            options: Arc::clone(options),
             listed: Vec::new(),
             removed_servers: Vec::new(),
             former_addresses: Vec::new(),
@@ -155,12 +141,12 @@ impl Known {
         ServiceId(put(&mut self.services, service))
     }
 
-    fn update_service(&mut self, id: ServiceId, options: &VirtualService, now: Generation) {
+    fn update_service(&mut self, id: ServiceId, options: &Arc<VirtualService>, now: Generation) {
         let keep = self.keep_rule(id, options);
         let kept = self.service(id).keep.map(|keep| keep.clients);
         self.clients_lose |= kept != keep.map(|keep| keep.clients);
         let known = self.service_mut(id);
-        let former = std::mem::replace(&mut known.options, options.clone());
+        let former = std::mem::replace(&mut known.options, Arc::clone(options));
         let addresses = former.endpoints.iter().map(|endpoint| (endpoint.address, now));
         known.former_addresses.extend(
             addresses
@@ -171,10 +157,9 @@ impl Known {
         let mut candidates: Vec<ServerId> = known.all_servers().collect();
         let mut listed = Vec::new();
         for real in options.servers.iter().chain(&options.fallback) {
-            let identity = KnownServer::identity(real);
-            let known = candidates
-                .iter()
-                .position(|id| KnownServer::identity(&self.server(*id).real) == identity);
+            let identity = real.identity();
+            let known =
+                candidates.iter().position(|id| self.server(*id).real.identity() == identity);
             let id = match known {
                 Some(known) => candidates.remove(known),
                 None => ServerId(put(&mut self.servers, KnownServer::new(real, now))),

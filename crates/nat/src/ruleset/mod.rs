@@ -12,11 +12,12 @@ mod plan;
 mod sources;
 
 use std::{
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, Ipv4Addr, SocketAddrV4},
     sync::Arc,
 };
 
-use shunt_rules::{ServerId, ServiceId};
+use ipnet::{IpNet, Ipv4Net};
+use shunt_rules::{Defaults, ForwardingMode, Rules, ServerId, ServiceId, VirtualService};
 
 use crate::{
     counters::{ServerCounters, ServiceCounters},
@@ -25,12 +26,12 @@ use crate::{
     persistence::PersistenceTable,
     scheduler::{Request, Scheduler},
     server::Server,
-    service::{ForwardingMode, OtherConnections, Rules, VirtualService},
     source_pool::{PoolUsage, SourcePool},
     time::Instant,
 };
 
-pub use builder::{RulesetBuilder, Update};
+pub use builder::{BuildError, RulesetBuilder, Update};
+pub(crate) use plan::ServiceOptions;
 use plan::{Place, Plan};
 use sources::Sources;
 
@@ -68,10 +69,12 @@ struct ServerState {
 impl Ruleset {
     /// The rules for an only worker, without changes to come. Of two services with one endpoint, the
     /// later one counts. `seed` decides what is left to chance.
-    #[must_use]
-    pub fn new(rules: &Rules, seed: u64) -> Ruleset {
-        let mut update = RulesetBuilder::new(seed, 1).build(rules, |_| 0);
-        update.rulesets.swap_remove(0)
+    ///
+    /// # Errors
+    /// What an engine can't do.
+    pub fn new(rules: &Rules, seed: u64) -> Result<Ruleset, BuildError> {
+        let mut update = RulesetBuilder::new(seed, 1).build(rules, |_| 0)?;
+        Ok(update.rulesets.swap_remove(0))
     }
 
     /// The services of the rules in their order, each with its servers in theirs; a fallback server
@@ -79,7 +82,7 @@ impl Ruleset {
     pub fn services(&self) -> impl Iterator<Item = (ServiceId, &VirtualService, &[Server])> {
         self.plan.order.iter().map(|id| {
             let service = self.plan.service(*id);
-            (*id, &service.options, &self.plan.servers[service.listed()])
+            (*id, &*service.service, &self.plan.servers[service.listed()])
         })
     }
 
@@ -142,13 +145,13 @@ impl Ruleset {
     }
 
     /// What was said of a service.
-    pub(crate) fn options(&self, service: ServiceId) -> &VirtualService {
+    pub(crate) fn options(&self, service: ServiceId) -> &ServiceOptions {
         &self.plan.service(service).options
     }
 
     /// What was said of connections of no service.
-    pub(crate) fn other(&self) -> &OtherConnections {
-        &self.plan.other
+    pub(crate) fn defaults(&self) -> &Defaults {
+        &self.plan.defaults
     }
 
     /// The server for a new connection: the one that the client keeps, else the scheduled one, else
@@ -424,5 +427,20 @@ fn dialled(endpoint: SocketAddrV4, vport: u16) -> SocketAddrV4 {
     match endpoint.port() {
         0 => SocketAddrV4::new(*endpoint.ip(), vport),
         _ => endpoint,
+    }
+}
+
+/// Rules have addresses of either family; those that an engine is given were checked to be IPv4.
+fn v4(address: IpAddr) -> Ipv4Addr {
+    match address {
+        IpAddr::V4(address) => address,
+        IpAddr::V6(address) => unreachable!("{address} was to be refused before"),
+    }
+}
+
+fn v4_net(network: IpNet) -> Ipv4Net {
+    match network {
+        IpNet::V4(network) => network,
+        IpNet::V6(network) => unreachable!("{network} was to be refused before"),
     }
 }

@@ -1,19 +1,19 @@
 use std::{
     net::{Ipv4Addr, SocketAddrV4},
     ops::Range,
+    sync::Arc,
+    time::Duration,
 };
 
 use hashbrown::{HashMap, HashSet};
 use ipnet::Ipv4Net;
 
-use shunt_rules::{ServerId, ServiceId};
+use shunt_rules::{
+    Defaults, ForwardingMode, OnUnknown, ServerId, ServiceId, Timeouts, VirtualService,
+};
 
 use super::dialled::Dialled;
-use crate::{
-    persistence::KeepRule,
-    server::Server,
-    service::{OtherConnections, VirtualService},
-};
+use crate::{persistence::KeepRule, scheduler::compares_loads, server::Server};
 
 /// Rules arranged for looking up: what all workers share, and what stays as it is until the next
 /// change.
@@ -30,7 +30,7 @@ pub(super) struct Plan {
     pub(super) dialled: Dialled,
     /// The virtual endpoint that datagrams from a server of a one-packet service leave from.
     pub(super) one_packet: HashMap<SocketAddrV4, (ServiceId, SocketAddrV4)>,
-    pub(super) other: OtherConnections,
+    pub(super) defaults: Defaults,
     pub(super) has_hairpin: bool,
     /// Virtual addresses, and those of SNAT rules: of now, and of before as long as connections may
     /// use them.
@@ -40,13 +40,43 @@ pub(super) struct Plan {
     pub(super) former_inside: Vec<Ipv4Net>,
 }
 
+/// What holds for a service's connections.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ServiceOptions {
+    pub(crate) mode: ForwardingMode,
+    pub(crate) one_packet: bool,
+    pub(crate) mss_limit: Option<u16>,
+    pub(crate) on_unknown: OnUnknown,
+    pub(crate) reset_on_expiry: bool,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) drain_timeout: Option<Duration>,
+    /// Whether a connection that opens or ends changes which server is chosen next.
+    pub(crate) compares_loads: bool,
+}
+
+impl ServiceOptions {
+    pub(super) fn of(service: &VirtualService, defaults: &Defaults) -> ServiceOptions {
+        ServiceOptions {
+            mode: service.mode,
+            one_packet: service.one_packet,
+            mss_limit: service.mss_limit,
+            on_unknown: service.on_unknown(defaults),
+            reset_on_expiry: service.reset_on_expiry(defaults),
+            timeouts: service.timeouts(defaults),
+            drain_timeout: service.drain_timeout,
+            compares_loads: compares_loads(service.scheduler),
+        }
+    }
+}
+
 /// A service's part of the plan.
 #[derive(Debug)]
 pub(super) struct ServicePlan {
     /// In which change the service came.
     pub(super) born: u64,
-    /// Of a removed service, the last ones.
-    pub(super) options: VirtualService,
+    /// What was said of it; of a removed service, last.
+    pub(super) service: Arc<VirtualService>,
+    pub(super) options: ServiceOptions,
     /// Where its servers begin: first those that are scheduled, then the fallback, then those that
     /// were removed.
     pub(super) first: usize,

@@ -1,15 +1,16 @@
 //! Source endpoints when the rules change.
 
-use std::{net::Ipv4Addr, net::SocketAddrV4, sync::Arc};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddrV4},
+    sync::Arc,
+};
 
 use hashbrown::{HashMap, HashSet};
 use ipnet::Ipv4Net;
+use shunt_rules::{LocalAddress, Rules, SnatRule};
 
-use super::known::Generation;
-use crate::{
-    service::{LocalAddress, Rules, SnatRule},
-    source_pool::{AddressUse, PoolCounts, Ports, SourcePool},
-};
+use super::{known::Generation, v4, v4_net};
+use crate::source_pool::{AddressUse, PoolCounts, Ports, SourcePool};
 
 /// The source endpoints of one worker.
 #[derive(Debug)]
@@ -73,7 +74,8 @@ impl KnownSources {
     pub(super) fn forget(&mut self, oldest: Generation) {
         let addresses = &mut self.addresses;
         self.former.retain(|(rule, since)| {
-            let is_idle = |address| addresses.get(address).is_none_or(KnownAddress::is_idle);
+            let is_idle =
+                |address: &IpAddr| addresses.get(&v4(*address)).is_none_or(KnownAddress::is_idle);
             *since > oldest || !rule.to.iter().all(is_idle)
         });
         addresses.retain(|_, known| {
@@ -115,7 +117,7 @@ impl KnownSources {
     fn name_addresses(&mut self, rules: &Rules, workers: usize, now: Generation) {
         let snat = rules.snat.iter().flat_map(|rule| rule.to.iter().copied());
         let local = rules.local_addresses.iter().chain(&rules.hairpin).map(|local| local.address);
-        let named: HashSet<Ipv4Addr> = snat.chain(local).collect();
+        let named: HashSet<Ipv4Addr> = snat.chain(local).map(v4).collect();
         for (address, known) in &mut self.addresses {
             if !named.contains(address) {
                 known.unnamed.get_or_insert(now);
@@ -151,8 +153,8 @@ impl KnownSources {
         (rule, counts): &(SnatRule, Counts),
         worker: usize,
     ) -> (Ipv4Net, SourcePool) {
-        let all = rule.to.iter().map(|address| (*address, Ports::All(rule.ports.clone())));
-        (rule.from, self.pool(all, counts, worker))
+        let all = rule.to.iter().map(|address| (v4(*address), Ports::All(rule.ports.clone())));
+        (v4_net(rule.from), self.pool(all, counts, worker))
     }
 
     fn pool(
@@ -187,7 +189,7 @@ impl Shares<'_> {
         let share = |local: &LocalAddress| {
             let mut own = vec![Vec::new(); workers];
             for port in local.ports.clone() {
-                own[owner(SocketAddrV4::new(local.address, port))].push(port);
+                own[owner(SocketAddrV4::new(v4(local.address), port))].push(port);
             }
             own
         };
@@ -201,7 +203,7 @@ impl Shares<'_> {
                 Some(own) => Ports::Own(own[worker].as_slice().into()),
                 None => Ports::All(local.ports.clone()),
             };
-            (local.address, ports)
+            (v4(local.address), ports)
         })
     }
 }

@@ -13,7 +13,6 @@ mod destinations;
 mod dh;
 mod fo;
 mod hash;
-mod kind;
 mod lblc;
 mod lblcr;
 mod lc;
@@ -37,8 +36,8 @@ mod wrr;
 
 use std::net::SocketAddrV4;
 
-pub use kind::{SchedulerKind, UnknownScheduler};
 pub use mh::Disruption;
+use shunt_rules::{Scheduler as SchedulerKind, SchedulerFlags};
 
 use dh::DestinationHash;
 use lblc::LocalityLeastConnection;
@@ -51,15 +50,24 @@ use wrr::WeightedRoundRobin;
 
 use crate::{server::Server, time::Instant};
 
-/// How the hashing schedulers `sh`, `dh` and `mh` go about it; the others don't look. ipvsadm's
-/// `-b`, which knows them for `sh` and `mh` only.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SchedulerFlags {
-    /// `sh-fallback`, `mh-fallback`: a request whose server is beyond its upper threshold goes to
-    /// another one, rather than being refused.
-    pub fallback: bool,
-    /// `sh-port`, `mh-port`: the port counts too, not the address alone.
-    pub port: bool,
+/// Whether a connection that opens or ends changes which server is chosen next.
+pub(crate) fn compares_loads(kind: SchedulerKind) -> bool {
+    match kind {
+        SchedulerKind::RoundRobin
+        | SchedulerKind::WeightedRoundRobin
+        | SchedulerKind::SourceHash
+        | SchedulerKind::DestinationHash
+        | SchedulerKind::Maglev
+        | SchedulerKind::Failover => false,
+        SchedulerKind::LeastConnection
+        | SchedulerKind::WeightedLeastConnection
+        | SchedulerKind::ShortestExpectedDelay
+        | SchedulerKind::NeverQueue
+        | SchedulerKind::LocalityLeastConnection
+        | SchedulerKind::LocalityLeastConnectionReplicated
+        | SchedulerKind::Overflow
+        | SchedulerKind::PowerOfTwo => true,
+    }
 }
 
 /// What opens a connection, as far as a scheduler cares.

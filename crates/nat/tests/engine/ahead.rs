@@ -3,10 +3,10 @@
 
 use proptest::prelude::*;
 use shunt_nat::{
-    EgressId, Engine, Instant, Persistence, Prepared, RealServer, Reply, Rules, Ruleset,
-    ServerCounters, Side, Verdict, VirtualService, scheduler::SchedulerKind,
+    EgressId, Engine, Instant, Prepared, Reply, Ruleset, ServerCounters, Side, Verdict,
 };
 use shunt_packet::{ipv4::Ipv4Packet, plain::PlainPacket};
+use shunt_rules::{Persistence, RealServer, Scheduler, VirtualService};
 use shunt_testkit::Packet;
 use std::{net::Ipv4Addr, time::Duration};
 
@@ -17,7 +17,7 @@ const RS3: &str = "192.168.2.230:80";
 const NOW: Instant = Instant::from_millis(5000);
 
 /// A service over TCP and one over UDP, by this scheduler; weights differ.
-fn services(scheduler: SchedulerKind) -> Vec<VirtualService> {
+fn services(scheduler: Scheduler) -> Vec<VirtualService> {
     let of = |vip| {
         let service = wrr(vip, &[(RS1, 3), (RS2, 1), (RS3, 2)]);
         VirtualService { scheduler, ..service }
@@ -25,9 +25,9 @@ fn services(scheduler: SchedulerKind) -> Vec<VirtualService> {
     vec![of(VIP), over_udp(of(UDP_VIP))]
 }
 
-fn engine(services: Vec<VirtualService>) -> Engine {
-    let rules = Rules { services, ..Rules::default() };
-    Engine::new(&Director::config(64), Ruleset::new(&rules, 7))
+fn engine(services: &[VirtualService]) -> Engine {
+    let rules = rules_of(services, &[]);
+    Engine::new(&Director::config(64), Ruleset::new(&rules, 7).unwrap())
 }
 
 /// Takes a packet through the last step: what left, or why none did.
@@ -110,10 +110,10 @@ fn packet() -> impl Strategy<Value = Packet> {
 proptest! {
     #[test]
     fn chooses_as_one_by_one(
-        kind in prop::sample::select(SchedulerKind::ALL.to_vec()),
+        kind in prop::sample::select(Scheduler::ALL.to_vec()),
         bursts in prop::collection::vec(prop::collection::vec(packet(), 1..40), 1..4),
     ) {
-        let mut engines = [engine(services(kind)), engine(services(kind))];
+        let mut engines = [engine(&services(kind)), engine(&services(kind))];
         for burst in bursts {
             let burst: Vec<Vec<u8>> = burst.into_iter().map(Vec::from).collect();
             let (left, _) = at_once(&mut engines[0], &burst);
@@ -133,7 +133,7 @@ fn what_a_connection_changes_is_not_foreseen() {
         VirtualService { servers: vec![limited(RS1), limited(RS2)], ..rr(VIP, &[]) },
         VirtualService { persistence, ..rr(VIP, &[RS1, RS2]) },
     ] {
-        let mut engines = [engine(vec![service.clone()]), engine(vec![service])];
+        let mut engines = [(); 2].map(|()| engine(std::slice::from_ref(&service)));
         let (left, short) = at_once(&mut engines[0], &burst);
         assert_eq!((left, short), (one_by_one(&mut engines[1], &burst), 0));
         assert_eq!(servers(&engines[0]), servers(&engines[1]));
@@ -142,7 +142,7 @@ fn what_a_connection_changes_is_not_foreseen() {
 
 #[test]
 fn what_is_not_used_is_taken_back() {
-    let mut engine = engine(services(SchedulerKind::WeightedLeastConnection));
+    let mut engine = engine(&services(Scheduler::WeightedLeastConnection));
     let burst: Vec<_> = (1..=8).map(opener).collect();
     let prepared = prepare(&mut engine, &burst);
     let current = |engine: &Engine| servers(engine).iter().map(|s| s.current()).sum::<u64>();
@@ -156,7 +156,7 @@ fn what_is_not_used_is_taken_back() {
 
 #[test]
 fn connections_open_on_the_short_way() {
-    let mut engine = engine(vec![rr(VIP, &[RS1, RS2])]);
+    let mut engine = engine(&[rr(VIP, &[RS1, RS2])]);
     let burst: Vec<_> = (1..=2).map(opener).collect();
     assert_eq!(at_once(&mut engine, &burst).1, 0, "the ways to the servers are not known");
     let burst: Vec<_> = (3..=6).map(opener).collect();
@@ -173,11 +173,11 @@ fn connections_open_on_the_short_way() {
 #[test]
 fn what_must_not_open_there_takes_the_long_way() {
     let clamped = VirtualService { mss_limit: Some(1000), ..rr(VIP, &[RS1]) };
-    let mut clamping = engine(vec![clamped]);
+    let mut clamping = engine(&[clamped]);
     at_once(&mut clamping, &[opener(1)]);
     assert_eq!(at_once(&mut clamping, &[opener(2)]).1, 0, "its options have to be read");
 
-    let mut engine = engine(vec![rr(VIP, &[RS1])]);
+    let mut engine = engine(&[rr(VIP, &[RS1])]);
     at_once(&mut engine, &[opener(1)]);
     let refused: Vec<u8> = tcp("192.168.1.203:2", VIP).syn().into();
     assert_eq!(at_once(&mut engine, &[refused]).1, 0, "the caller says no");
@@ -192,8 +192,8 @@ fn what_must_not_open_there_takes_the_long_way() {
 
 #[test]
 fn a_full_table_makes_room_on_the_short_way() {
-    let rules = Rules { services: vec![rr(VIP, &[RS1])], ..Rules::default() };
-    let mut engine = Engine::new(&Director::config(2), Ruleset::new(&rules, 7));
+    let rules = rules_of(&[rr(VIP, &[RS1])], &[]);
+    let mut engine = Engine::new(&Director::config(2), Ruleset::new(&rules, 7).unwrap());
     let burst: Vec<_> = (1..=2).map(opener).collect();
     at_once(&mut engine, &burst);
     assert_eq!(at_once(&mut engine, &[opener(3)]).1, 1);

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use shunt_nat::{DropReason, RealServer, Reply, ServerCounters, ServiceCounters, VirtualService};
+use shunt_nat::{DropReason, Reply, ServerCounters, ServiceCounters};
+use shunt_rules::{RealServer, VirtualService};
 
 use crate::harness::*;
 

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use shunt_nat::{
-    ForwardingMode, Persistence, Reply, ServerId, ServiceId, Side, Timeouts, Verdict,
-    VirtualService, scheduler::SchedulerKind,
-};
+use shunt_nat::{Reply, ServerId, ServiceId, Side, Verdict};
+use shunt_rules::{ForwardingMode, Persistence, Scheduler, VirtualService};
 
 use crate::harness::*;
 
@@ -31,7 +29,7 @@ fn numbers(director: &Director) -> Vec<(u32, Vec<u32>)> {
 /// Removes a server of the first service.
 fn remove_server(director: &mut Director, place: usize) {
     director.change(|rules| {
-        rules.services[0].servers.remove(place);
+        edit(rules, 0).servers.remove(place);
     });
 }
 
@@ -61,7 +59,7 @@ fn a_server_that_comes_back_is_who_it_was() {
     let mut director = Director::new(&[rr(VIP, &[RS1, RS2])], &[]);
     director.handshake(&client(1), VIP, RS1);
     remove_server(&mut director, 0);
-    director.change(|rules| rules.services[0].servers.push(real(RS1, 1)));
+    director.change(|rules| edit(rules, 0).servers.push(real(RS1, 1)));
     assert_eq!(numbers(&director), [(0, vec![1, 0])]);
     director.handshake(&client(2), VIP, RS2);
     director.handshake(&client(3), VIP, RS1);
@@ -73,12 +71,12 @@ fn a_number_is_given_away_when_its_last_connection_has_ended() {
     let mut director = Director::new(&[rr(VIP, &[RS1, RS2]), rr(OTHER_VIP, &[RS1])], &[]);
     director.handshake(&client(1), OTHER_VIP, RS1);
     director.change(|rules| drop(rules.services.remove(1)));
-    director.change(|rules| rules.services[0].servers.push(real(RS3, 1)));
+    director.change(|rules| edit(rules, 0).servers.push(real(RS3, 1)));
     assert_eq!(numbers(&director), [(0, vec![0, 1, 3])], "2 is in use");
     lives(&mut director, &client(1), OTHER_VIP, RS1);
 
     director.wait(Duration::from_secs(900) + SLACK);
-    director.change(|rules| rules.services.push(rr("192.168.1.100:25", &[RS2])));
+    director.change(|rules| rules.services.push(rr("192.168.1.100:25", &[RS2]).into()));
     assert_eq!(numbers(&director), [(0, vec![0, 1, 3]), (1, vec![2])]);
     assert_eq!(director.service(1).connections, 0, "it counts from the start");
     director.outside(tcp(&client(2), "192.168.1.100:25").syn()).translated();
@@ -93,7 +91,7 @@ fn a_removed_service_answers_nobody_but_those_it_has() {
     director.outside(tcp(&client(2), VIP).syn()).is_punted();
     lives(&mut director, &client(1), VIP, RS1);
 
-    director.change(|rules| rules.services.push(rr(VIP, &[RS1, RS2])));
+    director.change(|rules| rules.services.push(rr(VIP, &[RS1, RS2]).into()));
     assert_eq!(numbers(&director), [(1, vec![1]), (0, vec![0, 2])]);
     director.handshake(&client(3), VIP, RS1);
     assert_eq!(director.service(0).connections, 2, "it counts on");
@@ -103,7 +101,7 @@ fn a_removed_service_answers_nobody_but_those_it_has() {
 fn the_turn_goes_on_over_a_change() {
     let mut director = Director::new(&[rr(VIP, &[RS1, RS2, RS3])], &[]);
     director.handshake(&client(1), VIP, RS1);
-    director.change(|rules| rules.services[0].servers.reverse());
+    director.change(|rules| edit(rules, 0).servers.reverse());
     director.handshake(&client(2), VIP, RS2);
     director.handshake(&client(3), VIP, RS1);
     remove_server(&mut director, 0);
@@ -114,7 +112,7 @@ fn the_turn_goes_on_over_a_change() {
 fn duplicates_stay_apart() {
     let mut director = Director::new(&[rr(VIP, &[RS1, RS1]), rr(VIP, &[RS2])], &[]);
     director.handshake(&client(1), VIP, RS2);
-    director.change(|rules| rules.services.push(rr(OTHER_VIP, &[])));
+    director.change(|rules| rules.services.push(rr(OTHER_VIP, &[]).into()));
     assert_eq!(numbers(&director), [(0, vec![0, 1]), (1, vec![2]), (2, vec![])]);
     remove_server(&mut director, 0);
     assert_eq!(numbers(&director), [(0, vec![0]), (1, vec![2]), (2, vec![])]);
@@ -218,7 +216,7 @@ fn those_whose_time_comes_during_a_search_do_not_wait_for_the_next_one() {
 fn what_is_closing_ends_without_resets() {
     let mut director = Director::new(&[draining(rr(VIP, &[RS1]))], &[]);
     let quick = "192.168.1.100:53";
-    director.change(|rules| rules.services.push(draining(over_udp(rr(quick, &[RS2])))));
+    director.change(|rules| rules.services.push(draining(over_udp(rr(quick, &[RS2]))).into()));
     director.handshake(&client(1), VIP, RS1);
     director.outside(tcp(&client(1), VIP).fin().ack(1)).translated();
     director.inside(tcp(RS1, &client(1)).fin().ack(1)).translated();
@@ -236,10 +234,10 @@ fn options_of_a_service_change_under_its_connections() {
     let mut director = Director::new(&[rr(VIP, &[RS1])], &[]);
     director.handshake(&client(1), VIP, RS1);
     director.change(|rules| {
-        let service = &mut rules.services[0];
+        let service = edit(rules, 0);
         service.mode = ForwardingMode::FullNat;
-        service.scheduler = SchedulerKind::Maglev;
-        service.timeouts = Timeouts { fin_wait: Duration::from_secs(3), ..Timeouts::default() };
+        service.scheduler = Scheduler::Maglev;
+        service.timeouts.fin_wait = Some(Duration::from_secs(3));
         rules.local_addresses = vec![local(INSIDE_ADDRESS, 60_000..=60_009)];
     });
     lives(&mut director, &client(1), VIP, RS1);
@@ -249,7 +247,7 @@ fn options_of_a_service_change_under_its_connections() {
     let seen_as = "192.168.2.200:60000";
     director.outside(tcp(&client(2), VIP).syn()).leaves_as(tcp(seen_as, RS1).syn());
 
-    director.change(|rules| rules.services[0].mode = ForwardingMode::Nat);
+    director.change(|rules| edit(rules, 0).mode = ForwardingMode::Nat);
     director.outside(tcp(&client(3), VIP).syn()).leaves_as(tcp(&client(3), RS1).syn());
     director.inside(tcp(RS1, seen_as).syn().ack(1)).leaves_as(tcp(VIP, &client(2)).syn().ack(1));
     assert_eq!(director.engine().rules().local_usage().in_use, 1);
@@ -315,7 +313,7 @@ fn fragments_of_a_service_that_is_gone_are_not_counted_for_another_one() {
         assert_eq!(in_packets(&director), counted);
     }
     director.change(|rules| rules.services.clear());
-    director.change(|rules| rules.services.push(over_udp(rr(OTHER_VIP, &[RS1]))));
+    director.change(|rules| rules.services.push(over_udp(rr(OTHER_VIP, &[RS1])).into()));
     assert_eq!(numbers(&director)[0].0, 0, "the number is another service's now");
     director.outside(arrives.part(40..72)).leaves_as(leaves.part(40..72));
     assert_eq!(in_packets(&director), 0);
@@ -332,13 +330,13 @@ fn clients_keep_their_servers_over_a_change_but_not_over_another_mask() {
         kept.map(|(_, _, server)| server.0).collect::<Vec<_>>()
     };
     director.handshake(&client(1), VIP, RS1);
-    director.change(|rules| rules.services[0].servers.insert(0, real(RS3, 1)));
+    director.change(|rules| edit(rules, 0).servers.insert(0, real(RS3, 1)));
     director.handshake(&client(2), VIP, RS1);
     remove_server(&mut director, 1);
     assert_eq!(kept(&director), [0], "it lives, and may come back");
-    director.change(|rules| rules.services[0].servers.push(real(RS1, 1)));
+    director.change(|rules| edit(rules, 0).servers.push(real(RS1, 1)));
     director.handshake(&client(3), VIP, RS1);
-    director.change(|rules| rules.services[0].persistence = keeping(24));
+    director.change(|rules| edit(rules, 0).persistence = keeping(24));
     assert_eq!(kept(&director), []);
 }
 
@@ -351,7 +349,7 @@ fn a_client_does_not_keep_who_got_its_servers_number() {
     director.handshake(&client(1), VIP, RS1);
     remove_server(&mut director, 0);
     director.wait(Duration::from_secs(900) + SLACK);
-    director.change(|rules| rules.services[0].servers.push(real(RS3, 1)));
+    director.change(|rules| edit(rules, 0).servers.push(real(RS3, 1)));
     assert_eq!(numbers(&director), [(0, vec![1, 0])]);
     assert_eq!(director.engine().rules().persistent_clients(), 0);
     director.handshake(&client(2), VIP, RS2);
@@ -363,7 +361,7 @@ fn a_threshold_that_changes_counts_at_once() {
     director.handshake(&client(1), VIP, RS1);
     director.handshake(&client(2), VIP, RS1);
     let limit = |director: &mut Director, limit| {
-        director.change(|rules| rules.services[0].servers[0].upper_threshold = limit);
+        director.change(|rules| edit(rules, 0).servers[0].upper_threshold = limit);
     };
     limit(&mut director, 2);
     director.outside(tcp(&client(3), VIP).syn()).is_answered_by(Reply::Reset);
@@ -376,11 +374,11 @@ fn a_threshold_that_changes_counts_at_once() {
 
 #[test]
 fn what_maglev_hashing_moves_is_told() {
-    let service = VirtualService { scheduler: SchedulerKind::Maglev, ..rr(VIP, &[RS1, RS2, RS3]) };
+    let service = VirtualService { scheduler: Scheduler::Maglev, ..rr(VIP, &[RS1, RS2, RS3]) };
     let mut director = Director::new(&[service, rr(OTHER_VIP, &[RS1, RS2])], &[]);
     assert_eq!(director.change(|_| ()), []);
-    assert_eq!(director.change(|rules| rules.services[1].servers.clear()), []);
-    let [moved] = director.change(|rules| rules.services[0].servers[0].weight = 0)[..] else {
+    assert_eq!(director.change(|rules| edit(rules, 1).servers.clear()), []);
+    let [moved] = director.change(|rules| edit(rules, 0).servers[0].weight = 0)[..] else {
         panic!("one table was filled anew");
     };
     assert!((0.33..0.36).contains(&moved.moved), "{moved:?}");

@@ -1,7 +1,7 @@
 //! What a service listens to: ports, ranges of them, any port, several addresses and protocols.
 
-use shunt_nat::VirtualService;
-use shunt_packet::ipv4::protocol;
+use shunt_rules::Protocol;
+use shunt_rules::VirtualService;
 
 use crate::harness::*;
 
@@ -106,7 +106,7 @@ fn several_endpoints_are_scheduled_as_one() {
 
 #[test]
 fn several_protocols_are_scheduled_as_one() {
-    let protocols = vec![protocol::TCP, protocol::UDP];
+    let protocols = vec![Protocol::Tcp, Protocol::Udp];
     let dns = VirtualService { protocols, ..rr(VIP, &[RS1, RS2]) };
     let mut director = Director::new(&[dns], &[]);
     director.handshake(CLIENT, VIP, RS1);

@@ -3,10 +3,8 @@
 use std::time::Duration;
 
 use etherparse::{Icmpv4Type, icmpv4};
-use shunt_nat::{
-    DropReason, EngineCounters, ForwardingMode, LocalAddress, PoolUsage, Rules, Side,
-    VirtualService,
-};
+use shunt_nat::{DropReason, EngineCounters, PoolUsage, Side};
+use shunt_rules::{ForwardingMode, LocalAddress, Rules, VirtualService};
 use shunt_testkit::Packet;
 
 use crate::harness::*;
@@ -19,9 +17,9 @@ fn full_nat(service: VirtualService) -> VirtualService {
 }
 
 fn director(services: &[VirtualService], ports: std::ops::RangeInclusive<u16>) -> Director {
-    let services = services.iter().cloned().map(full_nat).collect();
+    let services: Vec<_> = services.iter().cloned().map(full_nat).collect();
     let local_addresses = vec![local(INSIDE_ADDRESS, ports)];
-    Director::with_rules(&Rules { services, local_addresses, ..Rules::default() })
+    Director::with_rules(&Rules { local_addresses, ..rules_of(&services, &[]) })
 }
 
 fn usage(director: &Director) -> PoolUsage {
@@ -120,8 +118,7 @@ fn several_local_addresses_are_used_in_turn() {
     let local_addresses: Vec<LocalAddress> =
         ["192.168.2.201", "192.168.2.202"].map(|address| local(address, 60_000..=60_000)).into();
     let services = vec![full_nat(rr(VIP, &[RS1]))];
-    let mut director =
-        Director::with_rules(&Rules { services, local_addresses, ..Rules::default() });
+    let mut director = Director::with_rules(&Rules { local_addresses, ..rules_of(&services, &[]) });
     let mut sources: Vec<_> = (1..=2)
         .map(|port| {
             let client = format!("192.168.1.200:{port}");
@@ -146,7 +143,7 @@ fn a_server_towards_which_no_port_is_free_is_passed_over() {
 
     director.change(|rules| {
         let many = (1..=9).map(|host| real(&format!("192.168.2.{host}:80"), 1));
-        rules.services[0].servers.extend(many);
+        edit(rules, 0).servers.extend(many);
         rules.local_addresses.clear();
     });
     director.outside(tcp(CLIENT, VIP).syn()).is_dropped_for(DropReason::LocalPortsExhausted);
@@ -169,7 +166,7 @@ fn a_closed_connections_port_is_taken_again() {
 #[test]
 fn an_evicted_connections_port_is_free() {
     let rules = Rules {
-        services: vec![full_nat(rr(VIP, &[RS1]))],
+        services: services(&[full_nat(rr(VIP, &[RS1]))]),
         local_addresses: vec![local(INSIDE_ADDRESS, 60_000..=60_009)],
         ..Rules::default()
     };
@@ -183,7 +180,7 @@ fn an_evicted_connections_port_is_free() {
 #[test]
 fn a_full_table_keeps_no_port() {
     let rules = Rules {
-        services: vec![full_nat(rr(VIP, &[RS1]))],
+        services: services(&[full_nat(rr(VIP, &[RS1]))]),
         local_addresses: vec![local(INSIDE_ADDRESS, 60_000..=60_009)],
         ..Rules::default()
     };

@@ -1,7 +1,8 @@
 //! Hairpins: inside hosts that dial a virtual service.
 
 use etherparse::{Icmpv4Type, icmpv4};
-use shunt_nat::{DropReason, PoolUsage, Rules, Side, VirtualService};
+use shunt_nat::{DropReason, PoolUsage, Side};
+use shunt_rules::{Rules, VirtualService};
 use shunt_testkit::Packet;
 
 use crate::harness::*;
@@ -10,7 +11,7 @@ const SEEN_AS: &str = "192.168.2.200:60000";
 
 fn director(services: &[VirtualService]) -> Director {
     Director::with_rules(&Rules {
-        services: services.to_vec(),
+        services: crate::harness::services(services),
         snat: vec![snat(1024..=65_535)],
         hairpin: Some(local(INSIDE_ADDRESS, 60_000..=60_001)),
         ..Rules::default()

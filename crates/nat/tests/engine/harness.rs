@@ -1,18 +1,23 @@
 //! The language of these tests: a director with a clock of its own, the hosts around it, and what
 //! can be said of a packet that was sent to it.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddrV4},
+    sync::Arc,
+    time::Duration,
+};
 
 use shunt_nat::{
-    Connection, ConnectionState, DropReason, Engine, EngineConfig, EngineCounters, Instant,
-    LocalAddress, RealServer, Reply, Rules, RulesetBuilder, ServerCounters, ServiceCounters, Side,
-    SnatRule, Topology, Verdict, VirtualEndpoint, VirtualService,
-    scheduler::{
-        Disruption,
-        SchedulerKind::{RoundRobin, WeightedRoundRobin},
-    },
+    Connection, ConnectionState, DropReason, Engine, EngineConfig, EngineCounters, Instant, Reply,
+    RulesetBuilder, ServerCounters, ServiceCounters, Side, Topology, Verdict,
+    scheduler::Disruption,
 };
-use shunt_packet::ipv4::{Ipv4Packet, protocol};
+use shunt_packet::ipv4::Ipv4Packet;
+use shunt_rules::{
+    LocalAddress, Protocol, RealServer, Rules,
+    Scheduler::{RoundRobin, WeightedRoundRobin},
+    SnatRule, VirtualEndpoint, VirtualService,
+};
 use shunt_testkit::{Packet, describe, ethernet, mac, verify_checksums};
 
 use crate::invariants;
@@ -54,12 +59,17 @@ pub(crate) fn rr(vip: &str, servers: &[&str]) -> VirtualService {
 /// A TCP service that spreads by weight.
 pub(crate) fn wrr(vip: &str, servers: &[(&str, u16)]) -> VirtualService {
     let servers = servers.iter().map(|(endpoint, weight)| real(endpoint, *weight)).collect();
-    VirtualService::new(protocol::TCP, vip.parse().unwrap(), WeightedRoundRobin, servers)
+    VirtualService::new(Protocol::Tcp, socket(vip), WeightedRoundRobin, servers)
+}
+
+/// An endpoint.
+pub(crate) fn socket(text: &str) -> SocketAddrV4 {
+    text.parse().unwrap()
 }
 
 /// A real server.
 pub(crate) fn real(endpoint: &str, weight: u16) -> RealServer {
-    RealServer::new(endpoint.parse().unwrap(), weight)
+    RealServer::new(socket(endpoint), weight)
 }
 
 /// An address and the ports on it that clients may dial.
@@ -74,7 +84,7 @@ pub(crate) fn local(address: &str, ports: std::ops::RangeInclusive<u16>) -> Loca
 
 /// The same service over UDP.
 pub(crate) fn over_udp(service: VirtualService) -> VirtualService {
-    VirtualService { protocols: vec![protocol::UDP], ..service }
+    VirtualService { protocols: vec![Protocol::Udp], ..service }
 }
 
 /// Inside hosts of 192.168.2.0/24 go out behind the outside address, with these source ports.
@@ -84,6 +94,21 @@ pub(crate) fn snat(ports: std::ops::RangeInclusive<u16>) -> SnatRule {
         to: vec![OUTSIDE_ADDRESS.parse().unwrap()],
         ports,
     }
+}
+
+/// Services as rules have them.
+pub(crate) fn services(services: &[VirtualService]) -> Vec<Arc<VirtualService>> {
+    services.iter().cloned().map(Arc::new).collect()
+}
+
+/// A service of the rules, to be changed.
+pub(crate) fn edit(rules: &mut Rules, service: usize) -> &mut VirtualService {
+    Arc::make_mut(&mut rules.services[service])
+}
+
+/// Rules of services and SNAT rules alone.
+pub(crate) fn rules_of(services: &[VirtualService], snat: &[SnatRule]) -> Rules {
+    Rules { services: self::services(services), snat: snat.to_vec(), ..Rules::default() }
 }
 
 /// 192.168.1.0/24 and the default route lie outside, 192.168.2.0/24 inside; one own address each.
@@ -123,7 +148,7 @@ impl Director {
         services: &[VirtualService],
         rules: &[SnatRule],
     ) -> Director {
-        let rules = Rules { services: services.to_vec(), snat: rules.to_vec(), ..Rules::default() };
+        let rules = rules_of(services, rules);
         Director::with_config(&Director::config(capacity), &rules)
     }
 
@@ -139,7 +164,7 @@ impl Director {
 
     pub(crate) fn with_config(config: &EngineConfig, rules: &Rules) -> Director {
         let mut builder = RulesetBuilder::new(7, 1);
-        let ruleset = builder.build(rules, |_| 0).rulesets.remove(0);
+        let ruleset = builder.build(rules, |_| 0).unwrap().rulesets.remove(0);
         let engine = Engine::new(config, ruleset);
         // A clock's start means nothing; an odd one shows who thinks that it does.
         let now = Instant::from_millis(987_654_321);
@@ -210,7 +235,7 @@ impl Director {
     /// Changes the rules. Returns what that did to services with Maglev hashing.
     pub(crate) fn change(&mut self, change: impl FnOnce(&mut Rules)) -> Vec<Disruption> {
         change(&mut self.rules);
-        let mut update = self.builder.build(&self.rules, |_| 0);
+        let mut update = self.builder.build(&self.rules, |_| 0).unwrap();
         self.engine.replace_rules(self.now, update.rulesets.remove(0));
         self.check();
         update.disruptions.into_iter().map(|(_, disruption)| disruption).collect()
@@ -222,6 +247,7 @@ impl Director {
             let mut all = rules
                 .services
                 .iter_mut()
+                .map(Arc::make_mut)
                 .flat_map(|service| service.servers.iter_mut().chain(&mut service.fallback));
             all.nth(server).expect("a server").weight = weight;
         });

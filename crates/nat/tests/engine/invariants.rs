@@ -3,15 +3,16 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Debug,
-    net::Ipv4Addr,
+    net::IpAddr,
 };
 
 use shunt_nat::{
     Connection, ConnectionKind, ConnectionState,
     Direction::{self, Inbound, Outbound},
-    Engine, EngineCounters, FlowKey, Instant, LocalAddress, Rules, ServerId, ServiceId,
+    Engine, EngineCounters, FlowKey, Instant, ServerId, ServiceId,
 };
 use shunt_packet::ipv4::{Ipv4Packet, protocol};
+use shunt_rules::{LocalAddress, Rules};
 
 /// Says which invariant does not hold, if one doesn't. Takes time in proportion to the table.
 pub(crate) fn check(engine: &Engine, rules: &Rules, now: Instant) -> Result<(), String> {
@@ -81,14 +82,14 @@ fn servers_are_accounted_for(engine: &Engine) -> Result<(), String> {
 
 /// Endpoints in use are those of the connections in the table.
 fn pools_are_accounted_for(engine: &Engine, rules: &Rules) -> Result<(), String> {
-    let mut in_table: BTreeMap<Ipv4Addr, u64> = BTreeMap::new();
+    let mut in_table: BTreeMap<IpAddr, u64> = BTreeMap::new();
     for connection in engine.table().iter() {
         let has_source = connection.kind() == ConnectionKind::Snat || connection.is_full_nat();
         if has_source {
-            *in_table.entry(*connection.key(Outbound).dst().ip()).or_default() += 1;
+            *in_table.entry((*connection.key(Outbound).dst().ip()).into()).or_default() += 1;
         }
     }
-    let in_use = |addresses: BTreeSet<Ipv4Addr>| -> u64 {
+    let in_use = |addresses: BTreeSet<IpAddr>| -> u64 {
         addresses.iter().filter_map(|address| in_table.get(address)).sum()
     };
     let of = |local: &[LocalAddress]| in_use(local.iter().map(|local| local.address).collect());

@@ -1,7 +1,8 @@
 //! Clamping the maximum segment size that the ends of a service's connections announce.
 
 use etherparse::{TcpHeader, TcpOptionElement::*};
-use shunt_nat::VirtualService;
+
+use shunt_rules::VirtualService;
 use shunt_testkit::Packet;
 
 use crate::harness::*;

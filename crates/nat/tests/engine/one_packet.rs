@@ -1,8 +1,8 @@
 //! One-packet services: every datagram is scheduled by itself, and no connection is kept.
 
 use etherparse::{Icmpv4Type, icmpv4};
-use shunt_nat::{EngineCounters, Reply, Rules, ServiceCounters, VirtualService};
-use shunt_packet::ipv4::protocol;
+use shunt_nat::{EngineCounters, Reply, ServiceCounters};
+use shunt_rules::{Protocol, VirtualService};
 use shunt_testkit::Packet;
 
 use crate::harness::*;
@@ -107,9 +107,9 @@ fn without_servers_datagrams_are_refused() {
 
 #[test]
 fn tcp_has_connections_all_the_same() {
-    let protocols = vec![protocol::TCP, protocol::UDP];
+    let protocols = vec![Protocol::Tcp, Protocol::Udp];
     let service = VirtualService { protocols, ..one_packet(rr(VIP, &[RS1, RS2])) };
-    let mut director = Director::with_rules(&Rules { services: vec![service], ..Rules::default() });
+    let mut director = Director::with_rules(&rules_of(&[service], &[]));
     director.handshake(CLIENT, VIP, RS1);
     director.outside(udp(CLIENT, VIP)).leaves_as(udp(CLIENT, RS2));
     director.outside(udp(CLIENT, VIP)).leaves_as(udp(CLIENT, RS1));

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use shunt_nat::{Persistence, RealServer, Reply, Rules, ServerId, VirtualService};
+use shunt_nat::{Reply, ServerId};
+use shunt_rules::{Persistence, RealServer, VirtualService};
 
 use crate::harness::*;
 
@@ -146,7 +147,7 @@ fn all_ports_of_a_service_lead_to_one_server() {
     servers.iter_mut().for_each(|server| server.port = None);
     let endpoints = vec![endpoint("192.168.1.100", 1..=65_535)];
     let service = persistent(VirtualService { servers, endpoints, ..service }, 32);
-    let rules = Rules { services: vec![service], ..Rules::default() };
+    let rules = rules_of(&[service], &[]);
     let mut director = Director::with_rules(&rules);
     for vport in [21, 80, 443, 50_000] {
         let (vip, real) = (format!("192.168.1.100:{vport}"), format!("192.168.2.210:{vport}"));

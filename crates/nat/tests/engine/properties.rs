@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use shunt_nat::{
-    ForwardingMode, Persistence, RealServer, Rules, Side, SnatRule, Verdict, VirtualService,
-};
+use shunt_nat::{Side, Verdict};
 use shunt_packet::{
     checksum::Sum,
     ipv4::{Ipv4Packet, protocol},
+};
+use shunt_rules::{
+    ForwardingMode, Persistence, Protocol, RealServer, Rules, SnatRule, VirtualService,
 };
 use shunt_testkit::Packet;
 
@@ -22,14 +23,14 @@ const ONE_PACKET_SERVER: &str = "192.168.2.210:53";
 /// A small director that does everything, so that random traffic soon meets itself.
 pub(crate) fn director() -> Director {
     let limited = RealServer { upper_threshold: 3, ..real(RS1, 1) };
-    let services = vec![
+    let all = [
         rr(VIP, &[RS1, RS2]),
         wrr("192.168.1.100:8080", &[(RS1, 3), ("192.168.2.220:8080", 1)]),
         over_udp(rr(VIP, &[RS1, RS2])),
         VirtualService {
-            protocols: vec![protocol::TCP, protocol::UDP],
+            protocols: vec![Protocol::Tcp, Protocol::Udp],
             mode: ForwardingMode::FullNat,
-            reset_on_expiry: true,
+            reset_on_expiry: Some(true),
             ..rr(FULL_NAT, &[RS1, RS2])
         },
         VirtualService {
@@ -46,7 +47,7 @@ pub(crate) fn director() -> Director {
     Director::with_config(
         &Director::config(12),
         &Rules {
-            services,
+            services: services(&all),
             snat: vec![SnatRule { to, ..snat(80..=82) }],
             local_addresses: vec![local(INSIDE_ADDRESS, 60_000..=60_002)],
             hairpin: Some(local(INSIDE_ADDRESS, 60_002..=60_003)),

@@ -6,8 +6,9 @@ use std::time::Duration;
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use shunt_nat::{
     ConnectionState::{Close, Established, SynRecv, SynSent},
-    DropReason, ForwardingMode, OnUnknown, OtherConnections, Reply, Rules, VirtualService,
+    DropReason, Reply,
 };
+use shunt_rules::{Defaults, ForwardingMode, OnUnknown, Rules, VirtualService};
 
 use crate::harness::*;
 
@@ -189,7 +190,7 @@ fn sent_by(director: &mut Director) -> Vec<Sent> {
 const EXPIRED: Duration = Duration::from_millis(900_000 + 2048);
 
 fn announced(service: VirtualService) -> VirtualService {
-    VirtualService { reset_on_expiry: true, ..service }
+    VirtualService { reset_on_expiry: Some(true), ..service }
 }
 
 #[test]
@@ -219,7 +220,7 @@ fn each_end_is_told_by_the_one_that_it_knows() {
     assert_eq!(sent_by(&mut director), [sent(CLIENT, RS1, 1), sent(mapped, CLIENT, 1)]);
 
     let rules = Rules {
-        services: vec![VirtualService { mode: ForwardingMode::FullNat, ..service }],
+        services: services(&[VirtualService { mode: ForwardingMode::FullNat, ..service }]),
         local_addresses: vec![local(INSIDE_ADDRESS, 60_000..=60_000)],
         ..Rules::default()
     };
@@ -269,25 +270,28 @@ fn nobody_is_told_of_other_ends() {
 }
 
 #[test]
-fn nobody_is_told_unless_the_service_says_so() {
-    let other = OtherConnections { reset_on_expiry: true, ..OtherConnections::default() };
-    let rules = Rules { services: vec![rr(VIP, &[RS1])], other, ..Rules::default() };
-    let mut director = Director::with_rules(&rules);
-    establish(&mut director, 9000, 5000);
-    director.wait(EXPIRED);
-    assert_eq!((director.counters().expired, sent_by(&mut director)), (1, vec![]));
+fn nobody_is_told_if_the_service_says_so() {
+    let defaults = Defaults { reset_on_expiry: true, ..Defaults::default() };
+    let silent = VirtualService { reset_on_expiry: Some(false), ..rr(VIP, &[RS1]) };
+    for (service, told) in [(silent, 0), (rr(VIP, &[RS1]), 2)] {
+        let rules = Rules { defaults, ..rules_of(&[service], &[]) };
+        let mut director = Director::with_rules(&rules);
+        establish(&mut director, 9000, 5000);
+        director.wait(EXPIRED);
+        assert_eq!((director.counters().expired, sent_by(&mut director).len()), (1, told));
+    }
 }
 
 #[test]
 fn connections_of_no_service_follow_the_director() {
     let mut rules = Rules {
-        services: vec![announced(rr(VIP, &[RS1]))],
+        services: services(&[announced(rr(VIP, &[RS1]))]),
         snat: vec![snat(1024..=65_535)],
         ..Rules::default()
     };
     let behind = "192.168.1.100:50000";
     for is_wanted in [false, true] {
-        rules.other.reset_on_expiry = is_wanted;
+        rules.defaults.reset_on_expiry = is_wanted;
         let mut director = Director::with_rules(&rules);
         director.inside(tcp(HOST, REMOTE).syn()).leaves_as(tcp(behind, REMOTE).syn());
         let answer = |src, dst| tcp(src, dst).syn().ack(30);
@@ -310,9 +314,10 @@ fn connections_of_no_service_follow_the_director() {
 #[test]
 fn strays_may_be_dropped_in_silence() {
     let other = "192.168.1.100:8080";
-    let silent = VirtualService { on_unknown: OnUnknown::Drop, ..rr(VIP, &[RS1]) };
+    let silent = VirtualService { on_unknown: Some(OnUnknown::Drop), ..rr(VIP, &[RS1]) };
+    let loud = VirtualService { on_unknown: Some(OnUnknown::Reset), ..rr(other, &[RS1]) };
     let mut rules = Rules {
-        services: vec![silent, rr(other, &[RS1])],
+        services: services(&[silent, loud]),
         snat: vec![snat(1024..=65_535)],
         ..Rules::default()
     };
@@ -324,7 +329,7 @@ fn strays_may_be_dropped_in_silence() {
     director.outside(tcp(CLIENT, other).ack(1)).is_answered_by(Reply::Reset);
     director.inside(tcp(HOST, REMOTE).ack(1)).is_answered_by(Reply::Reset);
 
-    rules.other.on_unknown = OnUnknown::Drop;
+    rules.defaults.on_unknown = OnUnknown::Drop;
     let mut director = Director::with_rules(&rules);
     director.inside(tcp(HOST, REMOTE).ack(1)).is_dropped_for(reason);
     director.outside(tcp(CLIENT, other).ack(1)).is_answered_by(Reply::Reset);

@@ -2,8 +2,8 @@
 
 use shunt_nat::{
     DropReason, EngineCounters, Reply, ServerCounters, ServiceCounters, Side, Verdict,
-    VirtualService,
 };
+use shunt_rules::VirtualService;
 use shunt_testkit::Packet;
 
 use crate::harness::*;

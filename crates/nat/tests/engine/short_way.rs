@@ -1,6 +1,6 @@
 //! The short way of packets through the engine: what may take it, and that it does as the long way.
 
-use shunt_nat::{EgressId, Engine, Instant, Prepared, Rules, Ruleset, Side, Verdict};
+use shunt_nat::{EgressId, Engine, Instant, Prepared, Ruleset, Side, Verdict};
 use shunt_packet::{ipv4::Ipv4Packet, plain::PlainPacket};
 use shunt_testkit::Packet;
 
@@ -18,9 +18,9 @@ struct Ways {
 impl Ways {
     fn new() -> Ways {
         let services = vec![rr(VIP, &[RS1]), over_udp(rr(VIP, &[RS1]))];
-        let rules = Rules { services, ..Rules::default() };
+        let rules = rules_of(&services, &[]);
         Ways {
-            engine: Engine::new(&Director::config(64), Ruleset::new(&rules, 7)),
+            engine: Engine::new(&Director::config(64), Ruleset::new(&rules, 7).unwrap()),
             now: Instant::from_millis(5000),
         }
     }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use shunt_nat::{ConnectionKind, DropReason, EngineCounters, PoolUsage, Reply, Side, SnatRule};
+use shunt_nat::{ConnectionKind, DropReason, EngineCounters, PoolUsage, Reply, Side};
+use shunt_rules::SnatRule;
 use shunt_testkit::Packet;
 
 use crate::harness::*;

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use shunt_nat::{
     ConnectionState::{Udp, UdpOneWay},
-    EngineCounters, OtherConnections, Rules, Timeouts, VirtualService,
+    EngineCounters,
 };
+use shunt_rules::{Defaults, Rules, Timeouts, VirtualService};
 
 use crate::harness::*;
 
@@ -77,7 +78,7 @@ fn hasty() -> Timeouts {
 #[test]
 fn each_service_has_its_own() {
     let other = "192.168.1.100:8080";
-    let quick = VirtualService { timeouts: hasty(), ..rr(VIP, &[RS1]) };
+    let quick = VirtualService { timeouts: hasty().into(), ..rr(VIP, &[RS1]) };
     let mut director = Director::new(&[quick.clone(), rr(other, &[RS2])], &[]);
     director.outside(tcp(CLIENT, VIP).syn()).leaves_as(tcp(CLIENT, RS1).syn());
     assert_eq!(director.remaining(), seconds(4));
@@ -95,10 +96,14 @@ fn each_service_has_its_own() {
 }
 
 #[test]
-fn the_directors_own_are_for_connections_of_no_service() {
+fn the_defaults_are_for_connections_that_no_service_says_more_of() {
+    let other = "192.168.1.100:8080";
     let rules = Rules {
-        other: OtherConnections { timeouts: hasty(), ..OtherConnections::default() },
-        services: vec![rr(VIP, &[RS1])],
+        defaults: Defaults { timeouts: hasty(), ..Defaults::default() },
+        services: services(&[
+            rr(VIP, &[RS1]),
+            VirtualService { timeouts: Timeouts::default().into(), ..rr(other, &[RS2]) },
+        ]),
         snat: vec![snat(1024..=65_535)],
         ..Rules::default()
     };
@@ -115,5 +120,7 @@ fn the_directors_own_are_for_connections_of_no_service() {
     let untranslated =
         |director: &mut Director| drop(director.outside(tcp(CLIENT, HOST).syn()).translated());
     assert_eq!(after(untranslated), seconds(4));
-    assert_eq!(after(|director| director.handshake(CLIENT, VIP, RS1)), seconds(900));
+    assert_eq!(after(|director| director.handshake(CLIENT, VIP, RS1)), seconds(9));
+    let its_own = after(|director| director.handshake(CLIENT, "192.168.1.100:8080", RS2));
+    assert_eq!(its_own, seconds(900));
 }

@@ -2,11 +2,9 @@
 
 use std::net::Ipv4Addr;
 
-use shunt_nat::{
-    Engine, ForwardingMode, Instant, Persistence, RealServer, Rules, RulesetBuilder, ServerId,
-    Side, Verdict, VirtualService,
-};
+use shunt_nat::{Engine, Instant, RulesetBuilder, ServerId, Side, Verdict};
 use shunt_packet::ipv4::Ipv4Packet;
+use shunt_rules::{ForwardingMode, Persistence, RealServer, Rules, VirtualService};
 use shunt_testkit::Packet;
 
 use crate::harness::*;
@@ -25,14 +23,14 @@ fn owner(endpoint: std::net::SocketAddrV4) -> usize {
 impl Workers {
     fn new(rules: &Rules) -> Workers {
         let mut builder = RulesetBuilder::new(7, 2);
-        let rulesets = builder.build(rules, owner).rulesets;
+        let rulesets = builder.build(rules, owner).unwrap().rulesets;
         let config = Director::config(64);
         let engines = rulesets.into_iter().map(|rules| Engine::new(&config, rules)).collect();
         Workers { engines, builder, now: Instant::from_millis(1_000_000) }
     }
 
     fn change(&mut self, rules: &Rules) {
-        let rulesets = self.builder.build(rules, owner).rulesets;
+        let rulesets = self.builder.build(rules, owner).unwrap().rulesets;
         for (engine, ruleset) in self.engines.iter_mut().zip(rulesets) {
             engine.replace_rules(self.now, ruleset);
         }
@@ -62,7 +60,7 @@ impl Workers {
 }
 
 fn rules(service: VirtualService) -> Rules {
-    Rules { services: vec![service], ..Rules::default() }
+    rules_of(&[service], &[])
 }
 
 fn address(endpoint: &str) -> Option<Ipv4Addr> {
@@ -77,7 +75,7 @@ fn rr_is_strict_over_all_of_them() {
         let expected = if client % 2 == 1 { RS1 } else { RS2 };
         assert_eq!(workers.open(worker, client), address(expected), "{client}");
     }
-    rules.services[0].servers.reverse();
+    edit(&mut rules, 0).servers.reverse();
     workers.change(&rules);
     assert_eq!(workers.open(1, 9), address(RS1));
     assert_eq!(workers.open(0, 10), address(RS2));
@@ -87,8 +85,8 @@ fn rr_is_strict_over_all_of_them() {
 fn the_first_to_change_takes_the_turn_along() {
     let mut rules = rules(rr(VIP, &[RS1, RS2]));
     let mut workers = Workers::new(&rules);
-    rules.services[0].servers.rotate_left(1);
-    let mut rulesets = workers.builder.build(&rules, owner).rulesets;
+    edit(&mut rules, 0).servers.rotate_left(1);
+    let mut rulesets = workers.builder.build(&rules, owner).unwrap().rulesets;
     assert_eq!(workers.open(0, 1), address(RS1), "both run the old rules still");
     for (worker, client) in [(1, 2), (0, 3)] {
         let ruleset = rulesets.pop().unwrap();
@@ -133,12 +131,12 @@ fn a_client_keeps_its_server_on_all_of_them() {
 fn a_number_is_kept_while_any_of_them_may_use_it() {
     let mut rules = rules(rr(VIP, &[RS1, RS2]));
     let mut workers = Workers::new(&rules);
-    rules.services[0].servers.remove(0);
-    let mut rulesets = workers.builder.build(&rules, owner).rulesets;
+    edit(&mut rules, 0).servers.remove(0);
+    let mut rulesets = workers.builder.build(&rules, owner).unwrap().rulesets;
     workers.engines[0].replace_rules(workers.now, rulesets.remove(0));
     // The second worker has not changed when the rules do again, and opens a connection after that.
-    rules.services[0].servers.push(real("192.168.2.230:80", 1));
-    rulesets.append(&mut workers.builder.build(&rules, owner).rulesets);
+    edit(&mut rules, 0).servers.push(real("192.168.2.230:80", 1));
+    rulesets.append(&mut workers.builder.build(&rules, owner).unwrap().rulesets);
     assert_eq!(workers.open(1, 1), address(RS1));
     let [first, own, last] = rulesets.try_into().expect("three");
     workers.engines[1].replace_rules(workers.now, first);
@@ -179,7 +177,7 @@ fn clients_noted_under_the_rules_from_before_are_forgotten() {
         rules(VirtualService { persistence, ..rr(VIP, &[RS1, RS2]) })
     };
     let mut workers = Workers::new(&persistent(32));
-    let rulesets = workers.builder.build(&persistent(24), owner).rulesets;
+    let rulesets = workers.builder.build(&persistent(24), owner).unwrap().rulesets;
     assert_eq!(workers.open(0, 1), address(RS1), "it has not gone over yet");
     for (engine, ruleset) in workers.engines.iter_mut().zip(rulesets) {
         engine.replace_rules(workers.now, ruleset);

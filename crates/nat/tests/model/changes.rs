@@ -1,9 +1,12 @@
 //! Changes of the rules, as somebody who edits a service file makes them.
 
-use proptest::{prelude::*, sample::select};
-use shunt_nat::{LocalAddress, OtherConnections, RealServer, Rules, SnatRule, VirtualService};
+use std::sync::Arc;
 
-use crate::setup::{local_addresses, other, rules, server, servers_at, service, snat};
+use proptest::{prelude::*, sample::select};
+
+use shunt_rules::{Defaults, LocalAddress, RealServer, Rules, SnatRule, VirtualService};
+
+use crate::setup::{defaults, local_addresses, rules, server, servers_at, service, snat};
 
 /// Services and servers are numbered, the servers through all services, and the numbers wrap.
 #[derive(Clone, Debug)]
@@ -43,7 +46,7 @@ pub(crate) enum Change {
         addresses: Vec<LocalAddress>,
         hairpin: Option<LocalAddress>,
     },
-    Other(OtherConnections),
+    Defaults(Defaults),
     /// All is as it was in the beginning.
     Restore,
     /// Nothing is as it was.
@@ -73,7 +76,7 @@ pub(crate) fn change() -> impl Strategy<Value = Change> {
                 hairpin: hairpin.and_then(|mut hairpin| hairpin.pop()),
             }
         ),
-        1 => other().prop_map(Change::Other),
+        1 => defaults().prop_map(Change::Defaults),
         4 => Just(Change::Restore),
         1 => rules().boxed().prop_map(|rules| Change::Replace(Box::new(rules))),
     ]
@@ -90,14 +93,14 @@ impl Change {
             }
             Change::AddServer { service, at, server } => {
                 if let Some(service) = service.checked_rem(services) {
-                    let servers = &mut rules.services[service].servers;
+                    let servers = &mut Arc::make_mut(&mut rules.services[service]).servers;
                     servers.insert(at % (servers.len() + 1), *server);
                 }
             }
             Change::RemoveServer { server } => {
                 let scheduled = rules.services.iter().map(|service| service.servers.len()).sum();
                 if let Some(mut nth) = server.checked_rem(scheduled) {
-                    for service in &mut rules.services {
+                    for service in rules.services.iter_mut().map(Arc::make_mut) {
                         if nth < service.servers.len() {
                             service.servers.remove(nth);
                             return;
@@ -107,7 +110,7 @@ impl Change {
                 }
             }
             Change::AddService { at, service } => {
-                rules.services.insert(at % (services + 1), VirtualService::clone(service));
+                rules.services.insert(at % (services + 1), VirtualService::clone(service).into());
             }
             Change::RemoveService { service } => {
                 if let Some(service) = service.checked_rem(services) {
@@ -116,14 +119,14 @@ impl Change {
             }
             Change::EditService { service, to, keeps_servers } => {
                 if let Some(service) = service.checked_rem(services) {
-                    edit_service(&mut rules.services[service], to, *keeps_servers);
+                    edit_service(Arc::make_mut(&mut rules.services[service]), to, *keeps_servers);
                 }
             }
             Change::Reorder { by } => {
                 if services > 0 {
                     rules.services.rotate_left(by % services);
                 }
-                for service in &mut rules.services {
+                for service in rules.services.iter_mut().map(Arc::make_mut) {
                     let by = by.checked_rem(service.servers.len()).unwrap_or(0);
                     service.servers.rotate_left(by);
                 }
@@ -133,7 +136,7 @@ impl Change {
                 rules.local_addresses.clone_from(addresses);
                 rules.hairpin.clone_from(hairpin);
             }
-            Change::Other(other) => rules.other.clone_from(other),
+            Change::Defaults(defaults) => rules.defaults = *defaults,
             Change::Restore => rules.clone_from(first),
             Change::Replace(other) => rules.clone_from(other),
         }
@@ -141,10 +144,9 @@ impl Change {
 }
 
 fn nth_server(rules: &mut Rules, nth: usize) -> Option<&mut RealServer> {
-    let all = |service: &VirtualService| service.servers.len() + service.fallback.iter().len();
-    let count = rules.services.iter().map(all).sum();
+    let count = rules.services.iter().map(|service| service.all_servers().count()).sum();
     let nth = nth.checked_rem(count)?;
-    let services = rules.services.iter_mut();
+    let services = rules.services.iter_mut().map(Arc::make_mut);
     services.flat_map(|service| service.servers.iter_mut().chain(&mut service.fallback)).nth(nth)
 }
 

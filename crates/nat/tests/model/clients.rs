@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
-use shunt_nat::Persistence;
+use shunt_rules::Persistence;
 
 /// By service and masked address. What has run out stays, and counts no more.
 #[derive(Clone, Debug, Default)]

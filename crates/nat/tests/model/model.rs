@@ -9,8 +9,9 @@ use std::{net::Ipv4Addr, rc::Rc};
 use shunt_nat::{
     ConnectionState,
     Direction::{self, Inbound},
-    EngineCounters, Persistence, PoolUsage, Rules, ServiceCounters, Side, SnatRule, VirtualService,
+    EngineCounters, PoolUsage, ServiceCounters, Side,
 };
+use shunt_rules::{Persistence, Rules, SnatRule, VirtualService};
 
 use crate::{
     clients::{Clients, masked},
@@ -249,10 +250,10 @@ impl Model {
 
     fn timeout(&self, owner: Owner, state: ConnectionState) -> u64 {
         let timeouts = match owner {
-            Owner::Service(service, _) => &self.options(service).timeouts,
-            Owner::Snat | Owner::Passthrough => &self.rules.other.timeouts,
+            Owner::Service(service, _) => self.options(service).timeouts(&self.rules.defaults),
+            Owner::Snat | Owner::Passthrough => self.rules.defaults.timeouts,
         };
-        timeouts.of(state).as_millis() as u64
+        state.timeout(&timeouts).as_millis() as u64
     }
 
     pub(crate) fn mss_limit(&self, owner: Owner) -> Option<u16> {
@@ -264,8 +265,10 @@ impl Model {
 
     fn resets_on_expiry(&self, owner: Owner) -> bool {
         match owner {
-            Owner::Service(service, _) => self.options(service).reset_on_expiry,
-            Owner::Snat | Owner::Passthrough => self.rules.other.reset_on_expiry,
+            Owner::Service(service, _) => {
+                self.options(service).reset_on_expiry(&self.rules.defaults)
+            }
+            Owner::Snat | Owner::Passthrough => self.rules.defaults.reset_on_expiry,
         }
     }
 

@@ -5,7 +5,9 @@ use std::{
     net::{Ipv4Addr, SocketAddrV4},
 };
 
-use shunt_nat::{LocalAddress, SnatRule};
+use shunt_rules::{LocalAddress, SnatRule};
+
+use crate::wire::v4;
 
 /// A search that passed over fewer taken ports must not be called long.
 const LONG_SEARCH: usize = 8;
@@ -25,15 +27,16 @@ pub(crate) struct Pool {
 impl Pool {
     /// All that a rule has: what comes for them says by its source whose it is.
     pub(crate) fn of_rule(rule: &SnatRule) -> Pool {
-        let addresses = rule.to.iter().map(|to| (*to, rule.ports.clone().collect())).collect();
+        let addresses = rule.to.iter().map(|to| (v4(*to), rule.ports.clone().collect())).collect();
         Pool { addresses, ..Pool::default() }
     }
 
     /// Those that `is_own`.
     pub(crate) fn of(local: &[LocalAddress], is_own: impl Fn(SocketAddrV4) -> bool) -> Pool {
         let addresses = local.iter().map(|local| {
-            let is_own = |port: &u16| is_own(SocketAddrV4::new(local.address, *port));
-            (local.address, local.ports.clone().filter(is_own).collect())
+            let address = v4(local.address);
+            let is_own = |port: &u16| is_own(SocketAddrV4::new(address, *port));
+            (address, local.ports.clone().filter(is_own).collect())
         });
         Pool { addresses: addresses.collect(), ..Pool::default() }
     }

@@ -1,6 +1,9 @@
 //! That the random steps come everywhere: a comparison of nothing with nothing proves nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use proptest::{
     strategy::{Strategy, ValueTree},
@@ -149,7 +152,7 @@ fn seen(run: &Run, mut see: impl FnMut(&str)) {
             ConnectionKind::Snat => {
                 see("Snat");
                 let host = *connection.key(Direction::Inbound).src().ip();
-                if run.rules.snat.iter().all(|rule| !rule.from.contains(&host)) {
+                if run.rules.snat.iter().all(|rule| !rule.from.contains(&IpAddr::from(host))) {
                     see("connection that no SNAT rule covers");
                 }
             }

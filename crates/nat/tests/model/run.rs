@@ -4,11 +4,12 @@ use std::net::SocketAddrV4;
 
 use shunt_nat::{
     Direction::{self, Inbound},
-    DropReason, EgressId, Engine, Instant, Prepared, Rules, RulesetBuilder, Side, Topology,
-    Translation, Verdict,
+    DropReason, EgressId, Engine, Instant, Prepared, RulesetBuilder, Side, Topology, Translation,
+    Verdict,
     fragments::{FragmentError, FragmentKey, HoldLimits, HoldQueue},
 };
 use shunt_packet::{ipv4::Ipv4Packet, plain::PlainPacket};
+use shunt_rules::Rules;
 use shunt_testkit::{describe, ethernet, mac, verify_checksums};
 
 use crate::{
@@ -68,6 +69,7 @@ impl Run {
         let (workers, config) = (setup.workers, setup.config());
         let mut builder = RulesetBuilder::new(setup.seed, workers);
         let update = builder.build(&setup.rules, |endpoint| owner(endpoint, workers));
+        let update = update.expect("rules that an engine can run");
         let engine = |ruleset| {
             let mut engine = Engine::new(&config, ruleset);
             engine.expire(Instant::from_millis(now), 0, |_| {});
@@ -143,6 +145,7 @@ impl Run {
                 change.apply(&mut self.rules, &self.first_rules);
                 let (now, workers) = (Instant::from_millis(self.now), self.engines.len());
                 let update = self.builder.build(&self.rules, |endpoint| owner(endpoint, workers));
+                let update = update.expect("rules that an engine can run");
                 for (engine, ruleset) in self.engines.iter_mut().zip(update.rulesets) {
                     engine.replace_rules(now, ruleset);
                 }

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use shunt_nat::{RealServer, scheduler::SchedulerKind};
+use shunt_rules::{RealServer, Scheduler as SchedulerKind};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Server {

@@ -1,19 +1,24 @@
 //! What engines are tried with: few addresses and ports in many roles, so that everything soon meets
 //! everything else.
 
-use std::{net::Ipv4Addr, ops::RangeInclusive, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    ops::RangeInclusive,
+    sync::Arc,
+    time::Duration,
+};
 
 use proptest::{
     prelude::*,
     sample::{select, subsequence},
 };
-use shunt_nat::{
-    EngineConfig, ForwardingMode, LocalAddress, OnUnknown, OtherConnections, Persistence,
-    RealServer, Rules, Side, SnatRule, Timeouts, Topology, VirtualEndpoint, VirtualService,
-    scheduler::{SchedulerFlags, SchedulerKind},
+use shunt_nat::{EngineConfig, Side, Topology};
+use shunt_rules::{
+    Defaults, ForwardingMode, LocalAddress, OnUnknown, Persistence,
+    Protocol::{Tcp, Udp},
+    RealServer, Rules, Scheduler, SchedulerFlags, SnatRule, TimeoutOverrides, Timeouts,
+    VirtualEndpoint, VirtualService,
 };
-
-use crate::wire::{TCP, UDP};
 
 /// Outside hosts.
 pub(crate) const CLIENTS: [Ipv4Addr; 4] = [
@@ -90,13 +95,13 @@ prop_compose! {
 
 prop_compose! {
     pub(crate) fn rules()(
-        services in prop::collection::vec(service().boxed(), 1..5),
+        services in prop::collection::vec(service().prop_map(Arc::new).boxed(), 1..5),
         snat in prop::collection::vec(snat(), 0..3),
         local_addresses in local_addresses(),
         hairpin in prop::option::of(local_address(INSIDE[0])),
-        other in other(),
+        defaults in defaults(),
     ) -> Rules {
-        Rules { services, snat, local_addresses, hairpin, other }
+        Rules { services, snat, local_addresses, hairpin, defaults }
     }
 }
 
@@ -106,19 +111,19 @@ pub(crate) fn local_addresses() -> impl Strategy<Value = Vec<LocalAddress>> {
 }
 
 prop_compose! {
-    pub(crate) fn other()(
+    pub(crate) fn defaults()(
         timeouts in timeouts(),
         on_unknown in on_unknown(),
         reset_on_expiry: bool,
-    ) -> OtherConnections {
-        OtherConnections { timeouts, on_unknown, reset_on_expiry }
+    ) -> Defaults {
+        Defaults { timeouts, on_unknown, reset_on_expiry }
     }
 }
 
 prop_compose! {
     pub(crate) fn service()(
         one_packet in prop::bool::weighted(0.15),
-        protocols in select(vec![vec![TCP], vec![UDP], vec![TCP, UDP]]),
+        protocols in select(vec![vec![Tcp], vec![Udp], vec![Tcp, Udp]]),
         mut endpoints in subsequence(endpoints(), 1..=3),
         scheduler in scheduler(),
         falls_back: bool,
@@ -128,9 +133,9 @@ prop_compose! {
         persistence in prop::option::weighted(0.4, persistence()),
         fallback in prop::option::weighted(0.3, server(servers_at()[1])),
         mss_limit in prop::option::weighted(0.3, select(vec![536u16, 1400])),
-        on_unknown in on_unknown(),
-        reset_on_expiry: bool,
-        timeouts in timeouts(),
+        on_unknown in prop::option::of(on_unknown()),
+        reset_on_expiry: Option<bool>,
+        timeouts in overrides(),
         drain_timeout in prop::option::of(select(vec![0, 1500, 10_000])),
     ) -> VirtualService {
         if one_packet {
@@ -138,11 +143,13 @@ prop_compose! {
             endpoints.truncate(1);
         }
         VirtualService {
+            name: String::new(),
             protocols,
             one_packet: one_packet && !endpoints.is_empty(),
             endpoints,
             scheduler,
             scheduler_flags: SchedulerFlags { fallback: falls_back, port: with_port },
+            scheduler_slots: None,
             mode: if is_full_nat { ForwardingMode::FullNat } else { ForwardingMode::Nat },
             servers,
             persistence,
@@ -157,7 +164,7 @@ prop_compose! {
 }
 
 fn endpoints() -> Vec<VirtualEndpoint> {
-    let endpoint = |vip: usize, ports| VirtualEndpoint { address: OUTSIDE[vip], ports };
+    let endpoint = |vip: usize, ports| VirtualEndpoint { address: OUTSIDE[vip].into(), ports };
     vec![
         endpoint(0, 80..=80),
         endpoint(0, 81..=81),
@@ -169,11 +176,11 @@ fn endpoints() -> Vec<VirtualEndpoint> {
 }
 
 /// Turns, most of all: what comes depends on all that came before.
-fn scheduler() -> impl Strategy<Value = SchedulerKind> {
+fn scheduler() -> impl Strategy<Value = Scheduler> {
     prop_oneof![
-        1 => Just(SchedulerKind::RoundRobin),
-        1 => Just(SchedulerKind::WeightedRoundRobin),
-        2 => select(&SchedulerKind::ALL[..]),
+        1 => Just(Scheduler::RoundRobin),
+        1 => Just(Scheduler::WeightedRoundRobin),
+        2 => select(Scheduler::ALL),
     ]
 }
 
@@ -199,7 +206,7 @@ prop_compose! {
         upper_threshold in prop_oneof![3 => Just(0u32), 1 => 1u32..6],
         lower_threshold in 0u32..3,
     ) -> RealServer {
-        RealServer { address, port, weight, upper_threshold, lower_threshold }
+        RealServer { address: address.into(), port, weight, upper_threshold, lower_threshold }
     }
 }
 
@@ -211,6 +218,19 @@ fn persistence() -> impl Strategy<Value = Persistence> {
 
 fn on_unknown() -> impl Strategy<Value = OnUnknown> {
     select(vec![OnUnknown::Reset, OnUnknown::Drop])
+}
+
+/// None, or some of those that are brisk.
+fn overrides() -> impl Strategy<Value = TimeoutOverrides> {
+    prop_oneof![
+        1 => Just(TimeoutOverrides::default()),
+        1 => timeouts().prop_map(TimeoutOverrides::from),
+        1 => timeouts().prop_map(|timeouts| TimeoutOverrides {
+            established: None,
+            udp: None,
+            ..timeouts.into()
+        }),
+    ]
 }
 
 /// The default ones, or such that every state has one of its own and all are over soon.
@@ -238,13 +258,14 @@ prop_compose! {
         to in subsequence(OUTSIDE[1..].to_vec(), 0..=2),
         ports in ports(),
     ) -> SnatRule {
+        let to = to.into_iter().map(IpAddr::from).collect();
         SnatRule { from: from.parse().expect("a network"), to, ports }
     }
 }
 
 prop_compose! {
     fn local_address(address: Ipv4Addr)(ports in ports()) -> LocalAddress {
-        LocalAddress { address, ports }
+        LocalAddress { address: address.into(), ports }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Packets, read by offset (RFC 791, 792, 768, 9293).
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
 use shunt_packet::Malformed;
 
@@ -20,6 +20,14 @@ const ECHO_REQUEST: u8 = 8;
 const REDIRECT: u8 = 5;
 /// Destination unreachable, source quench, time exceeded, parameter problem (RFC 1122, 3.2.2).
 const ERRORS: [u8; 4] = [3, 4, 11, 12];
+
+/// An address of the rules, which are IPv4 here.
+pub(crate) fn v4(address: IpAddr) -> Ipv4Addr {
+    match address {
+        IpAddr::V4(address) => address,
+        IpAddr::V6(address) => panic!("{address} in the rules"),
+    }
+}
 
 pub(crate) fn word(bytes: &[u8], at: usize) -> u16 {
     u16::from_be_bytes([bytes[at], bytes[at + 1]])

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use shunt_nat::{RealServer, Rules, SnatRule, VirtualService};
+use shunt_rules::{Rules, SnatRule, VirtualService};
 
 use super::{Model, Service};
 use crate::{
@@ -10,6 +10,7 @@ use crate::{
     pool::Pool,
     servers::{Scheduler, Server},
     steering::owner,
+    wire::v4,
 };
 
 impl Model {
@@ -47,7 +48,10 @@ impl Model {
             self.services[place] = (!is_over).then_some(service);
         }
         let in_use = |rule: &SnatRule| {
-            self.connections.iter().filter_map(Connection::source).any(|to| rule.to.contains(&to))
+            self.connections
+                .iter()
+                .filter_map(Connection::source)
+                .any(|to| rule.to.contains(&to.into()))
         };
         let former = self.former_snat.iter().filter(|rule| in_use(rule)).cloned().collect();
         self.former_snat = former;
@@ -66,12 +70,10 @@ impl Model {
         let removed: Vec<_> = (0..self.services.len()).filter(is_removed).collect();
         let mut candidates = [there, removed].concat();
         for options in &rules.services {
-            let identity = |options: &VirtualService| {
-                (options.protocols.first().copied(), options.endpoints.first().cloned())
-            };
+            let identity = options.identity();
             let known = candidates
                 .iter()
-                .position(|place| identity(&self.service(*place).options) == identity(options));
+                .position(|place| self.service(*place).options.identity() == identity);
             let place = match known {
                 Some(known) => candidates.remove(known),
                 None => put(&mut self.services, Service::new(options, self.workers.len())),
@@ -94,18 +96,17 @@ impl Model {
         let service = self.service_mut(place);
         service.is_removed = false;
         let former = std::mem::replace(&mut service.options, Rc::new(options.clone()));
-        let is_former = |address| options.endpoints.iter().all(|e| e.address != address);
-        let addresses = former.endpoints.iter().map(|endpoint| endpoint.address);
+        let is_former = |address| options.endpoints.iter().all(|e| v4(e.address) != address);
+        let addresses = former.endpoints.iter().map(|endpoint| v4(endpoint.address));
         service.former_addresses.extend(addresses.filter(|address| is_former(*address)));
 
         let scheduled = service.listed[..service.scheduled.min(service.listed.len())].to_vec();
         let mut candidates: Vec<_> = service.all_servers().collect();
         let mut listed = Vec::new();
         for real in options.servers.iter().chain(&options.fallback) {
-            let identity = |real: &RealServer| (real.address, real.port);
-            let known = candidates
-                .iter()
-                .position(|place| identity(&self.server(*place).real) == identity(real));
+            let identity = real.identity();
+            let known =
+                candidates.iter().position(|place| self.server(*place).real.identity() == identity);
             let server = match known {
                 Some(known) => candidates.remove(known),
                 None => put(&mut self.servers, Server::new(*real)),

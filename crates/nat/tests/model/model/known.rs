@@ -1,6 +1,6 @@
 //! Packets of connections that are known, errors about them, and fragments.
 
-use std::net::SocketAddrV4;
+use std::net::{IpAddr, SocketAddrV4};
 
 use shunt_nat::{
     Direction::{self, Inbound},
@@ -16,7 +16,7 @@ use crate::{
     rewrite::{translated, translated_error},
     setup::Lab,
     state::is_over,
-    wire::{self, Content, ICMP, Ip, Kind, Segment, TCP, UDP},
+    wire::{self, Content, ICMP, Ip, Kind, Segment, TCP, UDP, v4},
     witness::Witness,
 };
 
@@ -168,15 +168,17 @@ impl Model {
         let (src, dst) = (packet.src(), packet.dst());
         let is_virtual = self.services.iter().flatten().any(|service| {
             let mut endpoints = service.options.endpoints.iter();
-            endpoints.any(|e| e.address == dst) || service.former_addresses.contains(&dst)
+            endpoints.any(|e| v4(e.address) == dst) || service.former_addresses.contains(&dst)
         });
         let snat = &self.rules.snat;
         let mut all_snat = snat.iter().chain(&self.former_snat);
         [TCP, UDP, ICMP].contains(&packet.protocol())
             && (is_virtual
-                || all_snat.any(|rule| rule.from.contains(&src) || rule.to.contains(&dst))
-                || snat.iter().any(|rule| rule.from.contains(&dst))
-                || self.servers.iter().flatten().any(|server| server.real.address == src))
+                || all_snat.any(|rule| {
+                    rule.from.contains(&IpAddr::from(src)) || rule.to.contains(&dst.into())
+                })
+                || snat.iter().any(|rule| rule.from.contains(&IpAddr::from(dst)))
+                || self.servers.iter().flatten().any(|server| v4(server.real.address) == src))
     }
 }
 

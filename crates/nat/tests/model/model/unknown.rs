@@ -1,12 +1,16 @@
 //! Packets that belong to no connection: they open one, or it is said why not.
 
-use std::{net::SocketAddrV4, rc::Rc};
+use std::{
+    net::{IpAddr, SocketAddrV4},
+    rc::Rc,
+};
 
 use shunt_nat::{
     ConnectionState,
     Direction::{Inbound, Outbound},
-    DropReason, ForwardingMode, OnUnknown, Reply, Side, Topology,
+    DropReason, Reply, Side, Topology,
 };
+use shunt_rules::{ForwardingMode, OnUnknown};
 
 use super::{Arrival, Model};
 use crate::{
@@ -16,7 +20,7 @@ use crate::{
     rewrite::translated,
     setup::Lab,
     state::{is_half_open, is_over},
-    wire::{ICMP, Ip, Kind, RST, Segment, UDP},
+    wire::{ICMP, Ip, Kind, RST, Segment, UDP, v4},
     witness::Witness,
 };
 
@@ -31,7 +35,7 @@ impl Model {
         if let Some(service) = self.dialled(&segment.flow)
             && (arrival.side == Side::Outside || self.serves_inside(service))
         {
-            let on_unknown = self.options(service).on_unknown;
+            let on_unknown = self.options(service).on_unknown(&self.rules.defaults);
             return refusal(packet, segment, on_unknown)
                 .unwrap_or_else(|| self.open_service(arrival, packet, segment, service, witness));
         }
@@ -40,7 +44,8 @@ impl Model {
             return Punted;
         }
         let rules = Rc::clone(&self.rules);
-        let snat = |host| rules.snat.iter().position(|rule| rule.from.contains(&host));
+        let snat =
+            |host| rules.snat.iter().position(|rule| rule.from.contains(&IpAddr::from(host)));
         match (arrival.side, Lab.side_of(dst)) {
             (Side::Inside, Some(Side::Outside)) => {
                 if let Some((service, leaves_as)) = self.one_packet_reply(&segment.flow) {
@@ -71,7 +76,9 @@ impl Model {
     /// several with the same range the last.
     fn dialled(&self, flow: &Flow) -> Option<usize> {
         let services = self.order.iter().map(|service| (*service, self.options(*service))).rev();
-        let fitting = services.filter(|(_, service)| service.protocols.contains(&flow.protocol));
+        let fitting = services.filter(|(_, service)| {
+            service.protocols.iter().any(|protocol| protocol.number() == flow.protocol)
+        });
         let endpoints = fitting
             .flat_map(|(at, service)| service.endpoints.iter().map(move |endpoint| (at, endpoint)));
         endpoints
@@ -233,7 +240,7 @@ impl Model {
         rule: usize,
         witness: Witness<'_>,
     ) -> Outcome {
-        if let Some(refusal) = refusal(packet, segment, self.rules.other.on_unknown) {
+        if let Some(refusal) = refusal(packet, segment, self.rules.defaults.on_unknown) {
             return refusal;
         }
         let (flow, pool) = (segment.flow, PoolName::Snat(rule));
@@ -247,7 +254,7 @@ impl Model {
     /// RIP:rport of a server for who dialled `vport`.
     fn endpoint(&self, server: usize, vport: u16) -> SocketAddrV4 {
         let real = &self.server(server).real;
-        SocketAddrV4::new(real.address, real.port.unwrap_or(vport))
+        SocketAddrV4::new(v4(real.address), real.port.unwrap_or(vport))
     }
 
     /// The service that a datagram from one of its servers answers for, and how it leaves.
@@ -258,7 +265,7 @@ impl Model {
         self.order.iter().rev().copied().find_map(|service| {
             let options = self.options(service);
             let vip = options.endpoints.first().filter(|_| options.one_packet)?;
-            let from = SocketAddrV4::new(vip.address, *vip.ports.start());
+            let from = SocketAddrV4::new(v4(vip.address), *vip.ports.start());
             let mut listed = self.service(service).listed.iter();
             let is_its = listed.any(|server| self.endpoint(*server, from.port()) == flow.src);
             is_its.then_some((service, Flow { src: from, ..*flow }))
