@@ -29,7 +29,7 @@ fn main() {
     let datagrams: Vec<_> = (0..CLIENTS)
         .map(|number| Packet::udp(&client(number).to_string(), &VIP.to_string()).bytes())
         .collect();
-    for kind in SchedulerKind::ALL {
+    for kind in SchedulerKind::ALL.iter().copied() {
         for servers in [4, 64, 1024] {
             let mut group = criterion.benchmark_group(format!("scheduler/{kind}"));
             group.throughput(Throughput::Elements(BURST as u64));

@@ -56,7 +56,7 @@ pub use egress::EgressId;
 pub use engine::{Engine, EngineConfig, Prepared, Topology};
 pub use flow::{Direction, FlowKey};
 pub use ruleset::{Ruleset, RulesetBuilder, Update};
-pub use server::Server;
+pub use server::{AdminState, Health, Server, ServerShared};
 pub use service::{
     ForwardingMode, LocalAddress, OnUnknown, OtherConnections, Persistence, RealServer, Rules,
     SnatRule, VirtualEndpoint, VirtualService,

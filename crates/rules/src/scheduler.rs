@@ -62,6 +62,9 @@ pub enum Scheduler {
 }
 
 impl Scheduler {
+    /// All of them, in the order of ipvsadm(8)'s list where it has them.
+    pub const ALL: &[Scheduler] = Scheduler::VARIANTS;
+
     /// IPVS's name for it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -86,7 +89,7 @@ mod tests {
 
     #[test]
     fn names_go_both_ways() {
-        for scheduler in Scheduler::VARIANTS {
+        for scheduler in Scheduler::ALL {
             assert_eq!(scheduler.as_str().parse(), Ok(*scheduler));
             assert_eq!(scheduler.to_string(), scheduler.as_str());
         }

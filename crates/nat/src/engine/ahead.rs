@@ -8,7 +8,9 @@ use arrayvec::ArrayVec;
 use shunt_rules::{ServerId, ServiceId};
 
 use super::{Engine, Prepared};
-use crate::{flow::FlowKey, ruleset::Ruleset, side::Side, time::Instant};
+use crate::{
+    flow::FlowKey, ruleset::Ruleset, scheduler::compares_loads, side::Side, time::Instant,
+};
 
 /// Choices that can be outstanding: a burst's.
 const MOST: usize = 32;
@@ -79,7 +81,7 @@ impl Engine {
             let real = self.rules.endpoint(server, key.dst().port());
             let answers = FlowKey::new(key.protocol(), real, key.src());
             self.table.prefetch_key(&answers);
-            let is_counted = self.rules.options(service).scheduler.compares_loads();
+            let is_counted = compares_loads(self.rules.options(service).scheduler);
             if is_counted {
                 self.rules.add_connection(server, false);
             }

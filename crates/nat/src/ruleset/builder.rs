@@ -17,7 +17,7 @@ use crate::{
     connection::MAX_IDS,
     counters::ServiceCounters,
     persistence::PersistenceTable,
-    scheduler::{Disruption, Scheduler, SchedulerKind},
+    scheduler::{Disruption, SchedulerBuilder, SchedulerOptions, WorkerState},
     server::Server,
     service::{ForwardingMode, Rules, VirtualService},
 };
@@ -37,6 +37,7 @@ pub struct RulesetBuilder {
     /// Plans that some worker may run still.
     alive: Vec<(Generation, Weak<Plan>)>,
     known: Known,
+    schedulers: SchedulerBuilder,
     sources: KnownSources,
     persistence: Option<Arc<PersistenceTable>>,
     /// Whether the last change had clients forgotten, and workers may note such still.
@@ -64,6 +65,7 @@ impl RulesetBuilder {
             generation: 0,
             alive: Vec::new(),
             known: Known::default(),
+            schedulers: SchedulerBuilder::new(workers),
             sources: KnownSources::new(workers),
             persistence: None,
             is_unsettled: false,
@@ -176,7 +178,9 @@ impl RulesetBuilder {
                 chooses_ahead: known.keep.is_none()
                     && known.options.mode == ForwardingMode::Nat
                     && !known.options.one_packet
-                    && all.iter().all(|server| server.upper_threshold == 0),
+                    && all[..known.listed.len()]
+                        .iter()
+                        .all(|server| server.shared.thresholds().0 == 0),
             }));
         }
         let snat = rules.snat.iter().chain(self.sources.former_rules());
@@ -198,14 +202,11 @@ impl RulesetBuilder {
     }
 
     fn server(&self, id: ServerId) -> Server {
-        let KnownServer { real, load, .. } = self.known.server(id);
+        let KnownServer { real, shared, .. } = self.known.server(id);
         Server {
             id,
             endpoint: SocketAddrV4::new(real.address, real.port.unwrap_or(0)),
-            weight: real.weight,
-            upper_threshold: real.upper_threshold,
-            lower_threshold: real.lower_threshold,
-            load: Arc::clone(load),
+            shared: Arc::clone(shared),
         }
     }
 
@@ -216,11 +217,9 @@ impl RulesetBuilder {
             let seed = self.seed ^ u64::from(id.0);
             let known = self.known.service_mut(*id);
             let VirtualService { scheduler: kind, scheduler_flags: flags, .. } = known.options;
-            let seed = scheduler_seed(kind, seed);
-            let (scheduler, disruption) = match &known.scheduler {
-                Some(before) => Scheduler::after(before, kind, flags, servers, seed),
-                None => (Scheduler::new(kind, flags, servers, seed), None),
-            };
+            let options = SchedulerOptions { kind, flags, slots: None, seed };
+            let (scheduler, disruption) =
+                self.schedulers.build(&options, servers, known.scheduler.as_ref());
             known.scheduler = Some(scheduler);
             disruptions.extend(disruption.map(|disruption| (*id, disruption)));
         }
@@ -228,12 +227,10 @@ impl RulesetBuilder {
     }
 
     fn ruleset(&self, plan: &Arc<Plan>, worker: usize, sources: Sources) -> Ruleset {
-        let services = self.known.services.iter().map(|known| {
-            let scheduler = known.as_ref().and_then(|known| known.scheduler.as_ref());
-            ServiceState {
-                scheduler: scheduler.map(|scheduler| scheduler.of_worker(worker)),
-                counters: ServiceCounters::default(),
-            }
+        let services = self.known.services.iter().map(|known| ServiceState {
+            scheduler: known.as_ref().and_then(|known| known.scheduler.clone()),
+            scheduling: WorkerState::new(worker),
+            counters: ServiceCounters::default(),
         });
         Ruleset {
             plan: Arc::clone(plan),
@@ -249,13 +246,4 @@ impl RulesetBuilder {
 fn one_packet_source(service: &VirtualService) -> Option<SocketAddrV4> {
     let endpoint = service.endpoints.first().filter(|_| service.one_packet)?;
     Some(SocketAddrV4::new(endpoint.address, *endpoint.ports.start()))
-}
-
-/// Chance is drawn from the seed of this boot. Hashing isn't: a client is to find its server again
-/// after a restart, and on a second director.
-fn scheduler_seed(kind: SchedulerKind, seed: u64) -> u64 {
-    match kind {
-        SchedulerKind::PowerOfTwo => seed,
-        _ => 0,
-    }
 }

@@ -173,7 +173,7 @@ fn scheduler() -> impl Strategy<Value = SchedulerKind> {
     prop_oneof![
         1 => Just(SchedulerKind::RoundRobin),
         1 => Just(SchedulerKind::WeightedRoundRobin),
-        2 => select(&SchedulerKind::ALL[..]),
+        2 => select(SchedulerKind::ALL),
     ]
 }
 
