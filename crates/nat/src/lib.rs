@@ -55,7 +55,7 @@ pub use egress::EgressId;
 pub use engine::{Engine, EngineConfig, Prepared, Topology};
 pub use flow::{Direction, FlowKey};
 pub use ruleset::{BuildError, Ruleset, RulesetBuilder, Update};
-pub use server::Server;
+pub use server::{AdminState, Health, Server, ServerShared};
 pub use shunt_rules::{ServerId, ServiceId};
 pub use side::Side;
 pub use source_pool::PoolUsage;

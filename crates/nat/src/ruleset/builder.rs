@@ -4,9 +4,7 @@ use std::{
 };
 
 use hashbrown::{HashMap, HashSet};
-use shunt_rules::{
-    ForwardingMode, Rules, Scheduler as SchedulerKind, ServerId, ServiceId, VirtualService,
-};
+use shunt_rules::{ForwardingMode, Rules, ServerId, ServiceId, VirtualService};
 
 use super::{
     Ruleset, ServerState, ServiceState, dialled,
@@ -20,7 +18,7 @@ use crate::{
     connection::MAX_IDS,
     counters::ServiceCounters,
     persistence::PersistenceTable,
-    scheduler::{Disruption, Scheduler},
+    scheduler::{Disruption, SchedulerBuilder, SchedulerOptions, WorkerState},
     server::Server,
 };
 
@@ -39,6 +37,7 @@ pub struct RulesetBuilder {
     /// Plans that some worker may run still.
     alive: Vec<(Generation, Weak<Plan>)>,
     known: Known,
+    schedulers: SchedulerBuilder,
     sources: KnownSources,
     persistence: Option<Arc<PersistenceTable>>,
     /// Whether the last change had clients forgotten, and workers may note such still.
@@ -95,6 +94,7 @@ impl RulesetBuilder {
             generation: 0,
             alive: Vec::new(),
             known: Known::default(),
+            schedulers: SchedulerBuilder::new(workers),
             sources: KnownSources::new(workers),
             persistence: None,
             is_unsettled: false,
@@ -227,7 +227,9 @@ impl RulesetBuilder {
                 chooses_ahead: known.keep.is_none()
                     && known.options.mode == ForwardingMode::Nat
                     && !known.options.one_packet
-                    && all.iter().all(|server| server.upper_threshold == 0),
+                    && all[..known.listed.len()]
+                        .iter()
+                        .all(|server| server.shared.thresholds().0 == 0),
             }));
         }
         let snat = rules.snat.iter().chain(self.sources.former_rules());
@@ -249,14 +251,11 @@ impl RulesetBuilder {
     }
 
     fn server(&self, id: ServerId) -> Server {
-        let KnownServer { real, load, .. } = self.known.server(id);
+        let KnownServer { real, shared, .. } = self.known.server(id);
         Server {
             id,
             endpoint: SocketAddrV4::new(v4(real.address), real.port.unwrap_or(0)),
-            weight: real.weight,
-            upper_threshold: real.upper_threshold,
-            lower_threshold: real.lower_threshold,
-            load: Arc::clone(load),
+            shared: Arc::clone(shared),
         }
     }
 
@@ -266,12 +265,14 @@ impl RulesetBuilder {
             let servers = &plan.servers[plan.service(*id).scheduled()];
             let seed = self.seed ^ u64::from(id.0);
             let known = self.known.service_mut(*id);
-            let VirtualService { scheduler: kind, scheduler_flags: flags, .. } = *known.options;
-            let seed = scheduler_seed(kind, seed);
-            let (scheduler, disruption) = match &known.scheduler {
-                Some(before) => Scheduler::after(before, kind, flags, servers, seed),
-                None => (Scheduler::new(kind, flags, servers, seed), None),
+            let options = SchedulerOptions {
+                kind: known.options.scheduler,
+                flags: known.options.scheduler_flags,
+                slots: known.options.scheduler_slots,
+                seed,
             };
+            let (scheduler, disruption) =
+                self.schedulers.build(&options, servers, known.scheduler.as_ref());
             known.scheduler = Some(scheduler);
             disruptions.extend(disruption.map(|disruption| (*id, disruption)));
         }
@@ -279,12 +280,10 @@ impl RulesetBuilder {
     }
 
     fn ruleset(&self, plan: &Arc<Plan>, worker: usize, sources: Sources) -> Ruleset {
-        let services = self.known.services.iter().map(|known| {
-            let scheduler = known.as_ref().and_then(|known| known.scheduler.as_ref());
-            ServiceState {
-                scheduler: scheduler.map(|scheduler| scheduler.of_worker(worker)),
-                counters: ServiceCounters::default(),
-            }
+        let services = self.known.services.iter().map(|known| ServiceState {
+            scheduler: known.as_ref().and_then(|known| known.scheduler.clone()),
+            scheduling: WorkerState::new(worker),
+            counters: ServiceCounters::default(),
         });
         Ruleset {
             plan: Arc::clone(plan),
@@ -300,13 +299,4 @@ impl RulesetBuilder {
 fn one_packet_source(service: &VirtualService) -> Option<SocketAddrV4> {
     let endpoint = service.endpoints.first().filter(|_| service.one_packet)?;
     Some(SocketAddrV4::new(v4(endpoint.address), *endpoint.ports.start()))
-}
-
-/// Chance is drawn from the seed of this boot. Hashing isn't: a client is to find its server again
-/// after a restart, and on a second director.
-fn scheduler_seed(kind: SchedulerKind, seed: u64) -> u64 {
-    match kind {
-        SchedulerKind::PowerOfTwo => seed,
-        _ => 0,
-    }
 }

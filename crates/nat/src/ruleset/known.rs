@@ -6,8 +6,8 @@ use shunt_rules::{RealServer, Rules, ServerId, ServiceId, VirtualService};
 
 use crate::{
     persistence::{ClientsId, KeepRule},
-    scheduler::Scheduler,
-    server::ServerLoad,
+    scheduler::Schedule,
+    server::ServerShared,
 };
 
 /// Numbers the changes of the rules.
@@ -40,8 +40,7 @@ pub(super) struct KnownService {
     /// Virtual addresses that it had before, and until when.
     pub(super) former_addresses: Vec<(IpAddr, Generation)>,
     pub(super) keep: Option<KeepRule>,
-    /// What the workers' schedulers are made of.
-    pub(super) scheduler: Option<Scheduler>,
+    pub(super) scheduler: Option<Arc<dyn Schedule>>,
 }
 
 impl KnownService {
@@ -55,7 +54,7 @@ pub(super) struct KnownServer {
     pub(super) born: Generation,
     pub(super) removed: Option<Generation>,
     pub(super) real: RealServer,
-    pub(super) load: Arc<ServerLoad>,
+    pub(super) shared: Arc<ServerShared>,
 }
 
 impl Known {
@@ -63,7 +62,7 @@ impl Known {
     /// plans from before `oldest` have been dropped.
     pub(super) fn forget(&mut self, oldest: Generation) {
         let is_over = |until: Generation| until <= oldest;
-        let is_idle = |server: &KnownServer| server.load.is_idle();
+        let is_idle = |server: &KnownServer| server.shared.is_idle();
         for service in &mut self.services {
             let Some(known) = service else { continue };
             let server = |id: ServerId| self.servers[id.0 as usize].as_ref();
@@ -165,7 +164,8 @@ impl Known {
                 None => ServerId(put(&mut self.servers, KnownServer::new(real, now))),
             };
             let known = self.server_mut(id);
-            (known.real, known.removed) = (*real, None);
+            known.removed = None;
+            known.set(*real);
             listed.push(id);
         }
         for id in &candidates {
@@ -201,17 +201,26 @@ impl Known {
         }
     }
 
-    /// It gets no new connections from now on.
+    /// It gets no new connections from whoever runs the rules of now.
     fn remove_server(&mut self, id: ServerId, now: Generation) {
-        let known = self.server_mut(id);
-        known.removed.get_or_insert(now);
-        known.real = RealServer { weight: 0, upper_threshold: 0, ..known.real };
+        self.server_mut(id).removed.get_or_insert(now);
     }
 }
 
 impl KnownServer {
     fn new(real: &RealServer, now: Generation) -> KnownServer {
-        KnownServer { born: now, removed: None, real: *real, load: Arc::default() }
+        let RealServer { weight, upper_threshold, lower_threshold, .. } = *real;
+        let shared = Arc::new(ServerShared::new(weight, upper_threshold, lower_threshold));
+        KnownServer { born: now, removed: None, real: *real, shared }
+    }
+
+    /// Takes in what is said of it now. On all workers that is so at once.
+    fn set(&mut self, real: RealServer) {
+        if real.weight != self.shared.configured_weight() {
+            self.shared.set_weight(real.weight);
+        }
+        self.shared.set_thresholds(real.upper_threshold, real.lower_threshold);
+        self.real = real;
     }
 }
 

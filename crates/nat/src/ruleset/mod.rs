@@ -24,7 +24,7 @@ use crate::{
     egress::EgressId,
     flow::FlowKey,
     persistence::PersistenceTable,
-    scheduler::{Request, Scheduler},
+    scheduler::{Request, Schedule, WorkerState},
     server::Server,
     source_pool::{PoolUsage, SourcePool},
     time::Instant,
@@ -52,7 +52,8 @@ pub struct Ruleset {
 #[derive(Debug)]
 struct ServiceState {
     /// None if the service was removed.
-    scheduler: Option<Scheduler>,
+    scheduler: Option<Arc<dyn Schedule>>,
+    scheduling: WorkerState,
     counters: ServiceCounters,
 }
 
@@ -168,8 +169,8 @@ impl Ruleset {
         let plan = self.plan.service(service);
         let servers = &self.plan.servers[plan.scheduled()];
         let request = Request { client: key.src(), virtual_endpoint: key.dst(), now };
-        let scheduler = self.services[service.0 as usize].scheduler.as_mut()?;
-        match scheduler.pick(servers, &request) {
+        let ServiceState { scheduler, scheduling, .. } = &mut self.services[service.0 as usize];
+        match scheduler.as_ref()?.pick(scheduling, servers, &request) {
             Some(picked) => Some(servers[picked].id),
             None => {
                 let fallback = &self.plan.servers[plan.fallback()?];
@@ -277,20 +278,20 @@ impl Ruleset {
     /// A server's connection opened.
     pub(crate) fn add_connection(&mut self, server: ServerId, is_active: bool) {
         *self.count_mut(server, is_active) += 1;
-        self.plan.server(server).add_connection(is_active);
+        self.plan.server(server).shared.add_connection(is_active);
     }
 
     /// A server's connection ended.
     pub(crate) fn remove_connection(&mut self, server: ServerId, is_active: bool) {
         *self.count_mut(server, is_active) -= 1;
-        self.plan.server(server).remove_connection(is_active);
+        self.plan.server(server).shared.remove_connection(is_active);
     }
 
     /// A server's connection became active, or ceased to be.
     pub(crate) fn move_connection(&mut self, server: ServerId, is_active: bool) {
         *self.count_mut(server, !is_active) -= 1;
         *self.count_mut(server, is_active) += 1;
-        self.plan.server(server).move_connection(is_active);
+        self.plan.server(server).shared.move_connection(is_active);
     }
 
     fn count_mut(&mut self, server: ServerId, is_active: bool) -> &mut u32 {
@@ -338,31 +339,24 @@ impl Ruleset {
     }
 
     /// Takes over what belongs to the worker from the rules that it had before. Allocates nothing,
-    /// and takes time in proportion to services, servers, and what `lblcr` remembers.
+    /// and takes time in proportion to services and servers.
     pub(crate) fn take_over(&mut self, before: &mut Ruleset, now: Instant) {
         for id in self.plan.surviving_services(&before.plan) {
             let state = &mut self.services[id.0 as usize];
             let state_before = &mut before.services[id.0 as usize];
             state.counters = state_before.counters;
-            if let (Some(scheduler), Some(scheduler_before)) =
-                (&mut state.scheduler, &mut state_before.scheduler)
-            {
-                let servers = &self.plan.servers[self.plan.service(id).scheduled()];
-                let scheduled = before.plan.service(id).scheduled();
-                scheduler.take_over(scheduler_before, |place| {
-                    let was_at = self.plan.former_place(&before.plan, servers[place].id)?.position;
-                    scheduled.contains(&was_at).then(|| was_at - scheduled.start)
-                });
-            }
+            std::mem::swap(&mut state.scheduling, &mut state_before.scheduling);
         }
-        for server in &self.plan.servers {
+        for place in self.plan.places.iter().flatten() {
+            let server = &self.plan.servers[place.position];
             let id = server.id.0 as usize;
             if self.plan.former_place(&before.plan, server.id).is_some() {
                 self.servers[id] = before.servers[id];
             }
+            let is_drained = server.shared.configured_weight() == 0
+                || !self.plan.service(place.service).lists(place.position);
             let drained_since = &mut self.servers[id].drained_since;
-            *drained_since = (server.weight == 0).then(|| drained_since.unwrap_or(now));
-            server.apply_thresholds();
+            *drained_since = is_drained.then(|| drained_since.unwrap_or(now));
         }
     }
 

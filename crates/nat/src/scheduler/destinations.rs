@@ -55,10 +55,6 @@ impl<T> Destinations<T> {
             self.by_address.remove(&address);
         }
     }
-
-    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.by_address.values_mut().map(|remembered| &mut remembered.what)
-    }
 }
 
 /// Whether a server has more active connections than weight while another has less than half as
@@ -66,8 +62,8 @@ impl<T> Destinations<T> {
 /// Virtual Server).
 pub(super) fn is_overloaded(server: &Server, servers: &[Server]) -> bool {
     let has_half_its_load =
-        |other: &Server| u64::from(other.active()) * 2 < u64::from(other.weight);
-    server.active() > u32::from(server.weight)
+        |other: &Server| u64::from(other.active()) * 2 < u64::from(other.weight());
+    server.active() > u32::from(server.weight())
         && usable(servers).any(|(_, other)| has_half_its_load(other))
 }
 

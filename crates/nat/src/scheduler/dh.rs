@@ -1,18 +1,22 @@
-use super::{Request, SchedulerFlags, sh::tile, slots::Slots};
+use std::sync::Arc;
+
+use super::{Built, Construction, Request, Schedule, WorkerState, sh::tiled, slots::Slots};
 use crate::server::Server;
 
 /// Destination hashing: like [source hashing](super::sh), flags and all, by the virtual address
 /// (with the flag `port`: and port). A service with one VIP:vport has one server then: this is for
 /// services of many.
-#[derive(Clone, Debug)]
-pub(crate) struct DestinationHash(Slots);
+#[derive(Debug)]
+struct DestinationHash(Slots);
 
-impl DestinationHash {
-    pub(crate) fn new(flags: SchedulerFlags, servers: &[Server], seed: u64) -> DestinationHash {
-        DestinationHash(Slots::new(tile(servers), flags, seed))
-    }
+pub(super) fn build(construction: &mut Construction) -> Built {
+    let slots = tiled(construction);
+    let is_same = |before: &DestinationHash| before.0.is_same(&slots);
+    construction.kept(is_same).unwrap_or_else(|| (Arc::new(DestinationHash(slots)), None))
+}
 
-    pub(crate) fn pick(&self, servers: &[Server], request: &Request) -> Option<usize> {
+impl Schedule for DestinationHash {
+    fn pick(&self, _: &mut WorkerState, servers: &[Server], request: &Request) -> Option<usize> {
         self.0.pick(servers, request.virtual_endpoint)
     }
 }

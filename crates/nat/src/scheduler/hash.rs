@@ -27,7 +27,7 @@ pub(super) fn scale(hash: u64, limit: u64) -> u64 {
 pub(super) struct Random(u64);
 
 impl Random {
-    pub(super) fn new(seed: u64) -> Random {
+    pub(super) const fn new(seed: u64) -> Random {
         Random(mix(seed))
     }
 
@@ -43,7 +43,7 @@ impl Random {
 }
 
 /// The finalizer of SplitMix64: a bijection that flips half of the bits when one bit is flipped.
-fn mix(bits: u64) -> u64 {
+const fn mix(bits: u64) -> u64 {
     let bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     bits ^ (bits >> 31)

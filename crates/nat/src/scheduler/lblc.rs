@@ -1,8 +1,9 @@
-use std::net::SocketAddrV4;
+use std::sync::Arc;
 
 use super::{
-    Request,
+    Built, Construction, Request, Schedule, Tenure, WorkerState,
     destinations::{Destinations, is_overloaded},
+    roster::Roster,
     wlc,
 };
 use crate::server::Server;
@@ -12,34 +13,47 @@ use crate::server::Server;
 /// [weighted least-connection](wlc) server takes over, and keeps it.
 ///
 /// After Zhang: Job Scheduling Algorithms in Linux Virtual Server.
+///
+/// Each worker remembers destinations for itself.
 #[derive(Debug)]
-pub(crate) struct LocalityLeastConnection {
-    assigned: Destinations<SocketAddrV4>,
+struct LocalityLeastConnection {
+    roster: Roster,
 }
 
-impl LocalityLeastConnection {
-    pub(crate) fn new() -> LocalityLeastConnection {
-        LocalityLeastConnection { assigned: Destinations::new() }
-    }
+/// The server of each destination.
+type Assigned = Destinations<Tenure>;
 
-    pub(crate) fn pick(&mut self, servers: &[Server], request: &Request) -> Option<usize> {
+pub(super) fn build(construction: &mut Construction) -> Built {
+    let servers = construction.servers;
+    let is_same = |before: &LocalityLeastConnection| before.roster.is_of(servers);
+    construction.kept(is_same).unwrap_or_else(|| {
+        let before = construction.before::<LocalityLeastConnection>();
+        let roster = Roster::new(construction, before.map(|before| &before.roster));
+        (Arc::new(LocalityLeastConnection { roster }), None)
+    })
+}
+
+impl Schedule for LocalityLeastConnection {
+    fn pick(
+        &self,
+        state: &mut WorkerState,
+        servers: &[Server],
+        request: &Request,
+    ) -> Option<usize> {
         let destination = *request.virtual_endpoint.ip();
-        let assigned = self.assigned.ask(destination, request.now).and_then(|endpoint| {
-            servers
-                .iter()
-                .position(|server| server.endpoint == *endpoint && can_stay(server, servers))
-        });
+        let assigned = state
+            .memory::<Assigned>()
+            .and_then(|assigned| assigned.ask(destination, request.now))
+            // Who left is not found, and replaced.
+            .and_then(|assigned| self.roster.position(*assigned))
+            .filter(|position| can_stay(&servers[*position], servers));
         if assigned.is_some() {
             return assigned;
         }
         let picked = wlc::pick(servers)?;
-        self.assigned.remember(destination, servers[picked].endpoint, request.now);
+        let assigned = state.memory_or_begin(Assigned::new);
+        assigned.remember(destination, self.roster.tenures()[picked], request.now);
         Some(picked)
-    }
-
-    /// Goes on with what was remembered before; who left is replaced when it would be picked.
-    pub(crate) fn take_over(&mut self, before: &mut LocalityLeastConnection) {
-        std::mem::swap(&mut self.assigned, &mut before.assigned);
     }
 }
 
@@ -85,7 +99,7 @@ mod tests {
         servers[0].set_overloaded(true);
         assert_eq!(scheduler.pick(&servers, &request(1)), Some(1));
         servers[0].set_overloaded(false);
-        servers[1].weight = 0;
+        servers[1].shared.set_weight(0);
         assert_eq!(scheduler.pick(&servers, &request(1)), Some(0));
         let rest = &servers[1..];
         scheduler.servers_changed(rest);

@@ -1,9 +1,10 @@
-use std::{cmp::Reverse, net::SocketAddrV4};
+use std::{cmp::Reverse, sync::Arc};
 
 use super::{
-    Request,
+    Built, Construction, Request, Schedule, Tenure, WorkerState,
     destinations::{Destinations, EXPIRY, is_overloaded},
     load::PerWeight,
+    roster::Roster,
     usable, wlc,
 };
 use crate::{server::Server, time::Instant};
@@ -14,93 +15,101 @@ use crate::{server::Server, time::Instant};
 /// joins the set. When the set did not change for a day, the most loaded leaves it.
 ///
 /// After Zhang: Job Scheduling Algorithms in Linux Virtual Server.
+///
+/// Each worker remembers sets for itself.
 #[derive(Debug)]
-pub(crate) struct LocalityLeastConnectionReplicated {
-    assigned: Destinations<ServerSet>,
-    /// All servers, sorted.
-    present: Vec<SocketAddrV4>,
+struct LocalityLeastConnectionReplicated {
+    version: u64,
+    roster: Roster,
 }
 
 #[derive(Debug)]
 struct ServerSet {
     /// Never empty, but while a change of the servers left none.
-    members: Vec<SocketAddrV4>,
+    members: Vec<Tenure>,
     last_changed: Instant,
+    /// The schedule that it was last used with.
+    version: u64,
 }
 
-impl LocalityLeastConnectionReplicated {
-    pub(crate) fn new(servers: &[Server]) -> LocalityLeastConnectionReplicated {
-        let mut present: Vec<_> = servers.iter().map(|server| server.endpoint).collect();
-        present.sort_unstable();
-        LocalityLeastConnectionReplicated { assigned: Destinations::new(), present }
-    }
+pub(super) fn build(construction: &mut Construction) -> Built {
+    let servers = construction.servers;
+    let is_same = |before: &LocalityLeastConnectionReplicated| before.roster.is_of(servers);
+    construction.kept(is_same).unwrap_or_else(|| {
+        let before = construction.before::<LocalityLeastConnectionReplicated>();
+        let roster = Roster::new(construction, before.map(|before| &before.roster));
+        let version = construction.number();
+        (Arc::new(LocalityLeastConnectionReplicated { version, roster }), None)
+    })
+}
 
-    /// One for the same servers that remembers nothing.
-    pub(crate) fn of_worker(&self) -> LocalityLeastConnectionReplicated {
-        let present = self.present.clone();
-        LocalityLeastConnectionReplicated { assigned: Destinations::new(), present }
-    }
-
+impl Schedule for LocalityLeastConnectionReplicated {
     /// Steps over the servers times the size of the set, which is small unless nearly all servers
     /// are overloaded.
-    pub(crate) fn pick(&mut self, servers: &[Server], request: &Request) -> Option<usize> {
+    fn pick(
+        &self,
+        state: &mut WorkerState,
+        servers: &[Server],
+        request: &Request,
+    ) -> Option<usize> {
         let destination = *request.virtual_endpoint.ip();
-        if let Some(set) = self.assigned.ask(destination, request.now) {
-            return set.pick(servers, request.now);
+        let assigned = state.memory_or_begin(Destinations::<ServerSet>::new);
+        if let Some(set) = assigned.ask(destination, request.now) {
+            if std::mem::replace(&mut set.version, self.version) != self.version {
+                set.members.retain(|member| self.roster.position(*member).is_some());
+            }
+            return set.pick(self.roster.tenures(), servers, request.now);
         }
         let picked = wlc::pick(servers)?;
-        let set = ServerSet { members: vec![servers[picked].endpoint], last_changed: request.now };
-        self.assigned.remember(destination, set, request.now);
+        let set = ServerSet {
+            members: vec![self.roster.tenures()[picked]],
+            last_changed: request.now,
+            version: self.version,
+        };
+        assigned.remember(destination, set, request.now);
         Some(picked)
-    }
-
-    /// Goes on with the sets from before, without those who left.
-    pub(crate) fn take_over(&mut self, before: &mut LocalityLeastConnectionReplicated) {
-        std::mem::swap(&mut self.assigned, &mut before.assigned);
-        for set in self.assigned.values_mut() {
-            set.members.retain(|endpoint| self.present.binary_search(endpoint).is_ok());
-        }
     }
 }
 
 impl ServerSet {
-    fn pick(&mut self, servers: &[Server], now: Instant) -> Option<usize> {
-        let picked = match self.least_loaded(servers) {
+    fn pick(&mut self, tenures: &[Tenure], servers: &[Server], now: Instant) -> Option<usize> {
+        let picked = match self.least_loaded(tenures, servers) {
             Some(member) if !is_overloaded(&servers[member], servers) => member,
             _ => {
                 let picked = wlc::pick(servers)?;
-                self.add(servers[picked].endpoint, now);
+                self.add(tenures[picked], now);
                 picked
             }
         };
         if self.members.len() > 1 && now.since(self.last_changed) > EXPIRY {
-            self.remove_most_loaded(servers, now);
+            self.remove_most_loaded(tenures, servers, now);
         }
         Some(picked)
     }
 
-    fn least_loaded(&self, servers: &[Server]) -> Option<usize> {
+    fn least_loaded(&self, tenures: &[Tenure], servers: &[Server]) -> Option<usize> {
         usable(servers)
-            .filter(|(_, server)| self.members.contains(&server.endpoint))
+            .filter(|(index, _)| self.members.contains(&tenures[*index]))
             .min_by_key(|(_, server)| PerWeight::of(server))
             .map(|(index, _)| index)
     }
 
-    fn add(&mut self, endpoint: SocketAddrV4, now: Instant) {
-        if !self.members.contains(&endpoint) {
-            self.members.push(endpoint);
+    fn add(&mut self, member: Tenure, now: Instant) {
+        if !self.members.contains(&member) {
+            self.members.push(member);
             self.last_changed = now;
         }
     }
 
     /// One that is not usable counts as more loaded than any that is.
-    fn remove_most_loaded(&mut self, servers: &[Server], now: Instant) {
-        let most_loaded = servers
+    fn remove_most_loaded(&mut self, tenures: &[Tenure], servers: &[Server], now: Instant) {
+        let most_loaded = tenures
             .iter()
-            .filter(|server| self.members.contains(&server.endpoint))
-            .min_by_key(|server| Reverse((!server.is_usable(), PerWeight::of(server))));
-        if let Some(most_loaded) = most_loaded {
-            self.members.retain(|endpoint| *endpoint != most_loaded.endpoint);
+            .zip(servers)
+            .filter(|(tenure, _)| self.members.contains(tenure))
+            .min_by_key(|(_, server)| Reverse((!server.is_usable(), PerWeight::of(server))));
+        if let Some((most_loaded, _)) = most_loaded {
+            self.members.retain(|member| member != most_loaded);
             self.last_changed = now;
         }
     }

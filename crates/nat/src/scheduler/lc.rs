@@ -1,8 +1,17 @@
-use super::{load::overhead, usable};
+use super::{Request, Schedule, WorkerState, load::overhead, usable};
 use crate::server::Server;
 
 /// Least-connection: the server with the least [`overhead`], whatever the weights.
-pub(super) fn pick(servers: &[Server]) -> Option<usize> {
+#[derive(Debug)]
+pub(super) struct LeastConnection;
+
+impl Schedule for LeastConnection {
+    fn pick(&self, _: &mut WorkerState, servers: &[Server], _: &Request) -> Option<usize> {
+        pick(servers)
+    }
+}
+
+fn pick(servers: &[Server]) -> Option<usize> {
     usable(servers).min_by_key(|(_, server)| overhead(server)).map(|(index, _)| index)
 }
 

@@ -6,7 +6,8 @@ use crate::server::Server;
 
 /// What a server's connections cost it: an active one as much as 256 others (IPVS's ratio).
 pub(super) fn overhead(server: &Server) -> u64 {
-    u64::from(server.active()) * 256 + u64::from(server.inactive())
+    let (active, inactive) = server.shared.active_and_inactive();
+    u64::from(active) * 256 + u64::from(inactive)
 }
 
 /// A load in relation to a weight, compared without dividing. Weight 0 counts as 1.
@@ -25,7 +26,7 @@ impl PerWeight {
 
     /// A server's [`overhead`] in relation to its weight.
     pub(super) fn of(server: &Server) -> PerWeight {
-        PerWeight::new(overhead(server), server.weight)
+        PerWeight::new(overhead(server), server.weight())
     }
 }
 

@@ -3,9 +3,10 @@ use std::{net::SocketAddrV4, sync::Arc};
 use hashbrown::HashSet;
 
 use super::{
-    Request, SchedulerFlags,
+    Built, Construction, Request, Schedule, WorkerState,
     hash::{self, endpoint_key, keyed},
     slots::Slots,
+    table::{Filling, MAX_SLOTS, Member, Recipe, SlotIndex, Table},
     turns::Turns,
 };
 use crate::server::Server;
@@ -18,132 +19,141 @@ use crate::server::Server;
 /// Each server prefers the slots in an order of its own, a permutation that its endpoint's hash
 /// chooses. Servers take turns by weight; a turn takes the most preferred slot that is still free.
 ///
-/// As with [source hashing](super::sh), a server beyond its threshold stays in the table, for the
-/// flag `fallback` to deal with, and one of weight 0 does not.
-#[derive(Clone, Debug)]
-pub(crate) struct Maglev {
-    slots: Slots,
-    /// By index: what the slots were made from.
-    members: Arc<[Member]>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Member {
-    endpoint: SocketAddrV4,
-    weight: u16,
-}
+/// As with [source hashing](super::sh), a server that is not usable for a while stays in the table, and
+/// one of configured weight 0 does not.
+#[derive(Debug)]
+struct Maglev(Slots);
 
 /// How far a change of servers or weights changed the table of Maglev hashing. Both are fractions
-/// of the table, so also of the possible clients, 0 to 1.
+/// of the space of hashes, so also of the possible clients, 0 to 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Disruption {
     /// What has another server now. When one of *n* equal servers leaves or comes, 1/*n* of them
     /// have to.
     pub moved: f64,
     /// What moved from one to another of the servers that are there before and after. As long as
-    /// their weights stay, that needn't be; it is the price of the algorithm: below 1 % for up
-    /// to 500 servers of equal weight, up to 5 % for uneven weights.
+    /// their weights stay, and the size of the table, that needn't be; it is the price of the
+    /// algorithm.
     pub moved_between_survivors: f64,
 }
 
-impl Maglev {
-    pub(crate) fn new(flags: SchedulerFlags, servers: &[Server], seed: u64) -> Maglev {
-        let members = members(servers);
-        Maglev { slots: Slots::new(fill(&members, seed), flags, seed), members }
-    }
+/// Fills a table anew, unless endpoints, weights and size are what they were, and says what that did.
+pub(super) fn build(construction: &mut Construction) -> Built {
+    let servers = construction.servers;
+    let seed = construction.builder.hash_seed;
+    let size = size_for(servers.len(), construction.options.slots);
+    let recipe = Recipe::new(Filling::Maglev { seed }, size, servers);
+    let slots = Slots::new(construction, recipe);
+    construction.kept(|before: &Maglev| before.0.is_same(&slots)).unwrap_or_else(|| {
+        let disruption = construction
+            .before::<Maglev>()
+            .map(|before| (before.0.table(), slots.table()))
+            .filter(|(before, after)| !Arc::ptr_eq(before, after))
+            .map(|(before, after)| disruption(before, after));
+        (Arc::new(Maglev(slots)), disruption)
+    })
+}
 
-    pub(crate) fn pick(&self, servers: &[Server], request: &Request) -> Option<usize> {
-        self.slots.pick(servers, request.client)
-    }
-
-    /// Fills a table anew, unless endpoints and weights are what they were, and says what that did.
-    pub(crate) fn after(
-        before: &Maglev,
-        flags: SchedulerFlags,
-        servers: &[Server],
-        seed: u64,
-    ) -> (Maglev, Option<Disruption>) {
-        if members(servers) == before.members {
-            let slots = before.slots.with_flags(flags);
-            return (Maglev { slots, members: Arc::clone(&before.members) }, None);
-        }
-        let after = Maglev::new(flags, servers, seed);
-        let disruption = Maglev::disruption(before, &after);
-        (after, Some(disruption))
-    }
-
-    /// Compares two tables, point by point in the space of hashes if their sizes differ.
-    pub(crate) fn disruption(before: &Maglev, after: &Maglev) -> Disruption {
-        let stays = before.present_in(after);
-        let stayed = after.present_in(before);
-        let points = before.slots.len().max(after.slots.len());
-        let mut moved = 0;
-        let mut between_survivors = 0;
-        for point in 0..points as u64 {
-            // The middle of a slot of the larger table.
-            let hash = (((u128::from(point) * 2 + 1) << 63) / points as u128) as u64;
-            let (Some(from), Some(to)) = (before.slots.at(hash), after.slots.at(hash)) else {
-                moved += 1;
-                continue;
-            };
-            if before.members[from].endpoint != after.members[to].endpoint {
-                moved += 1;
-                between_survivors += usize::from(stays[from] && stayed[to]);
-            }
-        }
-        let fraction = |count: usize| count as f64 / points.max(1) as f64;
-        Disruption { moved: fraction(moved), moved_between_survivors: fraction(between_survivors) }
-    }
-
-    /// By index: whether a member has slots in the other table too.
-    fn present_in(&self, other: &Maglev) -> Vec<bool> {
-        let with_slots = other.members.iter().filter(|member| member.weight > 0);
-        let endpoints: HashSet<SocketAddrV4> = with_slots.map(|member| member.endpoint).collect();
-        self.members.iter().map(|member| endpoints.contains(&member.endpoint)).collect()
+impl Schedule for Maglev {
+    fn pick(&self, _: &mut WorkerState, servers: &[Server], request: &Request) -> Option<usize> {
+        self.0.pick(servers, request.client)
     }
 }
 
-fn members(servers: &[Server]) -> Arc<[Member]> {
-    let member = |server: &Server| Member { endpoint: server.endpoint, weight: server.weight };
-    servers.iter().map(member).collect()
+/// Compares two tables over the whole space of hashes.
+fn disruption(before: &Table, after: &Table) -> Disruption {
+    let (from_slots, to_slots) = (before.len() as u64, after.len() as u64);
+    if from_slots == 0 || to_slots == 0 {
+        let moved = if from_slots == to_slots { 0.0 } else { 1.0 };
+        return Disruption { moved, moved_between_survivors: 0.0 };
+    }
+    let stays = present_in(before, after);
+    let stayed = present_in(after, before);
+    // The space of hashes is `from_slots` times `to_slots` points wide. Every slot of one table has as
+    // many points as the other one has slots.
+    let (mut point, mut moved, mut between_survivors) = (0, 0, 0);
+    while point < from_slots * to_slots {
+        let (from_slot, to_slot) = (point / to_slots, point / from_slots);
+        let end = ((from_slot + 1) * to_slots).min((to_slot + 1) * from_slots);
+        if let (Some(from), Some(to)) =
+            (before.get(from_slot as usize), after.get(to_slot as usize))
+            && before.members()[from].endpoint != after.members()[to].endpoint
+        {
+            moved += end - point;
+            between_survivors += if stays[from] && stayed[to] { end - point } else { 0 };
+        }
+        point = end;
+    }
+    let fraction = |points: u64| points as f64 / (from_slots * to_slots) as f64;
+    Disruption { moved: fraction(moved), moved_between_survivors: fraction(between_survivors) }
 }
 
-/// The paper's two table sizes, and one more: primes, 256 KiB, 2.5 MiB and 25 MiB of slots. Few and
-/// far apart, because a change of size moves nearly every client. Fuzzers, which fill tables thousands
-/// of times a second, get small ones.
-const SIZES: [usize; 3] =
-    if cfg!(fuzzing) { [251, 509, 1021] } else { [65_537, 655_373, 6_553_577] };
+/// By index: whether a member has slots in the other table too.
+fn present_in(table: &Table, other: &Table) -> Vec<bool> {
+    let with_slots = other.members().iter().filter(|member| member.weight > 0);
+    let endpoints: HashSet<SocketAddrV4> = with_slots.map(|member| member.endpoint).collect();
+    table.members().iter().map(|member| endpoints.contains(&member.endpoint)).collect()
+}
 
-/// So many slots for each server hold the shares within about 1 % (section 5.3 of the paper).
-const SLOTS_PER_SERVER: usize = 100;
+/// Sizes of tables, each with the most servers that it is for. Sizes are primes, and few: a change of
+/// size moves nearly every client. Up to 40 servers take 16 KiB.
+///
+/// What counts is how many slots there are for each server. From 100 on, shares are exact within about
+/// 1 % (section 5.3 of the paper). But when one of 40 servers leaves, 2.1 % of all clients move from one
+/// to another of those that stay with 100 slots for each, and 0.9 % with 400; when one of ten leaves, that
+/// is 0.5 % with 16,381 slots, and 0.3 % with 65,537.
+///
+/// Fuzzers, which fill tables thousands of times a second, get small ones.
+const SIZES: [(usize, usize); 3] = if cfg!(fuzzing) {
+    [(251, 2), (509, 5), (1021, 10)]
+} else {
+    [(16_381, 40), (65_537, 655), (655_373, 6553)]
+};
 
-fn size_for(servers: usize) -> usize {
-    let enough = SIZES.into_iter().find(|size| *size >= servers * SLOTS_PER_SERVER);
-    enough.unwrap_or(SIZES[SIZES.len() - 1])
+/// The size for more servers than that.
+const LARGEST_SIZE: usize = if cfg!(fuzzing) { 4093 } else { MAX_SLOTS as usize };
+
+/// How many slots there are for so many servers, drained ones included: draining one is not to move the
+/// clients of the others. Nothing else counts, so that a restart and a second director agree.
+fn size_for(servers: usize, wanted: Option<u32>) -> usize {
+    match wanted {
+        // With any other number than a prime, preferences are no permutations.
+        Some(wanted) => {
+            let mut sizes = wanted.clamp(2, MAX_SLOTS) as usize..;
+            sizes.find(|size| is_prime(*size)).expect("there is no largest prime")
+        }
+        None => {
+            let enough = SIZES.into_iter().find(|(_, most_servers)| *most_servers >= servers);
+            enough.map_or(LARGEST_SIZE, |(size, _)| size)
+        }
+    }
+}
+
+fn is_prime(number: usize) -> bool {
+    let divisors = (2..).take_while(|divisor| divisor * divisor <= number);
+    number > 1 && divisors.into_iter().all(|divisor| !number.is_multiple_of(divisor))
 }
 
 /// Fills a table; the order of the members does not matter.
-fn fill(members: &[Member], seed: u64) -> Vec<u32> {
-    const FREE: u32 = u32::MAX;
+pub(super) fn fill<I: SlotIndex>(members: &[Member], size: usize, seed: u64) -> Box<[I]> {
     let mut order: Vec<usize> =
         (0..members.len()).filter(|index| members[*index].weight > 0).collect();
     order.sort_unstable_by_key(|index| members[*index].endpoint);
     if order.is_empty() {
-        return Vec::new();
+        return Box::default();
     }
-    let size = size_for(order.len());
     let mut preferences: Vec<Preferences> =
         order.iter().map(|index| Preferences::new(members[*index].endpoint, seed, size)).collect();
-    let mut slots = vec![FREE; size];
-    let turns = Turns::new(order.iter().map(|index| members[*index].weight).collect());
-    for turn in turns.take(size) {
+    let mut slots = vec![I::FREE; size].into_boxed_slice();
+    let weights: Vec<u16> = order.iter().map(|index| members[*index].weight).collect();
+    for turn in Turns::new(&weights).take(size) {
         // Ends: a permutation reaches every slot, and there are as many slots as turns.
         let preferences = &mut preferences[turn];
         let mut slot = preferences.next();
-        while slots[slot] != FREE {
+        while slots[slot] != I::FREE {
             slot = preferences.next();
         }
-        slots[slot] = order[turn] as u32;
+        slots[slot] = I::new(order[turn]);
     }
     slots
 }
@@ -180,30 +190,37 @@ impl Preferences {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{SchedulerKind, testing::*},
+        super::{SchedulerFlags, SchedulerKind, testing::*},
         *,
     };
     use proptest::prelude::*;
 
-    const NO_FLAGS: SchedulerFlags = SchedulerFlags { fallback: false, port: false };
-
-    fn maglev(servers: &[Server]) -> Maglev {
-        Maglev::new(NO_FLAGS, servers, SEED)
+    fn maglev(servers: &[Server]) -> Table {
+        table(servers, SEED)
     }
 
-    fn slot_counts(maglev: &Maglev) -> Vec<usize> {
-        let size = maglev.slots.len();
+    fn table(servers: &[Server], seed: u64) -> Table {
+        sized(servers, seed, size_for(servers.len(), None))
+    }
+
+    fn sized(servers: &[Server], seed: u64, size: usize) -> Table {
+        Table::new(Recipe::new(Filling::Maglev { seed }, size, servers))
+    }
+
+    fn slot_counts(maglev: &Table) -> Vec<usize> {
+        let size = maglev.len();
         let middles = (0..size as u128).map(|slot| (((slot * 2 + 1) << 63) / size as u128) as u64);
-        let slots: Vec<usize> = middles.map(|hash| maglev.slots.at(hash).unwrap()).collect();
-        counts(&slots, maglev.members.len())
+        let slots: Vec<usize> = middles.map(|hash| maglev.at(hash).unwrap()).collect();
+        counts(&slots, maglev.members().len())
     }
 
     #[test]
     fn a_preference_is_a_permutation() {
+        let (size, _) = SIZES[0];
         for host in 1..=20 {
-            let mut preferences = Preferences::new(server(host, 1).endpoint, SEED, SIZES[0]);
-            let mut seen = vec![false; SIZES[0]];
-            for _ in 0..SIZES[0] {
+            let mut preferences = Preferences::new(server(host, 1).endpoint, SEED, size);
+            let mut seen = vec![false; size];
+            for _ in 0..size {
                 assert!(!std::mem::replace(&mut seen[preferences.next()], true));
             }
         }
@@ -211,14 +228,32 @@ mod tests {
 
     #[test]
     fn the_sizes_are_prime_and_enough() {
-        for size in SIZES {
-            assert!((2..).take_while(|divisor| divisor * divisor <= size).all(|d| size % d != 0));
+        for (size, most_servers) in SIZES {
+            assert!(is_prime(size) && size >= 100 * most_servers);
         }
-        assert_eq!(
-            [1, 655, 656, 6553, 6554].map(size_for),
-            [SIZES[0], SIZES[0], SIZES[1], SIZES[1], SIZES[2]]
-        );
-        assert_eq!(size_for(1_000_000), SIZES[2]);
+        assert!(is_prime(LARGEST_SIZE));
+        for (servers, size) in [
+            (0, 16_381),
+            (1, 16_381),
+            (40, 16_381),
+            (41, 65_537),
+            (655, 65_537),
+            (656, 655_373),
+            (6553, 655_373),
+            (6554, 6_553_577),
+            (1_000_000, 6_553_577),
+        ] {
+            assert_eq!(size_for(servers, None), size, "{servers} servers");
+        }
+    }
+
+    #[test]
+    fn a_wanted_size_is_taken_if_it_is_prime_and_rounded_up_if_not() {
+        let wanted = [0, 1, 2, 4, 251, 252, 65_536, MAX_SLOTS, u32::MAX];
+        let taken = [2, 2, 2, 5, 251, 257, 65_537, 6_553_577, 6_553_577];
+        assert_eq!(wanted.map(|wanted| size_for(3, Some(wanted))), taken);
+        let primes = (0..30).filter(|number| is_prime(*number)).collect::<Vec<_>>();
+        assert_eq!(primes, [2, 3, 5, 7, 11, 13, 17, 19, 23, 29]);
     }
 
     #[test]
@@ -235,7 +270,7 @@ mod tests {
         let counts = slot_counts(&maglev(&servers(&[1, 0, 2, 5])));
         assert_eq!(counts[1], 0);
         for (count, eighths) in [(counts[0], 1), (counts[2], 2), (counts[3], 5)] {
-            assert!(count.abs_diff(65537 * eighths / 8) <= 3, "{counts:?}");
+            assert!(count.abs_diff(SIZES[0].0 * eighths / 8) <= 3, "{counts:?}");
         }
         let extreme = slot_counts(&maglev(&servers(&[65535, 1, 65535])));
         assert!(extreme[1] == 1 && extreme[0].abs_diff(extreme[2]) <= 1, "{extreme:?}");
@@ -248,14 +283,14 @@ mod tests {
             for leaver in [0, n / 2, n - 1] {
                 let mut rest = all.clone();
                 rest.remove(leaver);
-                let disruption = Maglev::disruption(&maglev(&all), &maglev(&rest));
+                let disruption = super::disruption(&maglev(&all), &maglev(&rest));
                 let needed = 1.0 / n as f64;
                 assert!(disruption.moved >= needed * 0.99, "{n}: {disruption:?}");
                 assert!(disruption.moved_between_survivors <= 0.015, "{n}: {disruption:?}");
                 let both = needed + disruption.moved_between_survivors;
                 assert!((disruption.moved - both).abs() < 0.001, "{n}: {disruption:?}");
 
-                let back = Maglev::disruption(&maglev(&rest), &maglev(&all));
+                let back = super::disruption(&maglev(&rest), &maglev(&all));
                 assert_eq!(back, disruption, "coming is leaving backwards");
             }
         }
@@ -272,7 +307,7 @@ mod tests {
         servers.reverse();
         scheduler.servers_changed(&servers);
         assert_eq!(scheduler.last_disruption(), Some(Disruption::default()));
-        servers[2].weight = 0;
+        servers[2].shared.set_weight(0);
         scheduler.servers_changed(&servers);
         let drained = scheduler.last_disruption().unwrap();
         assert!((0.25..0.29).contains(&drained.moved), "{drained:?}");
@@ -289,10 +324,10 @@ mod tests {
 
     #[test]
     fn a_weight_moves_little_more_than_its_share() {
-        let before = servers(&[10; 10]);
-        let mut after = before.clone();
-        after[3].weight = 5;
-        let disruption = Maglev::disruption(&maglev(&before), &maglev(&after));
+        let servers = servers(&[10; 10]);
+        let before = maglev(&servers);
+        servers[3].shared.set_weight(5);
+        let disruption = super::disruption(&before, &maglev(&servers));
         // Its share falls from 1/10 to 1/19.
         let needed = 1.0 / 10.0 - 1.0 / 19.0;
         assert!((needed..needed + 0.015).contains(&disruption.moved), "{disruption:?}");
@@ -300,11 +335,11 @@ mod tests {
 
     #[test]
     fn clients_of_the_others_stay_when_one_drains() {
-        let mut servers = servers(&[1; 8]);
+        let servers = servers(&[1; 8]);
         let mut scheduler = scheduler(SchedulerKind::Maglev, &servers);
         let before = scheduler.picks_of_clients(&servers, 8000);
         assert!(counts(&before, 8).iter().all(|count| (850..1150).contains(count)));
-        servers[5].weight = 0;
+        servers[5].shared.set_weight(0);
         scheduler.servers_changed(&servers);
         let after = scheduler.picks_of_clients(&servers, 8000);
         let moved = before.iter().zip(&after).filter(|(b, a)| **b != 5 && a != b).count();
@@ -357,10 +392,10 @@ mod tests {
         ) {
             let total: f64 = weights.iter().map(|weight| f64::from(*weight)).sum();
             prop_assume!(total > 0.0);
-            let counts = slot_counts(&Maglev::new(NO_FLAGS, &servers(&weights), seed));
+            let counts = slot_counts(&table(&servers(&weights), seed));
             for (count, weight) in counts.into_iter().zip(weights) {
                 // One per cent of the share, and two slots for rounding.
-                let share = SIZES[0] as f64 * f64::from(weight) / total;
+                let share = SIZES[0].0 as f64 * f64::from(weight) / total;
                 prop_assert!((count as f64 - share).abs() <= share * 0.01 + 2.0);
                 prop_assert_eq!(count == 0, weight == 0);
             }
@@ -375,8 +410,8 @@ mod tests {
             let all = servers(&weights);
             let mut rest = all.clone();
             rest.remove(leaver.index(all.len()));
-            let before = Maglev::new(NO_FLAGS, &all, seed);
-            let disruption = Maglev::disruption(&before, &Maglev::new(NO_FLAGS, &rest, seed));
+            let before = table(&all, seed);
+            let disruption = super::disruption(&before, &table(&rest, seed));
             prop_assert!(disruption.moved_between_survivors <= 0.05, "{:?}", disruption);
         }
     }

@@ -1,11 +1,20 @@
-use super::{sed, usable};
+use super::{Request, Schedule, WorkerState, sed, usable};
 use crate::server::Server;
 
 /// Never queue: a server without active connections if there is one, instead of waiting for a
 /// fast one; else, and among several such, the [shortest expected delay](super::sed).
-pub(super) fn pick(servers: &[Server]) -> Option<usize> {
+#[derive(Debug)]
+pub(super) struct NeverQueue;
+
+impl Schedule for NeverQueue {
+    fn pick(&self, _: &mut WorkerState, servers: &[Server], _: &Request) -> Option<usize> {
+        pick(servers)
+    }
+}
+
+fn pick(servers: &[Server]) -> Option<usize> {
     let idle = usable(servers).filter(|(_, server)| server.active() == 0);
-    let fastest_idle = idle.rev().max_by_key(|(_, server)| server.weight);
+    let fastest_idle = idle.rev().max_by_key(|(_, server)| server.weight());
     fastest_idle.map(|(index, _)| index).or_else(|| sed::pick(servers))
 }
 

@@ -1,15 +1,24 @@
-use super::usable;
+use super::{Request, Schedule, WorkerState, usable};
 use crate::server::Server;
 
 /// Weighted overflow: the server of highest weight until it has as many active connections as
 /// weight, then the next. When all are full the connection is refused.
 ///
 /// As ipvsadm(8) says, this does not suit UDP: it has no active connections.
-pub(super) fn pick(servers: &[Server]) -> Option<usize> {
+#[derive(Debug)]
+pub(super) struct Overflow;
+
+impl Schedule for Overflow {
+    fn pick(&self, _: &mut WorkerState, servers: &[Server], _: &Request) -> Option<usize> {
+        pick(servers)
+    }
+}
+
+fn pick(servers: &[Server]) -> Option<usize> {
     usable(servers)
-        .filter(|(_, server)| server.active() < u32::from(server.weight))
+        .filter(|(_, server)| server.active() < u32::from(server.weight()))
         .rev()
-        .max_by_key(|(_, server)| server.weight)
+        .max_by_key(|(_, server)| server.weight())
         .map(|(index, _)| index)
 }
 
@@ -30,9 +39,9 @@ mod tests {
 
     #[test]
     fn a_new_weight_counts_at_once() {
-        let mut servers = [loaded(1, 5, 5, 0), loaded(2, 4, 0, 0)];
+        let servers = [loaded(1, 5, 5, 0), loaded(2, 4, 0, 0)];
         assert_eq!(pick(&servers), Some(1));
-        servers[0].weight = 6;
+        servers[0].shared.set_weight(6);
         assert_eq!(pick(&servers), Some(0));
         servers[0].set_overloaded(true);
         assert_eq!(pick(&servers), Some(1));

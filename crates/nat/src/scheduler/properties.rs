@@ -99,7 +99,7 @@ fn check(
             Step::Close(who) => servers[who.index(count)].set_active(0),
             Step::SetOverloaded(who, to) => servers[who.index(count)].set_overloaded(*to),
             Step::SetWeight(who, to) => {
-                servers[who.index(count)].weight = *to;
+                servers[who.index(count)].shared.set_weight(*to);
                 scheduler.servers_changed(&servers);
             }
             Step::Remove(who) => {

@@ -3,66 +3,93 @@ use std::sync::{
     atomic::{AtomicU32, Ordering::Relaxed},
 };
 
-use super::positions::{Positions, order_of};
+use hashbrown::HashMap;
+
 use shunt_rules::ServerId;
 
+use super::{Built, Construction, Request, Schedule, WorkerState};
 use crate::server::Server;
 
 /// Round robin: each usable server in turn, whatever its weight. All workers share one turn.
-#[derive(Clone, Debug)]
-pub(crate) struct RoundRobin {
-    order: Arc<[ServerId]>,
+#[derive(Debug)]
+struct RoundRobin {
+    order: Box<[ServerId]>,
     /// Whose turn it is: an index into `order`. Written by every worker that picks.
     turn: Arc<AtomicU32>,
-    heritage: Option<Heritage>,
+    predecessor: Option<Predecessor>,
 }
 
 /// The turn in another order of the servers, and by place in that order the place in this one.
-#[derive(Clone, Debug)]
-struct Heritage {
+#[derive(Debug)]
+struct Predecessor {
     turn: Arc<AtomicU32>,
-    places: Arc<[u32]>,
+    successors: Box<[u32]>,
 }
 
-/// A turn that has not begun: the first worker to go over to a new order fills in who has it.
+/// A turn that has not begun: who first picks in a new order fills in who has it.
 const NOT_BEGUN: u32 = u32::MAX;
 
+pub(super) fn build(construction: &mut Construction) -> Built {
+    let servers = construction.servers;
+    let is_same = |before: &RoundRobin| before.is_of(servers);
+    construction.kept(is_same).unwrap_or_else(|| {
+        let schedule = match construction.before() {
+            Some(before) => RoundRobin::after(before, servers),
+            None => RoundRobin::new(servers),
+        };
+        (Arc::new(schedule), None)
+    })
+}
+
 impl RoundRobin {
-    pub(crate) fn new(servers: &[Server]) -> RoundRobin {
-        RoundRobin { order: order_of(servers), turn: Arc::default(), heritage: None }
+    fn new(servers: &[Server]) -> RoundRobin {
+        RoundRobin { order: order_of(servers), turn: Arc::default(), predecessor: None }
+    }
+
+    fn is_of(&self, servers: &[Server]) -> bool {
+        servers.iter().map(|server| server.id).eq(self.order.iter().copied())
     }
 
     /// The turn stays with the server that has it or, if that left, passes to the next that stays.
-    pub(crate) fn after(before: &RoundRobin, servers: &[Server]) -> RoundRobin {
+    fn after(before: &RoundRobin, servers: &[Server]) -> RoundRobin {
+        // Whoever picks in the order before may go on with its turn; but it has to have begun, so that
+        // this one need not look further back.
+        before.begun_turn();
         let order = order_of(servers);
-        if order == before.order {
-            return before.clone();
-        }
-        let positions = Positions::of(servers);
-        let heir = |place: usize| {
+        let places: HashMap<ServerId, u32> = order.iter().copied().zip(0..).collect();
+        let successor = |place: usize| {
             let (earlier, later) = before.order.split_at(place);
-            let heir = later.iter().chain(earlier).find_map(|server| positions.get(*server));
-            heir.unwrap_or(0) as u32
+            let successor = later.iter().chain(earlier).find_map(|server| places.get(server));
+            successor.copied().unwrap_or(0)
         };
-        let places = (0..before.order.len()).map(heir).collect();
-        let heritage = Heritage { turn: Arc::clone(&before.turn), places };
+        let successors = (0..before.order.len()).map(successor).collect();
+        let predecessor = Predecessor { turn: Arc::clone(&before.turn), successors };
         let turn = Arc::new(AtomicU32::new(NOT_BEGUN));
-        RoundRobin { order, turn, heritage: Some(heritage) }
+        RoundRobin { order, turn, predecessor: Some(predecessor) }
     }
 
-    /// Goes over to this order of the servers, unless another worker has already.
-    pub(crate) fn begin(&self) {
-        if let Some(Heritage { turn, places }) = &self.heritage {
-            let heir = places.get(turn.load(Relaxed) as usize).copied().unwrap_or(0);
-            // If it has begun, it goes on.
-            let _ = self.turn.compare_exchange(NOT_BEGUN, heir, Relaxed, Relaxed);
+    /// Whose turn it is: in a new order, whoever has it in the order before.
+    fn begun_turn(&self) -> u32 {
+        let turn = self.turn.load(Relaxed);
+        if turn == NOT_BEGUN { self.begin() } else { turn }
+    }
+
+    #[cold]
+    fn begin(&self) -> u32 {
+        let first = self.predecessor.as_ref().and_then(|Predecessor { turn, successors }| {
+            successors.get(turn.load(Relaxed) as usize).copied()
+        });
+        let first = first.unwrap_or(0);
+        match self.turn.compare_exchange(NOT_BEGUN, first, Relaxed, Relaxed) {
+            Ok(_) => first,
+            Err(begun) => begun,
         }
     }
 
     /// Usually one step; as many more as there are unusable servers in a row, and all of them again
     /// for every other worker that picks at this moment.
-    pub(crate) fn pick(&self, servers: &[Server]) -> Option<usize> {
-        let mut turn = self.turn.load(Relaxed);
+    fn pick(&self, servers: &[Server]) -> Option<usize> {
+        let mut turn = self.begun_turn();
         loop {
             let first = (turn as usize).min(servers.len());
             let mut in_turn = (first..servers.len()).chain(0..first);
@@ -74,6 +101,16 @@ impl RoundRobin {
             }
         }
     }
+}
+
+impl Schedule for RoundRobin {
+    fn pick(&self, _: &mut WorkerState, servers: &[Server], _: &Request) -> Option<usize> {
+        self.pick(servers)
+    }
+}
+
+fn order_of(servers: &[Server]) -> Box<[ServerId]> {
+    servers.iter().map(|server| server.id).collect()
 }
 
 #[cfg(test)]

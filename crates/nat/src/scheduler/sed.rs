@@ -1,15 +1,24 @@
-use super::{load::PerWeight, usable};
+use super::{Request, Schedule, WorkerState, load::PerWeight, usable};
 use crate::server::Server;
 
 /// Shortest expected delay: the server with the least (active + 1) / weight, the delay that the
 /// new connection would find. Connections that are not active don't count, so UDP goes to the
 /// highest weight.
+#[derive(Debug)]
+pub(super) struct ShortestExpectedDelay;
+
+impl Schedule for ShortestExpectedDelay {
+    fn pick(&self, _: &mut WorkerState, servers: &[Server], _: &Request) -> Option<usize> {
+        pick(servers)
+    }
+}
+
 pub(super) fn pick(servers: &[Server]) -> Option<usize> {
     usable(servers).min_by_key(|(_, server)| expected_delay(server)).map(|(index, _)| index)
 }
 
 fn expected_delay(server: &Server) -> PerWeight {
-    PerWeight::new(u64::from(server.active()) + 1, server.weight)
+    PerWeight::new(u64::from(server.active()) + 1, server.weight())
 }
 
 #[cfg(test)]

@@ -1,22 +1,31 @@
-use super::{Request, SchedulerFlags, slots::Slots, turns::Turns};
+use std::sync::Arc;
+
+use super::{
+    Built, Construction, Request, Schedule, WorkerState,
+    slots::Slots,
+    table::{Filling, Member, Recipe, SlotIndex},
+    turns::Turns,
+};
 use crate::server::Server;
 
 /// Source hashing: a statically assigned table of slots, looked up by the client's address (with
 /// the flag `port`: and port), so that a client keeps its server.
 ///
-/// A server that is beyond its threshold stays in the table, and with the flag `fallback` its
-/// clients go to the others by weight meanwhile. A server of weight 0 is not in the table. When a
-/// weight changes or a server comes or goes, most clients change servers:
+/// A server that is beyond its threshold, or not in service, stays in the table:
+/// [`Slots`] says what its clients get meanwhile. A server of configured weight 0 is not in the table.
+/// When a configured weight changes or a server comes or goes, most clients change servers:
 /// [Maglev hashing](super::mh) is for those who mind.
-#[derive(Clone, Debug)]
-pub(crate) struct SourceHash(Slots);
+#[derive(Debug)]
+struct SourceHash(Slots);
 
-impl SourceHash {
-    pub(crate) fn new(flags: SchedulerFlags, servers: &[Server], seed: u64) -> SourceHash {
-        SourceHash(Slots::new(tile(servers), flags, seed))
-    }
+pub(super) fn build(construction: &mut Construction) -> Built {
+    let slots = tiled(construction);
+    let is_same = |before: &SourceHash| before.0.is_same(&slots);
+    construction.kept(is_same).unwrap_or_else(|| (Arc::new(SourceHash(slots)), None))
+}
 
-    pub(crate) fn pick(&self, servers: &[Server], request: &Request) -> Option<usize> {
+impl Schedule for SourceHash {
+    fn pick(&self, _: &mut WorkerState, servers: &[Server], request: &Request) -> Option<usize> {
         self.0.pick(servers, request.client)
     }
 }
@@ -24,17 +33,27 @@ impl SourceHash {
 /// A server's share of the slots is exact to about 1 in this many per server.
 const SLOTS_PER_SERVER: usize = 64;
 
-/// 4 bytes each. IPVS's table has 256.
+/// IPVS's table has 256.
 const MIN_SLOTS: usize = 1024;
+
+/// A table that is tiled with the servers.
+pub(super) fn tiled(construction: &mut Construction) -> Slots {
+    let servers = construction.servers;
+    let recipe = Recipe::new(Filling::Tiled, size_for(servers.len()), servers);
+    Slots::new(construction, recipe)
+}
+
+fn size_for(servers: usize) -> usize {
+    (servers * SLOTS_PER_SERVER).next_power_of_two().max(MIN_SLOTS)
+}
 
 /// Slots in proportion to the weights, at least one for every weight above 0, tiled so that a
 /// server's slots lie apart. The order of the servers does not matter.
-pub(super) fn tile(servers: &[Server]) -> Vec<u32> {
-    let mut order: Vec<u32> = (0..servers.len() as u32).collect();
-    order.sort_unstable_by_key(|index| servers[*index as usize].endpoint);
-    let weights = order.iter().map(|index| servers[*index as usize].weight).collect();
-    let slots = (servers.len() * SLOTS_PER_SERVER).next_power_of_two().max(MIN_SLOTS);
-    Turns::new(weights).take(slots).map(|turn| order[turn]).collect()
+pub(super) fn tile<I: SlotIndex>(members: &[Member], size: usize) -> Box<[I]> {
+    let mut order: Vec<usize> = (0..members.len()).collect();
+    order.sort_unstable_by_key(|index| members[*index].endpoint);
+    let weights: Vec<u16> = order.iter().map(|index| members[*index].weight).collect();
+    Turns::new(&weights).take(size).map(|turn| I::new(order[turn])).collect()
 }
 
 #[cfg(test)]
@@ -45,8 +64,9 @@ mod tests {
     };
 
     fn tile_counts(weights: &[u16]) -> Vec<usize> {
-        let slots: Vec<usize> =
-            tile(&servers(weights)).into_iter().map(|slot| slot as usize).collect();
+        let recipe = Recipe::new(Filling::Tiled, size_for(weights.len()), &servers(weights));
+        let slots: Box<[u32]> = tile(&recipe.members, recipe.size);
+        let slots: Vec<usize> = slots.into_iter().map(|slot| slot as usize).collect();
         counts(&slots, weights.len())
     }
 
@@ -148,7 +168,7 @@ mod tests {
         scheduler.servers_changed(&servers);
         let reversed = scheduler.picks_of_clients(&servers, 100);
         assert!(before.iter().zip(&reversed).all(|(before, after)| before + after == 2));
-        servers[0].weight = 0;
+        servers[0].shared.set_weight(0);
         scheduler.servers_changed(&servers);
         assert_eq!(counts(&scheduler.picks_of_clients(&servers, 1000), 3)[0], 0);
         scheduler.servers_changed(&servers[1..]);

@@ -5,21 +5,23 @@ use std::{
     sync::Arc,
 };
 
-use super::{Disruption, Request, Scheduler, SchedulerFlags, SchedulerKind, positions::order_of};
+use super::{
+    Disruption, Request, Schedule, SchedulerBuilder, SchedulerFlags, SchedulerKind,
+    SchedulerOptions, WorkerState,
+};
 use shunt_rules::ServerId;
 
 use crate::{server::Server, time::Instant};
 
 pub(super) const SEED: u64 = 0x5eed;
 
-/// A worker's scheduler, and what it takes to change its servers as a director does.
+/// A service's scheduler with a worker's state of it, and what it takes to change its servers as a
+/// director does.
 pub(super) struct Subject {
-    kind: SchedulerKind,
-    flags: SchedulerFlags,
-    seed: u64,
-    order: Arc<[ServerId]>,
-    common: Scheduler,
-    own: Scheduler,
+    options: SchedulerOptions,
+    builder: SchedulerBuilder,
+    pub(super) schedule: Arc<dyn Schedule>,
+    state: WorkerState,
     last_disruption: Option<Disruption>,
 }
 
@@ -76,25 +78,31 @@ impl Subject {
         servers: &[Server],
         seed: u64,
     ) -> Subject {
-        let common = Scheduler::new(kind, flags, servers, seed);
-        let (own, order) = (common.of_worker(0), order_of(servers));
-        Subject { kind, flags, seed, order, common, own, last_disruption: None }
+        Subject::of_worker(0, SchedulerOptions { kind, flags, slots: None, seed }, servers)
+    }
+
+    /// With a state of this worker.
+    pub(super) fn of_worker(
+        worker: usize,
+        options: SchedulerOptions,
+        servers: &[Server],
+    ) -> Subject {
+        let mut builder = SchedulerBuilder::new(worker + 1).with_hash_seed(options.seed);
+        let (schedule, _) = builder.build(&options, servers, None);
+        let state = WorkerState::new(worker);
+        Subject { options, builder, schedule, state, last_disruption: None }
     }
 
     pub(super) fn pick(&mut self, servers: &[Server], request: &Request) -> Option<usize> {
-        self.own.pick(servers, request)
+        self.schedule.pick(&mut self.state, servers, request)
     }
 
-    /// Weights changed, or servers came, went or changed places.
+    /// Configured weights changed, or servers came, went or changed places.
     pub(super) fn servers_changed(&mut self, servers: &[Server]) {
-        let (common, disruption) =
-            Scheduler::after(&self.common, self.kind, self.flags, servers, self.seed);
-        let mut own = common.of_worker(0);
-        own.take_over(&mut self.own, |place| {
-            self.order.iter().position(|id| *id == servers[place].id)
-        });
+        let (schedule, disruption) =
+            self.builder.build(&self.options, servers, Some(&self.schedule));
         self.last_disruption = disruption.or(self.last_disruption);
-        (self.common, self.own, self.order) = (common, own, order_of(servers));
+        self.schedule = schedule;
     }
 
     pub(super) fn last_disruption(&self) -> Option<Disruption> {

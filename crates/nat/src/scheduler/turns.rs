@@ -7,10 +7,11 @@ use std::{cmp::Reverse, collections::BinaryHeap};
 /// one turn first, equal weights take turns strictly, and the order of turns between two servers
 /// depends on these two alone: one that leaves does not disturb it.
 #[derive(Debug)]
-pub(super) struct Turns {
-    weights: Vec<u16>,
-    /// How far each has come, and its index.
-    behind: BinaryHeap<Reverse<(u64, usize)>>,
+pub(super) enum Turns {
+    /// All weights are equal: who takes part, and who is next.
+    Equal { order: Vec<usize>, next: usize },
+    /// How far each has come, its index, and how far a turn moves it.
+    Uneven(BinaryHeap<Reverse<(u64, usize, u64)>>),
 }
 
 /// How far a turn moves a server of weight 1. Weights up to 65535 divide it closely, and
@@ -19,9 +20,13 @@ const STRIDE: u64 = 1 << 40;
 
 impl Turns {
     /// Weights of 0 take no turns.
-    pub(super) fn new(weights: Vec<u16>) -> Turns {
-        let taking_part = (0..weights.len()).filter(|index| weights[*index] > 0);
-        Turns { behind: taking_part.map(|index| Reverse((0, index))).collect(), weights }
+    pub(super) fn new(weights: &[u16]) -> Turns {
+        let order: Vec<usize> = (0..weights.len()).filter(|index| weights[*index] > 0).collect();
+        if order.windows(2).all(|pair| weights[pair[0]] == weights[pair[1]]) {
+            return Turns::Equal { order, next: 0 };
+        }
+        let start = |index: usize| Reverse((0, index, STRIDE / u64::from(weights[index])));
+        Turns::Uneven(order.into_iter().map(start).collect())
     }
 }
 
@@ -30,10 +35,19 @@ impl Iterator for Turns {
 
     /// `None` only if all weights are 0.
     fn next(&mut self) -> Option<usize> {
-        let mut furthest_behind = self.behind.peek_mut()?;
-        let Reverse((distance, index)) = &mut *furthest_behind;
-        *distance += STRIDE / u64::from(self.weights[*index]);
-        Some(*index)
+        match self {
+            Turns::Equal { order, next } => {
+                let turn = *order.get(*next)?;
+                *next = if *next + 1 == order.len() { 0 } else { *next + 1 };
+                Some(turn)
+            }
+            Turns::Uneven(behind) => {
+                let mut furthest_behind = behind.peek_mut()?;
+                let Reverse((distance, index, stride)) = &mut *furthest_behind;
+                *distance += *stride;
+                Some(*index)
+            }
+        }
     }
 }
 
@@ -42,7 +56,7 @@ mod tests {
     use super::{super::testing::counts, *};
 
     fn turns(weights: &[u16], count: usize) -> Vec<usize> {
-        Turns::new(weights.to_vec()).take(count).collect()
+        Turns::new(weights).take(count).collect()
     }
 
     #[test]

@@ -1,29 +1,39 @@
-use super::{hash::Random, load::PerWeight, slots::choose, usable};
+use std::sync::Arc;
+
+use super::{
+    Built, Construction, Request, Schedule, WorkerState, hash::Random, load::PerWeight,
+    slots::choose, usable,
+};
 use crate::server::Server;
 
 /// The power of two choices (Mitzenmacher: The Power of Two Choices in Randomized Load Balancing,
 /// 2001), weighted: of two servers drawn by weight, the one with the least
 /// [`overhead`](super::load::overhead) / weight, the first drawn if they are equal. Nearly as even
 /// as [weighted least-connection](super::wlc), without everybody running to the same server.
-#[derive(Clone, Debug)]
-pub(crate) struct PowerOfTwo {
-    random: Random,
+#[derive(Debug)]
+struct PowerOfTwo {
+    version: u64,
+    seed: u64,
 }
 
-impl PowerOfTwo {
-    pub(crate) fn new(seed: u64) -> PowerOfTwo {
-        PowerOfTwo { random: Random::new(seed) }
-    }
+pub(super) fn build(construction: &mut Construction) -> Built {
+    let seed = construction.options.seed;
+    let is_same = |before: &PowerOfTwo| before.seed == seed;
+    construction.kept(is_same).unwrap_or_else(|| {
+        let version = construction.number();
+        (Arc::new(PowerOfTwo { version, seed }), None)
+    })
+}
 
-    /// One that draws differently.
-    pub(crate) fn of_worker(&self, worker: usize) -> PowerOfTwo {
-        PowerOfTwo { random: self.random.fork(worker as u64) }
-    }
-
-    pub(crate) fn pick(&mut self, servers: &[Server]) -> Option<usize> {
-        let first = choose(usable(servers), self.random.next())?;
+impl Schedule for PowerOfTwo {
+    fn pick(&self, state: &mut WorkerState, servers: &[Server], _: &Request) -> Option<usize> {
+        if state.goes_over_to(self.version) {
+            // Workers draw differently.
+            state.random = Random::new(self.seed).fork(state.worker as u64);
+        }
+        let first = choose(usable(servers), state.random.next())?;
         let others = usable(servers).filter(|(index, _)| *index != first);
-        let second = choose(others, self.random.next());
+        let second = choose(others, state.random.next());
         [first].into_iter().chain(second).min_by_key(|index| PerWeight::of(&servers[*index]))
     }
 }

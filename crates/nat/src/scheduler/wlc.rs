@@ -1,8 +1,17 @@
-use super::{load::PerWeight, usable};
+use super::{Request, Schedule, WorkerState, load::PerWeight, usable};
 use crate::server::Server;
 
 /// Weighted least-connection: the server with the least
 /// [`overhead`](super::load::overhead) / weight.
+#[derive(Debug)]
+pub(super) struct WeightedLeastConnection;
+
+impl Schedule for WeightedLeastConnection {
+    fn pick(&self, _: &mut WorkerState, servers: &[Server], _: &Request) -> Option<usize> {
+        pick(servers)
+    }
+}
+
 pub(super) fn pick(servers: &[Server]) -> Option<usize> {
     usable(servers).min_by_key(|(_, server)| PerWeight::of(server)).map(|(index, _)| index)
 }
@@ -27,9 +36,9 @@ mod tests {
 
     #[test]
     fn a_new_weight_counts_at_once() {
-        let mut servers = [loaded(1, 1, 5, 0), loaded(2, 1, 6, 0)];
+        let servers = [loaded(1, 1, 5, 0), loaded(2, 1, 6, 0)];
         assert_eq!(pick(&servers), Some(0));
-        servers[1].weight = 2;
+        servers[1].shared.set_weight(2);
         assert_eq!(pick(&servers), Some(1));
     }
 }

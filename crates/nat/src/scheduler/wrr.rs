@@ -1,4 +1,8 @@
-use super::usable;
+use std::sync::Arc;
+
+use super::{
+    Built, Construction, Request, Schedule, WorkerState, roster::Roster, usable, worker::Handover,
+};
 use crate::server::Server;
 
 /// Smooth weighted round robin, after nginx: every pick raises each server's credit by its weight,
@@ -9,33 +13,85 @@ use crate::server::Server;
 /// total changes, because a weight did or a server became unusable, the credits are scaled
 /// along; else a credit from large weights would give one server all connections for long after
 /// the weights became small.
-#[derive(Clone, Debug)]
-pub(crate) struct WeightedRoundRobin {
-    /// By place in the service's order.
-    credits: Vec<i64>,
+///
+/// Each worker keeps credits for itself, in memory that was allocated with the schedule.
+#[derive(Debug)]
+struct WeightedRoundRobin {
+    version: u64,
+    roster: Arc<Roster>,
+    credits: Handover,
+}
+
+pub(super) fn build(construction: &mut Construction) -> Built {
+    let servers = construction.servers;
+    let is_same = |before: &WeightedRoundRobin| before.roster.is_of(servers);
+    construction.kept(is_same).unwrap_or_else(|| {
+        let before = construction.before::<WeightedRoundRobin>();
+        let roster = Arc::new(Roster::new(construction, before.map(|before| &*before.roster)));
+        let version = construction.number();
+        let workers = construction.builder.workers;
+        let credits = Handover::new(workers, || Credits::new(version, Arc::clone(&roster)));
+        (Arc::new(WeightedRoundRobin { version, roster, credits }), None)
+    })
+}
+
+impl Schedule for WeightedRoundRobin {
+    fn pick(&self, state: &mut WorkerState, servers: &[Server], _: &Request) -> Option<usize> {
+        if state.goes_over_to(self.version) {
+            self.take_over(state);
+        }
+        state.memory::<Credits>()?.pick(servers)
+    }
+}
+
+impl WeightedRoundRobin {
+    #[cold]
+    fn take_over(&self, state: &mut WorkerState) {
+        let is_fit = |credits: &Credits| credits.version == self.version;
+        self.credits.take_over(state, is_fit, Credits::take_over);
+        if !state.memory::<Credits>().is_some_and(|credits| is_fit(credits)) {
+            // Somebody took what was prepared for this worker.
+            state.forget();
+            state.memory_or_begin(|| Credits::new(self.version, Arc::clone(&self.roster)));
+        }
+    }
+}
+
+/// What a worker owes each server.
+#[derive(Debug)]
+struct Credits {
+    version: u64,
+    roster: Arc<Roster>,
+    /// By index.
+    credits: Box<[i64]>,
     /// The sum of the weights of the usable servers at the last pick.
     total: i64,
 }
 
-impl WeightedRoundRobin {
-    pub(crate) fn new(servers: &[Server]) -> WeightedRoundRobin {
-        WeightedRoundRobin { credits: vec![0; servers.len()], total: 0 }
+impl Credits {
+    fn new(version: u64, roster: Arc<Roster>) -> Credits {
+        Credits { version, credits: vec![0; roster.len()].into(), roster, total: 0 }
     }
 
-    pub(crate) fn pick(&mut self, servers: &[Server]) -> Option<usize> {
-        self.set_total(usable(servers).map(|(_, server)| i64::from(server.weight)).sum());
+    /// Two steps for each server.
+    fn pick(&mut self, servers: &[Server]) -> Option<usize> {
+        self.set_total(usable(servers).map(|(_, server)| i64::from(server.weight())).sum());
+        // What was given out: it differs from the total if a server changes meanwhile.
+        let mut given = 0;
         let mut best: Option<(usize, i64)> = None;
         for ((index, server), credit) in servers.iter().enumerate().zip(&mut self.credits) {
             if !server.is_usable() {
                 continue;
             }
-            *credit += i64::from(server.weight);
+            let weight = i64::from(server.weight());
+            *credit += weight;
+            given += weight;
             if best.is_none_or(|(_, most)| *credit > most) {
                 best = Some((index, *credit));
             }
         }
         let (picked, _) = best?;
-        self.credits[picked] -= self.total;
+        self.credits[picked] -= given;
         Some(picked)
     }
 
@@ -52,19 +108,14 @@ impl WeightedRoundRobin {
         self.total = total;
     }
 
-    /// Who stays keeps its credit; who comes starts with none. `was_at` is the place that a server
-    /// had in the order before.
+    /// Who stays keeps its credit; who comes starts with none.
     ///
     /// The sum of the credits need not be zero then, but who leaves takes along most of what it
     /// has more or less than the average, so the average stays within about one total: the worst
     /// that comes of it is that a newcomer's first turn is one turn early or late.
-    pub(crate) fn take_over(
-        &mut self,
-        before: &WeightedRoundRobin,
-        was_at: impl Fn(usize) -> Option<usize>,
-    ) {
-        for (place, credit) in self.credits.iter_mut().enumerate() {
-            *credit = was_at(place).map_or(0, |place| before.credits[place]);
+    fn take_over(&mut self, before: &Credits) {
+        for (index, was_at) in self.roster.common(&before.roster) {
+            self.credits[index] = before.credits[was_at];
         }
         self.total = before.total;
     }
@@ -94,10 +145,10 @@ mod tests {
 
     #[test]
     fn a_change_of_weight_takes_effect_at_once() {
-        let mut servers = servers(&[65535, 1, 1]);
+        let servers = servers(&[65535, 1, 1]);
         let mut scheduler = scheduler(WeightedRoundRobin, &servers);
         scheduler.picks(&servers, 20_000);
-        servers[0].weight = 1;
+        servers[0].shared.set_weight(1);
         scheduler.servers_changed(&servers);
         let picked = scheduler.picks(&servers, 30);
         for count in counts(&picked, 3) {
@@ -124,7 +175,8 @@ mod tests {
         let mut picked = Vec::new();
         for round in 0..700 {
             servers.rotate_left(1);
-            servers.iter_mut().find(|server| server.weight >= 5).unwrap().weight = 5 + round % 2;
+            let heavy = servers.iter().find(|server| server.weight() >= 5).unwrap();
+            heavy.shared.set_weight(5 + round % 2);
             scheduler.servers_changed(&servers);
             let [pick] = scheduler.picks(&servers, 1)[..] else { unreachable!("one pick") };
             picked.push(usize::from(servers[pick].endpoint.ip().octets()[3]) - 1);

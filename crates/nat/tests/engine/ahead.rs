@@ -110,7 +110,7 @@ fn packet() -> impl Strategy<Value = Packet> {
 proptest! {
     #[test]
     fn chooses_as_one_by_one(
-        kind in prop::sample::select(Scheduler::ALL.to_vec()),
+        kind in prop::sample::select(Scheduler::ALL),
         bursts in prop::collection::vec(prop::collection::vec(packet(), 1..40), 1..4),
     ) {
         let mut engines = [engine(&services(kind)), engine(&services(kind))];

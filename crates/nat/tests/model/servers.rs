@@ -6,7 +6,9 @@ use shunt_rules::{RealServer, Scheduler as SchedulerKind};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Server {
+    /// Of a removed server, the last that was said.
     pub(crate) real: RealServer,
+    pub(crate) is_removed: bool,
     /// Connections that it was given.
     pub(crate) given: u64,
     /// Established TCP connections.
@@ -21,16 +23,17 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn new(real: RealServer) -> Server {
         let (given, active, inactive) = (0, 0, 0);
-        Server { real, given, active, inactive, overloaded: false, drained_since: None }
+        let (overloaded, is_removed) = (false, false);
+        Server { real, is_removed, given, active, inactive, overloaded, drained_since: None }
     }
 
     pub(crate) fn is_usable(&self) -> bool {
-        self.real.weight > 0 && !self.overloaded
+        self.real.weight > 0 && !self.overloaded && !self.is_removed
     }
 
-    /// It gets nothing any more.
+    /// It gets nothing any more, unless it comes back.
     pub(crate) fn remove(&mut self) {
-        self.real = RealServer { weight: 0, upper_threshold: 0, ..self.real };
+        self.is_removed = true;
     }
 
     /// Its connections changed: at the upper threshold it is overloaded, and stays so until it is

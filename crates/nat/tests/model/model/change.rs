@@ -22,7 +22,8 @@ impl Model {
         self.change_pools(&before, rules);
         for server in self.servers.iter_mut().flatten() {
             let since = server.drained_since.unwrap_or(now);
-            server.drained_since = (server.real.weight == 0).then_some(since);
+            let is_drained = server.real.weight == 0 || server.is_removed;
+            server.drained_since = is_drained.then_some(since);
         }
         self.recount();
     }
@@ -111,7 +112,8 @@ impl Model {
                 Some(known) => candidates.remove(known),
                 None => put(&mut self.servers, Server::new(*real)),
             };
-            self.server_mut(server).real = *real;
+            let known = self.server_mut(server);
+            (known.real, known.is_removed) = (*real, false);
             listed.push(server);
         }
         candidates.iter().for_each(|server| self.server_mut(*server).remove());
