@@ -18,7 +18,7 @@ use std::{
 
 use hashbrown::HashSet;
 use shunt_config::Config;
-use shunt_nat::{BuildError, Ruleset, RulesetBuilder, Update};
+use shunt_nat::{BuildError, Instant, Ruleset, RulesetBuilder, Update};
 
 use crate::{
     ruleset::rules,
@@ -94,7 +94,7 @@ impl Control {
         let builder = RulesetBuilder::new(seed, workers);
         let answered = Default::default();
         let mut control = Control { builder, owners, workers: outboxes, answered };
-        let (snapshots, _) = control.snapshots(config)?;
+        let (snapshots, _) = control.snapshots(Instant::default(), config)?;
         Ok((control, snapshots.into_iter().zip(inboxes).collect()))
     }
 
@@ -105,8 +105,8 @@ impl Control {
     ///
     /// # Panics
     /// When a worker has ended.
-    pub(crate) fn send(&mut self, config: &Config) -> Result<Vec<Moved>, BuildError> {
-        let (snapshots, moved) = self.snapshots(config)?;
+    pub(crate) fn send(&mut self, now: Instant, config: &Config) -> Result<Vec<Moved>, BuildError> {
+        let (snapshots, moved) = self.snapshots(now, config)?;
         for (worker, snapshot) in self.workers.iter().zip(snapshots) {
             worker.snapshots.send(snapshot).expect("workers run until they are stopped");
         }
@@ -125,12 +125,16 @@ impl Control {
     }
 
     /// What every worker is to run, and what that does to services that hash.
-    fn snapshots(&mut self, config: &Config) -> Result<(Vec<Snapshot>, Vec<Moved>), BuildError> {
+    fn snapshots(
+        &mut self,
+        now: Instant,
+        config: &Config,
+    ) -> Result<(Vec<Snapshot>, Vec<Moved>), BuildError> {
         // Replies to a source endpoint of ours must come to the worker that chose it.
         let owner = |endpoint: SocketAddrV4| {
             usize::from(self.owners.owner(*endpoint.ip(), endpoint.port()).0)
         };
-        let update = self.builder.build(&rules(config), owner)?;
+        let update = self.builder.build(&rules(config), now, owner)?;
         let moved = moved(config, &update);
         let surroundings = Surroundings::new(config);
         let mut new_addresses = SIDES.map(|side| {
@@ -215,7 +219,7 @@ mod tests {
         let mut inboxes: Vec<_> = inboxes.collect();
         let mut taken = [0; 2];
         for round in 1..=3 {
-            control.send(&config(PORT, &[("192.168.1.100:80", TWO)])).unwrap();
+            control.send(Instant::default(), &config(PORT, &[("192.168.1.100:80", TWO)])).unwrap();
             for (inbox, taken) in inboxes.iter_mut().zip(&mut taken) {
                 for _look in 0..2 {
                     inbox.look(|snapshot| {
@@ -238,7 +242,8 @@ mod tests {
         assert_eq!(new, [own, Default::default()], "one worker announces for all");
 
         let mut new_outside = |port: &str, services: &[(&str, &[u8])]| {
-            let (mut snapshots, _) = control.snapshots(&config(port, services)).unwrap();
+            let (mut snapshots, _) =
+                control.snapshots(Instant::default(), &config(port, services)).unwrap();
             let [outside, inside] = std::mem::take(&mut snapshots[0].new_addresses);
             assert!(inside.is_empty());
             outside
@@ -259,8 +264,12 @@ mod tests {
         };
         let (mut control, _starts) =
             Control::new(&services(TWO), Owners::new(128, 1), 1, 7).unwrap();
-        assert_eq!(control.snapshots(&services(TWO)).unwrap().1, [], "nothing changed");
-        let (_, moved) = control.snapshots(&services(&[10])).unwrap();
+        assert_eq!(
+            control.snapshots(Instant::default(), &services(TWO)).unwrap().1,
+            [],
+            "nothing changed"
+        );
+        let (_, moved) = control.snapshots(Instant::default(), &services(&[10])).unwrap();
         let [moved] = &moved[..] else { panic!("{moved:?}") };
         assert_eq!(moved.service, "tcp 192.168.1.100:80");
         assert!((0.45..0.55).contains(&moved.share), "half of them had the other server: {moved}");

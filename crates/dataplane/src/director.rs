@@ -18,6 +18,7 @@ use tracing::info;
 
 pub use crate::preflight::PreflightError;
 use crate::{
+    clock::Clock,
     control::{Control, Moved},
     pipeline::Pipeline,
     ports::PortError,
@@ -98,6 +99,7 @@ pub struct Director {
     workers: Vec<LcoreHandle<Worker>>,
     ports: Ports,
     control: Control,
+    clock: Clock,
 }
 
 impl Director {
@@ -113,13 +115,14 @@ impl Director {
         let Assembly { workers, ports, control } = Assembly::open(&eal, config)?;
 
         let stop = Arc::new(AtomicBool::new(false));
-        let mut director = Director { stop, workers: Vec::new(), ports, control };
+        let clock = Clock::start();
+        let mut director = Director { stop, workers: Vec::new(), ports, control, clock };
         let lcores = &config.dpdk.worker_lcores;
         // EAL's lcore 0 is the main one; the workers follow.
         for (number, (lcore, worker)) in (1..).zip(lcores.iter().zip(workers)) {
             let stop = Arc::clone(&director.stop);
             let idle = config.dpdk.idle;
-            match launch(LcoreId(number), move || worker.run(&stop, idle)) {
+            match launch(LcoreId(number), move || worker.run(clock, &stop, idle)) {
                 Ok(running) => director.workers.push(running),
                 Err(error) => {
                     director.join();
@@ -143,7 +146,7 @@ impl Director {
     /// # Panics
     /// When a worker has panicked.
     pub fn apply(&mut self, config: &Config) -> Result<Vec<Moved>, BuildError> {
-        let moved = self.control.send(config)?;
+        let moved = self.control.send(self.clock.now(), config)?;
         self.control.collect();
         Ok(moved)
     }
@@ -229,7 +232,7 @@ impl Assembly {
     /// # Errors
     /// What the engine can't do; the director runs what it ran then.
     pub fn apply(&mut self, now: Instant, config: &Config) -> Result<Vec<Moved>, BuildError> {
-        let moved = self.control.send(config)?;
+        let moved = self.control.send(now, config)?;
         self.workers.iter_mut().for_each(|worker| worker.read_inbox(now));
         self.control.collect();
         Ok(moved)

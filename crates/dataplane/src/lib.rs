@@ -23,6 +23,7 @@
 //! | `control` | what workers run on, and how it changes while packets flow |
 #![forbid(unsafe_code)]
 
+mod clock;
 mod control;
 mod counters;
 mod director;

@@ -1,11 +1,12 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use shunt_config::Idle;
-use shunt_dpdk::{Burst, RxQueue, clock::Tsc};
+use shunt_dpdk::{Burst, RxQueue};
 use shunt_nat::{Engine, Instant, Side};
 use shunt_packet::ethernet::MacAddr;
 
 use crate::{
+    clock::Clock,
     control::Inbox,
     counters::{PipelineCounters, PortCounters},
     drop_reason::DropCounters,
@@ -101,8 +102,7 @@ impl Worker {
     }
 
     /// Polls until it is told to stop.
-    pub(crate) fn run(mut self, stop: &AtomicBool, idle: Idle) -> Worker {
-        let clock = Clock::start();
+    pub(crate) fn run(mut self, clock: Clock, stop: &AtomicBool, idle: Idle) -> Worker {
         let mut rest = Rest::new(idle);
         while !stop.load(Ordering::Relaxed) {
             rest.after(self.poll(clock.now()));
@@ -144,21 +144,5 @@ impl Worker {
     #[must_use]
     pub fn held(&self) -> usize {
         self.pipeline.held() + self.steering.as_ref().map_or(0, Steering::held)
-    }
-}
-
-/// The time stamp counter as a clock: reading it costs no call.
-struct Clock {
-    start: u64,
-    cycles_per_milli: u64,
-}
-
-impl Clock {
-    fn start() -> Clock {
-        Clock { start: Tsc::now(), cycles_per_milli: (Tsc::hz() / 1000).max(1) }
-    }
-
-    fn now(&self) -> Instant {
-        Instant::from_millis(Tsc::now().wrapping_sub(self.start) / self.cycles_per_milli)
     }
 }

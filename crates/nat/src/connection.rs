@@ -259,7 +259,9 @@ impl Connection {
         let (leaves_as, address, transport) = self.leaves_as(direction);
         let translation = Translation::new(leaves_as, address, transport);
         match self.kind() {
-            ConnectionKind::Service(service, _) => translation.counted_by(service, direction),
+            ConnectionKind::Service(service, server) => {
+                translation.counted_by(service, server, direction)
+            }
             ConnectionKind::Snat | ConnectionKind::Passthrough => translation,
         }
     }

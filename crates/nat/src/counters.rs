@@ -1,11 +1,47 @@
-use std::ops::AddAssign;
+//! What is counted, live and as a copy.
+//!
+//! A live counter has one writer, a worker, and readers on other cores that see it a moment late. It is
+//! a relaxed load and a relaxed store, which costs what a plain addition costs: no locked instruction,
+//! and no line that another core writes. What is read is a copy in plain numbers, to be added up over
+//! workers.
 
+use std::{
+    ops::AddAssign,
+    sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed},
+};
+
+use derive_more::AddAssign;
 use shunt_packet::ipv4::Ipv4Header;
 
-use crate::{flow::Direction, source_pool::PoolUsage};
+use crate::{egress::EgressId, flow::Direction};
+
+/// A number that one thread counts up, and others may read.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Counts; only one thread may do so.
+    #[inline]
+    pub fn add(&self, count: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(count), Relaxed);
+    }
+
+    /// What was counted.
+    #[inline]
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
+    /// Sets it; only the thread that counts may do so.
+    #[inline]
+    pub fn set(&self, count: u64) {
+        self.0.store(count, Relaxed);
+    }
+}
 
 /// Counters of one engine.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(AddAssign, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EngineCounters {
     /// Connections opened.
     pub opened: u64,
@@ -23,46 +59,38 @@ pub struct EngineCounters {
     pub drained: u64,
 }
 
-/// One engine's counters of a virtual service. Each fragment of a packet counts as one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ServiceCounters {
-    /// Connections opened; of a one-packet service, datagrams scheduled.
-    pub connections: u64,
+/// Packets and bytes each way, IP headers included. Each fragment of a packet counts as one.
+#[derive(AddAssign, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
     /// Packets from clients.
     pub in_packets: u64,
-    /// Bytes from clients, IPv4 headers included.
+    /// Bytes from clients.
     pub in_bytes: u64,
     /// Packets to clients.
     pub out_packets: u64,
-    /// Bytes to clients, IPv4 headers included.
+    /// Bytes to clients.
     pub out_bytes: u64,
+}
+
+/// Counters of a virtual service. They never go down while the service exists.
+#[derive(AddAssign, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServiceCounters {
+    /// Connections opened; of a one-packet service, datagrams scheduled.
+    pub connections: u64,
+    /// Packets and bytes of all its servers, those included that were removed.
+    pub traffic: Traffic,
     /// Connections refused because no server could take them.
     pub refused: u64,
 }
 
-impl ServiceCounters {
-    /// Counts a packet from a client, or to one.
-    #[inline]
-    pub(crate) fn add_packet(&mut self, direction: Direction, header: &Ipv4Header) {
-        let bytes = u64::from(header.total_len());
-        match direction {
-            Direction::Inbound => {
-                self.in_packets += 1;
-                self.in_bytes += bytes;
-            }
-            Direction::Outbound => {
-                self.out_packets += 1;
-                self.out_bytes += bytes;
-            }
-        }
-    }
-}
-
-/// One engine's counters of a real server.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Counters of a real server. They never go down while the server exists, but for the connections that
+/// it has now.
+#[derive(AddAssign, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ServerCounters {
     /// Connections opened; of a one-packet service, datagrams scheduled.
     pub connections: u64,
+    /// Packets and bytes.
+    pub traffic: Traffic,
     /// Established TCP connections now.
     pub active: u32,
     /// All others now.
@@ -77,21 +105,165 @@ impl ServerCounters {
     }
 }
 
-/// Counters of several engines, added up.
-macro_rules! add_up {
-    ($($name:ident { $($field:ident),* })*) => {
-        $(impl AddAssign for $name {
-            fn add_assign(&mut self, other: $name) {
-                let $name { $($field),* } = other;
-                $(self.$field += $field;)*
-            }
-        })*
-    };
+/// Live [`Traffic`].
+#[derive(Debug, Default)]
+struct LiveTraffic {
+    in_packets: Counter,
+    in_bytes: Counter,
+    out_packets: Counter,
+    out_bytes: Counter,
 }
 
-add_up! {
-    EngineCounters { opened, expired, replaced, evicted, icmp_errors, disbelieved_resets, drained }
-    ServiceCounters { connections, in_packets, in_bytes, out_packets, out_bytes, refused }
-    ServerCounters { connections, active, inactive }
-    PoolUsage { endpoints, in_use, scarce, exhausted }
+impl LiveTraffic {
+    #[inline]
+    fn add_packet(&self, direction: Direction, bytes: u64) {
+        let (packets, all_bytes) = match direction {
+            Direction::Inbound => (&self.in_packets, &self.in_bytes),
+            Direction::Outbound => (&self.out_packets, &self.out_bytes),
+        };
+        packets.add(1);
+        all_bytes.add(bytes);
+    }
+
+    fn get(&self) -> Traffic {
+        Traffic {
+            in_packets: self.in_packets.get(),
+            in_bytes: self.in_bytes.get(),
+            out_packets: self.out_packets.get(),
+            out_bytes: self.out_bytes.get(),
+        }
+    }
+
+    fn set(&self, traffic: Traffic) {
+        self.in_packets.set(traffic.in_packets);
+        self.in_bytes.set(traffic.in_bytes);
+        self.out_packets.set(traffic.out_packets);
+        self.out_bytes.set(traffic.out_bytes);
+    }
+}
+
+/// What one worker has of a server: what it counts, and the way out that packets to it take. A cache
+/// line of its own. Written by the worker; read, and cleared when the number becomes another server's,
+/// by the main lcore.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub(crate) struct ServerSlot {
+    connections: Counter,
+    traffic: LiveTraffic,
+    active: AtomicU32,
+    inactive: AtomicU32,
+    /// The number of the way out, 0 if it is not known, and in which epoch it was noted.
+    egress: AtomicU16,
+    egress_epoch: AtomicU16,
+}
+
+const _: () = assert!(size_of::<ServerSlot>() == 64);
+
+impl ServerSlot {
+    /// A connection was opened, or a datagram of which none is kept.
+    pub(crate) fn count_connection(&self) {
+        self.connections.add(1);
+    }
+
+    /// Counts a packet from a client, or to one.
+    #[inline]
+    pub(crate) fn count_packet(&self, direction: Direction, header: &Ipv4Header) {
+        self.traffic.add_packet(direction, u64::from(header.total_len()));
+    }
+
+    fn current(&self, is_active: bool) -> &AtomicU32 {
+        if is_active { &self.active } else { &self.inactive }
+    }
+
+    /// One more connection is there.
+    pub(crate) fn add_current(&self, is_active: bool) {
+        let current = self.current(is_active);
+        current.store(current.load(Relaxed) + 1, Relaxed);
+    }
+
+    /// One connection less is there.
+    pub(crate) fn remove_current(&self, is_active: bool) {
+        let current = self.current(is_active);
+        current.store(current.load(Relaxed) - 1, Relaxed);
+    }
+
+    /// The way out that packets to the server take, if one did so in this epoch.
+    #[inline]
+    pub(crate) fn egress(&self, epoch: u16) -> Option<EgressId> {
+        let is_current = self.egress_epoch.load(Relaxed) == epoch;
+        EgressId::new(self.egress.load(Relaxed)).filter(|_| is_current)
+    }
+
+    /// Notes which way out packets to the server take.
+    pub(crate) fn set_egress(&self, egress: Option<EgressId>, epoch: u16) {
+        self.egress.store(egress.map_or(0, EgressId::get), Relaxed);
+        self.egress_epoch.store(epoch, Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> ServerCounters {
+        ServerCounters {
+            connections: self.connections.get(),
+            traffic: self.traffic.get(),
+            active: self.active.load(Relaxed),
+            inactive: self.inactive.load(Relaxed),
+        }
+    }
+
+    /// Counts from the start. To be called while no worker can count.
+    pub(crate) fn clear(&self) {
+        self.connections.set(0);
+        self.traffic.set(Traffic::default());
+        self.active.store(0, Relaxed);
+        self.inactive.store(0, Relaxed);
+        self.set_egress(None, 0);
+    }
+}
+
+/// What one worker has of a service, besides what its servers count.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub(crate) struct ServiceSlot {
+    /// Written by the worker.
+    refused: Counter,
+    /// What servers had counted that are no more. Written by the main lcore.
+    departed: LiveTraffic,
+    departed_connections: Counter,
+}
+
+impl ServiceSlot {
+    /// No server could take a connection.
+    pub(crate) fn count_refused(&self) {
+        self.refused.add(1);
+    }
+
+    /// Takes over what a server has counted that is no more.
+    pub(crate) fn take_over(&self, server: ServerCounters) {
+        let mut traffic = self.departed.get();
+        traffic += server.traffic;
+        self.departed.set(traffic);
+        self.departed_connections.add(server.connections);
+    }
+
+    /// Counts of the service, but for those of the servers that it has.
+    pub(crate) fn get(&self) -> ServiceCounters {
+        ServiceCounters {
+            connections: self.departed_connections.get(),
+            traffic: self.departed.get(),
+            refused: self.refused.get(),
+        }
+    }
+
+    /// Counts from the start. To be called while no worker can count.
+    pub(crate) fn clear(&self) {
+        self.refused.set(0);
+        self.departed.set(Traffic::default());
+        self.departed_connections.set(0);
+    }
+}
+
+impl AddAssign<ServerCounters> for ServiceCounters {
+    fn add_assign(&mut self, server: ServerCounters) {
+        self.connections += server.connections;
+        self.traffic += server.traffic;
+    }
 }

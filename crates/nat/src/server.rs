@@ -11,6 +11,8 @@ use std::{
 
 use shunt_rules::ServerId;
 
+use crate::time::Instant;
+
 /// A real server of a service, as schedulers see it.
 #[derive(Clone, Debug)]
 pub struct Server {
@@ -33,6 +35,9 @@ pub struct ServerShared {
     status: AtomicU64,
     /// [`Thresholds`]. Written by the main lcore only; read when a connection opens or ends.
     thresholds: AtomicU64,
+    /// When the connections of a server that is drained are to end: milliseconds of the workers' clock,
+    /// or `u64::MAX`. Written by the main lcore only.
+    drain_deadline: AtomicU64,
 }
 
 /// What an operator wants of a server.
@@ -192,6 +197,7 @@ impl ServerShared {
             load: AtomicU64::new(0),
             status: AtomicU64::new(Status::new(weight).0),
             thresholds: AtomicU64::new(Thresholds { upper, lower }.to_bits()),
+            drain_deadline: AtomicU64::new(u64::MAX),
         }
     }
 
@@ -303,6 +309,17 @@ impl ServerShared {
     pub fn set_thresholds(&self, upper: u32, lower: u32) {
         self.thresholds.store(Thresholds { upper, lower }.to_bits(), Release);
         self.change(|_| ());
+    }
+
+    /// When its connections are to end, as it is drained.
+    pub(crate) fn drain_deadline(&self) -> Option<Instant> {
+        let millis = self.drain_deadline.load(Relaxed);
+        (millis != u64::MAX).then_some(Instant::from_millis(millis))
+    }
+
+    /// Sets when its connections are to end.
+    pub(crate) fn set_drain_deadline(&self, deadline: Option<Instant>) {
+        self.drain_deadline.store(deadline.map_or(u64::MAX, Instant::as_millis), Relaxed);
     }
 
     /// A connection opened.

@@ -9,6 +9,7 @@ use std::{
     },
 };
 
+use derive_more::AddAssign;
 use hashbrown::HashSet;
 
 /// How many ports of an address are tried for one connection, and after how many no further address
@@ -23,7 +24,7 @@ const SCARCE: u32 = 8;
 ///
 /// One port serves many destinations at once, so `in_use` may exceed `endpoints`. What runs out is
 /// ports towards one destination, and `scarce` says so ahead of time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(AddAssign, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PoolUsage {
     /// Addresses times ports.
     pub endpoints: u64,

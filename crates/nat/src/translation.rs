@@ -8,7 +8,7 @@ use shunt_packet::{
     udp::UdpHeader,
 };
 
-use shunt_rules::ServiceId;
+use shunt_rules::{ServerId, ServiceId};
 
 use crate::flow::{Direction, FlowKey};
 
@@ -20,8 +20,8 @@ pub struct Translation {
     transport_delta: Delta,
     /// What a SYN may announce as its maximum segment size at most.
     mss_limit: Option<u16>,
-    /// The service that counts these packets, and which way they go.
-    counted: Option<(ServiceId, Direction)>,
+    /// The server for which these packets count, its service, and which way they go.
+    counted: Option<(ServiceId, ServerId, Direction)>,
 }
 
 impl Translation {
@@ -41,13 +41,18 @@ impl Translation {
         Translation { mss_limit: limit, ..self }
     }
 
-    /// The same, for packets that a service counts.
-    pub(crate) fn counted_by(self, service: ServiceId, direction: Direction) -> Translation {
-        Translation { counted: Some((service, direction)), ..self }
+    /// The same, for packets that count for a server.
+    pub(crate) fn counted_by(
+        self,
+        service: ServiceId,
+        server: ServerId,
+        direction: Direction,
+    ) -> Translation {
+        Translation { counted: Some((service, server, direction)), ..self }
     }
 
-    /// The service that counts these packets, and which way they go.
-    pub(crate) fn counted(&self) -> Option<(ServiceId, Direction)> {
+    /// The server for which these packets count, its service, and which way they go.
+    pub(crate) fn counted(&self) -> Option<(ServiceId, ServerId, Direction)> {
         self.counted
     }
 

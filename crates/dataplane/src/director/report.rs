@@ -213,13 +213,13 @@ impl fmt::Display for Report {
                  out {} packets {} bytes",
                 counters.connections,
                 counters.refused,
-                counters.in_packets,
-                counters.in_bytes,
-                counters.out_packets,
-                counters.out_bytes,
+                counters.traffic.in_packets,
+                counters.traffic.in_bytes,
+                counters.traffic.out_packets,
+                counters.traffic.out_bytes,
             )?;
             for (server, counters) in servers {
-                let ServerCounters { connections, active, inactive } = counters;
+                let ServerCounters { connections, active, inactive, .. } = counters;
                 writeln!(
                     f,
                     "  server {server}: {connections} connections, {active} active and \

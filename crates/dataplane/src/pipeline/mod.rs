@@ -122,7 +122,7 @@ impl Pipeline {
     /// Runs another snapshot from now on, and returns what it ran before.
     pub(crate) fn replace(&mut self, now: Instant, snapshot: Snapshot) -> Snapshot {
         let Snapshot { ruleset, surroundings, new_addresses } = snapshot;
-        let ruleset = self.engine.replace_rules(now, ruleset);
+        let ruleset = self.engine.replace_rules(ruleset);
         let surroundings = std::mem::replace(&mut self.surroundings, surroundings);
         if surroundings != self.surroundings {
             self.engine.forget_egress();

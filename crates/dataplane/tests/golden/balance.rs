@@ -1,7 +1,7 @@
 //! Who serves whom: persistence, one-packet scheduling, many endpoints, fallback, thresholds.
 
 use shunt_dataplane::{DropReason, PipelineCounters};
-use shunt_nat::{EngineCounters, ServiceCounters};
+use shunt_nat::{EngineCounters, ServiceCounters, Traffic};
 use shunt_testkit::Packet;
 
 use crate::{
@@ -137,10 +137,7 @@ fn every_packet_by_itself() {
         .pipeline(PipelineCounters { icmp_errors: 1, ..PipelineCounters::default() })
         .services(&[ServiceCounters {
             connections: 3,
-            in_packets: 3,
-            in_bytes: 3 * 31,
-            out_packets: 2,
-            out_bytes: 2 * 34,
+            traffic: Traffic { in_packets: 3, in_bytes: 3 * 31, out_packets: 2, out_bytes: 2 * 34 },
             refused: 0,
         }])
         .run();
@@ -321,10 +318,7 @@ fn thresholds() {
         .engine(EngineCounters { opened: 4, expired: 1, ..EngineCounters::default() })
         .services(&[ServiceCounters {
             connections: 4,
-            in_packets: 5,
-            in_bytes: 5 * 40,
-            out_packets: 0,
-            out_bytes: 0,
+            traffic: Traffic { in_packets: 5, in_bytes: 5 * 40, out_packets: 0, out_bytes: 0 },
             refused: 2,
         }])
         .run();

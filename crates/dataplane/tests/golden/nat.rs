@@ -1,7 +1,7 @@
 //! Virtual services: DNAT and back.
 
 use shunt_dataplane::{DropReason, PipelineCounters};
-use shunt_nat::ServiceCounters;
+use shunt_nat::{ServiceCounters, Traffic};
 use shunt_testkit::Packet;
 
 use crate::{
@@ -44,10 +44,12 @@ fn a_tcp_connection_from_syn_to_fin() {
         .opens(1)
         .services(&[ServiceCounters {
             connections: 1,
-            in_packets: 5,
-            in_bytes: 5 * 40 + 18,
-            out_packets: 3,
-            out_bytes: 3 * 40 + 3,
+            traffic: Traffic {
+                in_packets: 5,
+                in_bytes: 5 * 40 + 18,
+                out_packets: 3,
+                out_bytes: 3 * 40 + 3,
+            },
             refused: 0,
         }])
         .run();
@@ -71,10 +73,12 @@ fn udp_both_ways() {
             ServiceCounters::default(),
             ServiceCounters {
                 connections: 1,
-                in_packets: 2,
-                in_bytes: 38 + 29,
-                out_packets: 2,
-                out_bytes: 37 + 28,
+                traffic: Traffic {
+                    in_packets: 2,
+                    in_bytes: 38 + 29,
+                    out_packets: 2,
+                    out_bytes: 37 + 28,
+                },
                 refused: 0,
             },
         ])

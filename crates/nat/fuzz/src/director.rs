@@ -57,7 +57,7 @@ impl Director {
         let rules = rules();
         let config = EngineConfig { capacity: 12, secret: [11, 22, 33, 44] };
         let mut builder = RulesetBuilder::new(7, 1);
-        let ruleset = builder.build(&rules, |_| 0).expect("IPv4").rulesets.remove(0);
+        let ruleset = builder.build(&rules, Instant::default(), |_| 0).expect("IPv4").rulesets.remove(0);
         Director {
             engine: Engine::new(&config, ruleset),
             builder,
@@ -324,8 +324,8 @@ impl Director {
             14 => toggle(&mut rules.snat, &all.snat, place, PartialEq::eq),
             _ => self.engine.forget_egress(),
         }
-        let ruleset = self.builder.build(&self.rules, |_| 0).expect("IPv4").rulesets.remove(0);
-        self.engine.replace_rules(self.now, ruleset);
+        let ruleset = self.builder.build(&self.rules, self.now, |_| 0).expect("IPv4").rulesets.remove(0);
+        self.engine.replace_rules(ruleset);
         if let Err(error) = self.check() {
             panic!("{error}\nafter {change:?}\n{}", self.dump());
         }

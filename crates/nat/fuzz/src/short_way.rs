@@ -81,8 +81,8 @@ impl ShortWay {
             return Err(format!("the short way noted {:?}, the long way {noted:?}", self.noted));
         }
         let counted = |(before, after): (&ServiceCounters, &ServiceCounters)| {
-            let bytes = (after.in_bytes - before.in_bytes, after.out_bytes - before.out_bytes);
-            (after.in_packets - before.in_packets, after.out_packets - before.out_packets, bytes)
+            let bytes = (after.traffic.in_bytes - before.traffic.in_bytes, after.traffic.out_bytes - before.traffic.out_bytes);
+            (after.traffic.in_packets - before.traffic.in_packets, after.traffic.out_packets - before.traffic.out_packets, bytes)
         };
         let by_short: Vec<_> = self.before.iter().zip(&self.after).map(counted).collect();
         let now: Vec<_> = engine.service_counters().collect();

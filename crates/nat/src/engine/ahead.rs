@@ -76,12 +76,12 @@ impl Engine {
             && self.rules.chooses_ahead(service)
             && let Some(server) = self.rules.choose(service, key, now)
         {
-            let real = self.rules.endpoint(server, key.dst().port());
+            let real = self.rules.endpoint(service, server, key.dst().port());
             let answers = FlowKey::new(key.protocol(), real, key.src());
             self.table.prefetch_key(&answers);
             let is_counted = self.rules.options(service).compares_loads;
             if is_counted {
-                self.rules.add_connection(server, false);
+                self.rules.add_connection(service, server, false);
             }
             self.ahead.choices.push(Choice { key: *key, service, server, answers, is_counted });
         }
@@ -116,7 +116,7 @@ impl Engine {
 impl Choice {
     fn release(&self, rules: &mut Ruleset) {
         if self.is_counted {
-            rules.remove_connection(self.server, false);
+            rules.remove_connection(self.service, self.server, false);
         }
     }
 }

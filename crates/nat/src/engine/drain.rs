@@ -32,7 +32,7 @@ impl Engine {
     /// Whether a connection is to end because its server was drained long enough ago.
     pub(super) fn is_drained(&self, connection: &Connection, now: Instant) -> bool {
         match connection.kind() {
-            ConnectionKind::Service(_, server) => self.rules.is_drained(server, now),
+            ConnectionKind::Service(service, server) => self.rules.is_drained(service, server, now),
             ConnectionKind::Snat | ConnectionKind::Passthrough => false,
         }
     }

@@ -62,8 +62,8 @@ impl Engine {
     /// Counts a fragment that waited for its packet's first one, and is translated as that was: to be
     /// called before the rules change.
     pub fn count_late(&mut self, translation: &Translation, header: &Ipv4Header) {
-        if let Some((service, direction)) = translation.counted() {
-            self.rules.counters_mut(service).add_packet(direction, header);
+        if let Some((_, server, direction)) = translation.counted() {
+            self.rules.count_packet(server, direction, header);
         }
     }
 
@@ -81,8 +81,8 @@ impl Engine {
     }
 
     fn birth(&self, translation: &Translation) -> Birth {
-        let (service, _) = translation.counted()?;
-        self.rules.birth(service)
+        let (service, server, _) = translation.counted()?;
+        self.rules.birth(service, server)
     }
 
     fn follow(&mut self, fate: Fate, packet: &Ipv4Packet<'_>) -> Verdict {

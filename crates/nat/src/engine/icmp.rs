@@ -58,7 +58,7 @@ impl Engine {
             && left.protocol() == protocol::UDP
             && topology.side_of(client) == Some(Side::Outside)
             && !topology.is_local(client);
-        let (_, dialled) = self.rules.one_packet_source(left.dst()).filter(|_| is_from_server)?;
-        Some(FlowKey::new(left.protocol(), left.src(), dialled))
+        let source = self.rules.one_packet_source(left.dst()).filter(|_| is_from_server)?;
+        Some(FlowKey::new(left.protocol(), left.src(), source.virtual_endpoint))
     }
 }

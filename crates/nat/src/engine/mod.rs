@@ -211,9 +211,9 @@ impl Engine {
     /// Goes over to other rules, and returns those that applied so far, to be dropped where that
     /// disturbs nobody. Connections live on: under the new options of their service, or the last ones
     /// of a service that was removed.
-    pub fn replace_rules(&mut self, now: Instant, mut rules: Ruleset) -> Ruleset {
+    pub fn replace_rules(&mut self, mut rules: Ruleset) -> Ruleset {
         self.settle();
-        rules.take_over(&mut self.rules, now);
+        rules.take_over(&mut self.rules);
         let before = std::mem::replace(&mut self.rules, rules);
         self.drain.plan(self.rules.next_drain());
         before
@@ -244,13 +244,13 @@ impl Engine {
     }
 
     /// Counters of all services, by [`ServiceId`]; numbers that nobody has count nothing.
-    pub fn service_counters(&self) -> impl ExactSizeIterator<Item = ServiceCounters> {
+    pub fn service_counters(&self) -> impl Iterator<Item = ServiceCounters> {
         self.rules.service_counters()
     }
 
     /// Counters of all servers, by [`ServerId`](crate::ServerId); numbers that nobody has count
     /// nothing.
-    pub fn server_counters(&self) -> impl ExactSizeIterator<Item = ServerCounters> {
+    pub fn server_counters(&self) -> impl Iterator<Item = ServerCounters> {
         self.rules.server_counters()
     }
 
@@ -307,7 +307,7 @@ impl Engine {
         };
         let is_active = after == ConnectionState::Established;
         if is_active != (before == ConnectionState::Established) {
-            self.rules.move_connection(server, is_active);
+            self.rules.move_connection(service, server, is_active);
         }
         Verdict::Translate(translation.with_mss_limit(self.rules.options(service).mss_limit))
     }
@@ -341,8 +341,8 @@ impl Engine {
 
     #[inline(always)]
     fn count(&mut self, kind: ConnectionKind, direction: Direction, header: &Ipv4Header) {
-        if let ConnectionKind::Service(service, _) = kind {
-            self.rules.counters_mut(service).add_packet(direction, header);
+        if let ConnectionKind::Service(_, server) = kind {
+            self.rules.count_packet(server, direction, header);
         }
     }
 
@@ -361,7 +361,7 @@ impl Engine {
         match connection.kind() {
             ConnectionKind::Service(service, server) => {
                 let is_active = connection.state() == ConnectionState::Established;
-                self.rules.remove_connection(server, is_active);
+                self.rules.remove_connection(service, server, is_active);
                 let client = connection.key(Direction::Inbound).src();
                 let counts = connection.state() != ConnectionState::SynRecv;
                 self.rules.release_client(service, server, *client.ip(), counts, now);

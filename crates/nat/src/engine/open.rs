@@ -12,6 +12,7 @@ use super::{Engine, Topology, timeouts_of};
 use crate::{
     connection::ConnectionKind,
     flow::{Direction, FlowKey, Segment, SegmentKind},
+    ruleset::OnePacketSource,
     side::Side,
     source_pool::SourcePool,
     state::ConnectionState,
@@ -102,7 +103,9 @@ impl Engine {
         let mut refusal = DropReason::TupleInUse;
         let mut searches = 0;
         for candidate in self.rules.candidates(service, chosen) {
-            let Some((server, real)) = self.rules.candidate(candidate, vport) else { continue };
+            let Some((server, real)) = self.rules.candidate(service, candidate, vport) else {
+                continue;
+            };
             match self.open_to_server(now, side, packet, segment, (service, server), real) {
                 Err(DropReason::TupleInUse) => refusal = DropReason::TupleInUse,
                 Err(DropReason::LocalPortsExhausted) if searches < MOST_SEARCHES => {
@@ -116,7 +119,7 @@ impl Engine {
     }
 
     fn refuse_service(&mut self, segment: &Segment, service: ServiceId) -> Verdict {
-        self.rules.counters_mut(service).refused += 1;
+        self.rules.note_refused(service);
         Verdict::Reply(match segment.kind {
             SegmentKind::Tcp { .. } => Reply::Reset,
             SegmentKind::Udp | SegmentKind::Echo { .. } => Reply::PortUnreachable,
@@ -178,10 +181,10 @@ impl Engine {
         server: ServerId,
     ) -> Verdict {
         let key = segment.key;
-        let real = self.rules.endpoint(server, key.dst().port());
-        self.rules.note_given(service, server);
+        let real = self.rules.endpoint(service, server, key.dst().port());
+        self.rules.note_given(server);
         let leaves_as = FlowKey::new(key.protocol(), key.src(), real);
-        self.translate_one_packet(packet, &key, leaves_as, (service, Direction::Inbound))
+        self.translate_one_packet(packet, &key, leaves_as, (service, server), Direction::Inbound)
     }
 
     /// What becomes of a datagram from a server of a one-packet service, if it is one.
@@ -190,12 +193,14 @@ impl Engine {
             return None;
         }
         let key = segment.key;
-        let (service, virtual_endpoint) = self.rules.one_packet_source(key.src())?;
+        let OnePacketSource { service, server, virtual_endpoint } =
+            self.rules.one_packet_source(key.src())?;
         if packet.header.ttl() <= 1 {
             return Some(Verdict::Reply(Reply::TimeExceeded));
         }
         let leaves_as = FlowKey::new(key.protocol(), virtual_endpoint, key.dst());
-        Some(self.translate_one_packet(packet, &key, leaves_as, (service, Direction::Outbound)))
+        let direction = Direction::Outbound;
+        Some(self.translate_one_packet(packet, &key, leaves_as, (service, server), direction))
     }
 
     fn translate_one_packet(
@@ -203,10 +208,12 @@ impl Engine {
         packet: &Ipv4Packet<'_>,
         key: &FlowKey,
         leaves_as: FlowKey,
-        (service, direction): (ServiceId, Direction),
+        (service, server): (ServiceId, ServerId),
+        direction: Direction,
     ) -> Verdict {
-        self.rules.counters_mut(service).add_packet(direction, packet.header);
-        let translation = Translation::between(key, leaves_as).counted_by(service, direction);
+        self.rules.count_packet(server, direction, packet.header);
+        let translation =
+            Translation::between(key, leaves_as).counted_by(service, server, direction);
         Verdict::Translate(translation)
     }
 
@@ -246,8 +253,8 @@ impl Engine {
         let id = self.insert(now, inbound, outbound, kind, state)?;
         self.counters.opened += 1;
         if let ConnectionKind::Service(service, server) = kind {
-            self.rules.note_given(service, server);
-            self.rules.add_connection(server, false);
+            self.rules.note_given(server);
+            self.rules.add_connection(service, server, false);
         }
         Ok(id)
     }

@@ -166,7 +166,7 @@ fn connections_open_on_the_short_way() {
         let expected = tcp(&format!("192.168.1.200:{port}"), server).syn().ttl(63);
         assert_eq!(left, Ok(Vec::from(expected)));
     }
-    assert_eq!(engine.service_counters().next().unwrap().in_packets, 6);
+    assert_eq!(engine.service_counters().next().unwrap().traffic.in_packets, 6);
     assert_eq!(engine.counters().opened, 6);
 }
 

@@ -307,7 +307,7 @@ fn fragments_of_a_service_that_is_gone_are_not_counted_for_another_one() {
     let service = VirtualService { one_packet: true, ..over_udp(rr(VIP, &[RS1])) };
     let mut director = Director::new(&[service], &[]);
     let (arrives, leaves) = (udp(CLIENT, VIP).payload([7; 64]), udp(CLIENT, RS1).payload([7; 64]));
-    let in_packets = |director: &Director| director.service(0).in_packets;
+    let in_packets = |director: &Director| director.service(0).traffic.in_packets;
     for (counted, part) in [(1, 0..24), (2, 24..40)] {
         director.outside(arrives.part(part.clone())).leaves_as(leaves.part(part));
         assert_eq!(in_packets(&director), counted);

@@ -37,7 +37,10 @@ fn the_server_sees_a_local_address_and_the_client_the_vip() {
     director.inside(response(RS1, SEEN_AS)).leaves_as(response(VIP, CLIENT));
     assert!(director.connections()[0].is_full_nat());
     assert_eq!(director.server(0).active, 1);
-    assert_eq!((director.service(0).in_packets, director.service(0).out_packets), (2, 2));
+    assert_eq!(
+        (director.service(0).traffic.in_packets, director.service(0).traffic.out_packets),
+        (2, 2)
+    );
     assert_eq!(usage(&director), PoolUsage { endpoints: 10, in_use: 1, ..Default::default() });
 }
 

@@ -164,7 +164,7 @@ impl Director {
 
     pub(crate) fn with_config(config: &EngineConfig, rules: &Rules) -> Director {
         let mut builder = RulesetBuilder::new(7, 1);
-        let ruleset = builder.build(rules, |_| 0).unwrap().rulesets.remove(0);
+        let ruleset = builder.build(rules, Instant::default(), |_| 0).unwrap().rulesets.remove(0);
         let engine = Engine::new(config, ruleset);
         // A clock's start means nothing; an odd one shows who thinks that it does.
         let now = Instant::from_millis(987_654_321);
@@ -235,8 +235,8 @@ impl Director {
     /// Changes the rules. Returns what that did to services with Maglev hashing.
     pub(crate) fn change(&mut self, change: impl FnOnce(&mut Rules)) -> Vec<Disruption> {
         change(&mut self.rules);
-        let mut update = self.builder.build(&self.rules, |_| 0).unwrap();
-        self.engine.replace_rules(self.now, update.rulesets.remove(0));
+        let mut update = self.builder.build(&self.rules, self.now, |_| 0).unwrap();
+        self.engine.replace_rules(update.rulesets.remove(0));
         self.check();
         update.disruptions.into_iter().map(|(_, disruption)| disruption).collect()
     }

@@ -51,7 +51,7 @@ fn bytes_after_the_datagram_are_not_part_of_it() {
         bytes
     };
     director.outside(padded(CLIENT, VIP)).leaves_as(padded(CLIENT, RS1));
-    assert_eq!(director.service(1).in_bytes, 32, "the padding is the link's");
+    assert_eq!(director.service(1).traffic.in_bytes, 32, "the padding is the link's");
 }
 
 #[test]

@@ -53,7 +53,7 @@ fn counters_balance(engine: &Engine) -> Result<(), String> {
 
 /// Active and inactive connections are those in the table, and the thresholds follow.
 fn servers_are_accounted_for(engine: &Engine) -> Result<(), String> {
-    let mut in_table = vec![(0, 0); engine.server_counters().len()];
+    let mut in_table = vec![(0, 0); engine.server_counters().count()];
     for connection in engine.table().iter() {
         if let ConnectionKind::Service(_, ServerId(server)) = connection.kind() {
             let (active, inactive) = &mut in_table[server as usize];

@@ -1,7 +1,7 @@
 //! One-packet services: every datagram is scheduled by itself, and no connection is kept.
 
 use etherparse::{Icmpv4Type, icmpv4};
-use shunt_nat::{EngineCounters, Reply, ServiceCounters};
+use shunt_nat::{EngineCounters, Reply, ServiceCounters, Traffic};
 use shunt_rules::{Protocol, VirtualService};
 use shunt_testkit::Packet;
 
@@ -38,10 +38,7 @@ fn replies_leave_from_the_vip() {
     director.inside(udp(first, CLIENT).unchecksummed()).leaves_as(udp(VIP, CLIENT).unchecksummed());
     let expected = ServiceCounters {
         connections: 1,
-        in_packets: 1,
-        in_bytes: 28,
-        out_packets: 3,
-        out_bytes: 35 + 35 + 28,
+        traffic: Traffic { in_packets: 1, in_bytes: 28, out_packets: 3, out_bytes: 35 + 35 + 28 },
         refused: 0,
     };
     assert_eq!(director.service(0), expected);

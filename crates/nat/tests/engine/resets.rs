@@ -88,7 +88,7 @@ fn a_disbelieved_reset_changes_nothing_but_is_passed_on() {
     assert!(!client_resets(&mut director, 8999));
     assert!(!server_resets(&mut director, 4999));
     assert_eq!((director.state(), director.remaining().as_secs()), (Established, 900));
-    assert_eq!(director.service(0).in_packets, 3);
+    assert_eq!(director.service(0).traffic.in_packets, 3);
     assert!(client_resets(&mut director, 9000), "the right one is believed still");
 }
 

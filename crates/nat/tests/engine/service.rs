@@ -1,8 +1,6 @@
 //! Virtual services: translation both ways, scheduling, and refusals.
 
-use shunt_nat::{
-    DropReason, EngineCounters, Reply, ServerCounters, ServiceCounters, Side, Verdict,
-};
+use shunt_nat::{DropReason, EngineCounters, Reply, ServiceCounters, Side, Traffic, Verdict};
 use shunt_rules::VirtualService;
 use shunt_testkit::Packet;
 
@@ -20,14 +18,18 @@ fn the_client_sees_the_vip_and_the_server_sees_the_client() {
 
     let expected = ServiceCounters {
         connections: 1,
-        in_packets: 3,
-        in_bytes: 40 + 40 + 58,
-        out_packets: 2,
-        out_bytes: 40 + 43,
+        traffic: Traffic {
+            in_packets: 3,
+            in_bytes: 40 + 40 + 58,
+            out_packets: 2,
+            out_bytes: 40 + 43,
+        },
         refused: 0,
     };
     assert_eq!(director.service(0), expected);
-    assert_eq!(director.server(0), ServerCounters { connections: 1, active: 1, inactive: 0 });
+    let server = director.server(0);
+    assert_eq!((server.connections, server.active, server.inactive), (1, 1, 0));
+    assert_eq!(server.traffic, expected.traffic, "all of it is its only server's");
     assert_eq!(director.counters(), EngineCounters { opened: 1, ..Default::default() });
 }
 
@@ -49,7 +51,10 @@ fn datagrams_go_both_ways() {
     director
         .inside(udp(real, CLIENT).payload("answer!"))
         .leaves_as(udp(vip, CLIENT).payload("answer!"));
-    assert_eq!((director.service(0).in_bytes, director.service(0).out_bytes), (36, 35));
+    assert_eq!(
+        (director.service(0).traffic.in_bytes, director.service(0).traffic.out_bytes),
+        (36, 35)
+    );
 }
 
 #[test]
@@ -89,7 +94,7 @@ fn ip_options_and_header_fields_survive() {
         tcp(src, dst).syn().options(&record_route).ttl(3).id(0xbeef).dont_fragment(false)
     };
     director.outside(with_options(CLIENT, VIP)).leaves_as(with_options(CLIENT, RS1));
-    assert_eq!(director.service(0).in_bytes, 48);
+    assert_eq!(director.service(0).traffic.in_bytes, 48);
 }
 
 #[test]
@@ -286,10 +291,7 @@ fn fragments_follow_the_first_one() {
     assert_eq!(director.counters(), EngineCounters { opened: 1, ..Default::default() });
     let counted = ServiceCounters {
         connections: 1,
-        in_packets: 2,
-        in_bytes: 44 + 28,
-        out_packets: 2,
-        out_bytes: 44 + 28,
+        traffic: Traffic { in_packets: 2, in_bytes: 44 + 28, out_packets: 2, out_bytes: 44 + 28 },
         refused: 0,
     };
     assert_eq!(director.service(0), counted);

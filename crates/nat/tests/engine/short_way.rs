@@ -91,7 +91,9 @@ fn established_segments_and_datagrams_take_it() {
         assert_eq!(taken, Some((egress, ways.long(side, &packet))), "{packet:?}");
     }
     let counters: Vec<_> = ways.engine.service_counters().collect();
-    let packets = |service: usize| (counters[service].in_packets, counters[service].out_packets);
+    let packets = |service: usize| {
+        (counters[service].traffic.in_packets, counters[service].traffic.out_packets)
+    };
     assert_eq!((packets(0), packets(1)), ((4, 3), (3, 3)), "both ways count");
 }
 

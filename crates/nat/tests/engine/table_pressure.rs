@@ -42,7 +42,7 @@ fn the_living_are_served() {
         director.outside(tcp(&client, VIP).ack(2)).leaves_as(tcp(&client, RS1).ack(2));
         director.inside(tcp(RS1, &client).ack(2)).leaves_as(tcp(VIP, &client).ack(2));
     }
-    assert_eq!(director.service(0).out_packets, 8);
+    assert_eq!(director.service(0).traffic.out_packets, 8);
 }
 
 /// A flood of SYNs from addresses that answer to nobody.

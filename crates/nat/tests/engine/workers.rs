@@ -23,16 +23,17 @@ fn owner(endpoint: std::net::SocketAddrV4) -> usize {
 impl Workers {
     fn new(rules: &Rules) -> Workers {
         let mut builder = RulesetBuilder::new(7, 2);
-        let rulesets = builder.build(rules, owner).unwrap().rulesets;
+        let rulesets =
+            builder.build(rules, Instant::from_millis(1_000_000), owner).unwrap().rulesets;
         let config = Director::config(64);
         let engines = rulesets.into_iter().map(|rules| Engine::new(&config, rules)).collect();
         Workers { engines, builder, now: Instant::from_millis(1_000_000) }
     }
 
     fn change(&mut self, rules: &Rules) {
-        let rulesets = self.builder.build(rules, owner).unwrap().rulesets;
+        let rulesets = self.builder.build(rules, self.now, owner).unwrap().rulesets;
         for (engine, ruleset) in self.engines.iter_mut().zip(rulesets) {
-            engine.replace_rules(self.now, ruleset);
+            engine.replace_rules(ruleset);
         }
     }
 
@@ -86,11 +87,11 @@ fn the_first_to_change_takes_the_turn_along() {
     let mut rules = rules(rr(VIP, &[RS1, RS2]));
     let mut workers = Workers::new(&rules);
     edit(&mut rules, 0).servers.rotate_left(1);
-    let mut rulesets = workers.builder.build(&rules, owner).unwrap().rulesets;
+    let mut rulesets = workers.builder.build(&rules, workers.now, owner).unwrap().rulesets;
     assert_eq!(workers.open(0, 1), address(RS1), "both run the old rules still");
     for (worker, client) in [(1, 2), (0, 3)] {
         let ruleset = rulesets.pop().unwrap();
-        workers.engines[worker].replace_rules(workers.now, ruleset);
+        workers.engines[worker].replace_rules(ruleset);
         let expected = if worker == 1 { RS2 } else { RS1 };
         assert_eq!(workers.open(worker, client), address(expected));
     }
@@ -132,22 +133,28 @@ fn a_number_is_kept_while_any_of_them_may_use_it() {
     let mut rules = rules(rr(VIP, &[RS1, RS2]));
     let mut workers = Workers::new(&rules);
     edit(&mut rules, 0).servers.remove(0);
-    let mut rulesets = workers.builder.build(&rules, owner).unwrap().rulesets;
-    workers.engines[0].replace_rules(workers.now, rulesets.remove(0));
-    // The second worker has not changed when the rules do again, and opens a connection after that.
+    let mut rulesets = workers.builder.build(&rules, workers.now, owner).unwrap().rulesets;
+    workers.engines[0].replace_rules(rulesets.remove(0));
+    // The second worker has not changed when the rules do again.
     edit(&mut rules, 0).servers.push(real("192.168.2.230:80", 1));
-    rulesets.append(&mut workers.builder.build(&rules, owner).unwrap().rulesets);
-    assert_eq!(workers.open(1, 1), address(RS1));
+    rulesets.append(&mut workers.builder.build(&rules, workers.now, owner).unwrap().rulesets);
+    assert_eq!(
+        workers.open(1, 1),
+        address(RS2),
+        "who was removed gets nothing from it all the same"
+    );
     let [first, own, last] = rulesets.try_into().expect("three");
-    workers.engines[1].replace_rules(workers.now, first);
-    workers.engines[0].replace_rules(workers.now, own);
-    workers.engines[1].replace_rules(workers.now, last);
-    let listed: Vec<_> =
-        workers.engines[1].rules().services().map(|(.., all)| all[1].id()).collect();
-    assert_eq!(listed, [ServerId(2)], "0 has a connection");
-    let ack = |src, dst| tcp(src, dst).ack(1);
-    let client = "192.168.1.200:1";
-    assert_eq!(workers.receive(1, Side::Outside, ack(client, VIP)), address(RS1));
+    workers.engines[1].replace_rules(first);
+    workers.engines[0].replace_rules(own);
+    workers.engines[1].replace_rules(last);
+    let listed = |workers: &Workers| -> Vec<_> {
+        let mut services = workers.engines[1].rules().services();
+        services.next().unwrap().2.iter().map(|server| server.id()).collect()
+    };
+    assert_eq!(listed(&workers), [ServerId(1), ServerId(2)]);
+    edit(&mut rules, 0).servers.push(real("192.168.2.240:80", 1));
+    workers.change(&rules);
+    assert_eq!(listed(&workers), [ServerId(1), ServerId(2), ServerId(0)]);
 }
 
 #[test]
@@ -177,10 +184,10 @@ fn clients_noted_under_the_rules_from_before_are_forgotten() {
         rules(VirtualService { persistence, ..rr(VIP, &[RS1, RS2]) })
     };
     let mut workers = Workers::new(&persistent(32));
-    let rulesets = workers.builder.build(&persistent(24), owner).unwrap().rulesets;
+    let rulesets = workers.builder.build(&persistent(24), workers.now, owner).unwrap().rulesets;
     assert_eq!(workers.open(0, 1), address(RS1), "it has not gone over yet");
     for (engine, ruleset) in workers.engines.iter_mut().zip(rulesets) {
-        engine.replace_rules(workers.now, ruleset);
+        engine.replace_rules(ruleset);
     }
     workers.open(1, 2);
     let clients = |workers: &Workers| workers.engines[0].rules().persistent_clients();

@@ -42,6 +42,7 @@ impl Run {
         let expected = model.servers.iter().map(|server| {
             server.as_ref().map_or_else(ServerCounters::default, |server| ServerCounters {
                 connections: server.given,
+                traffic: server.traffic,
                 active: server.active,
                 inactive: server.inactive,
             })

@@ -47,7 +47,7 @@ pub(crate) fn packet_id(ip: Ip<'_>) -> PacketId {
 pub(crate) enum Fate {
     /// It has not come.
     Unknown,
-    /// It left as this; and which service counted it, as going which way.
+    /// It left as this; and for which service and server it counted, as going which way.
     Translated(Flow, Counted),
     Punted,
     Refused,
@@ -55,15 +55,15 @@ pub(crate) enum Fate {
     Overlapped,
 }
 
-/// A service and a direction.
-pub(crate) type Counted = Option<(usize, Direction)>;
+/// A service with one of its servers, and a direction.
+pub(crate) type Counted = Option<((usize, usize), Direction)>;
 
 impl Fragments {
     /// A service is no more, so it counts no more.
-    pub(crate) fn forget_service(&mut self, gone: usize) {
+    pub(crate) fn forget_server(&mut self, gone: usize) {
         for packet in &mut self.packets {
             if let Fate::Translated(_, counted) = &mut packet.fate {
-                *counted = counted.filter(|(service, _)| *service != gone);
+                *counted = counted.filter(|((_, server), _)| *server != gone);
             }
         }
     }

@@ -9,7 +9,7 @@ use std::{net::Ipv4Addr, rc::Rc};
 use shunt_nat::{
     ConnectionState,
     Direction::{self, Inbound},
-    EngineCounters, PoolUsage, ServiceCounters, Side,
+    EngineCounters, PoolUsage, ServiceCounters, Side, Traffic,
 };
 use shunt_rules::{Persistence, Rules, SnatRule, VirtualService};
 
@@ -28,6 +28,15 @@ use crate::{
     witness::Witness,
 };
 
+fn count_packet(traffic: &mut Traffic, direction: Direction, packet: Ip<'_>) {
+    let (packets, bytes) = match direction {
+        Inbound => (&mut traffic.in_packets, &mut traffic.in_bytes),
+        Direction::Outbound => (&mut traffic.out_packets, &mut traffic.out_bytes),
+    };
+    *packets += 1;
+    *bytes += packet.total_len() as u64;
+}
+
 #[derive(Clone)]
 pub(crate) struct Model {
     /// Of each worker.
@@ -45,7 +54,7 @@ pub(crate) struct Model {
     /// Rules that were removed, and whose addresses were in use when the rules changed last.
     former_snat: Vec<SnatRule>,
     pub(crate) counters: EngineCounters,
-    /// Which service counted the last packet, if one did.
+    /// For which service and server the last packet counted, if for one.
     counted: Counted,
 }
 
@@ -273,20 +282,20 @@ impl Model {
     }
 
     fn count(&mut self, owner: Owner, direction: Direction, packet: Ip<'_>) {
-        if let Owner::Service(service, _) = owner {
-            self.count_for(service, direction, packet);
+        if let Owner::Service(service, server) = owner {
+            self.count_for((service, server), direction, packet);
         }
     }
 
-    fn count_for(&mut self, service: usize, direction: Direction, packet: Ip<'_>) {
-        self.counted = Some((service, direction));
-        let counters = &mut self.service_mut(service).counters;
-        let (packets, bytes) = match direction {
-            Inbound => (&mut counters.in_packets, &mut counters.in_bytes),
-            Direction::Outbound => (&mut counters.out_packets, &mut counters.out_bytes),
-        };
-        *packets += 1;
-        *bytes += packet.total_len() as u64;
+    fn count_for(
+        &mut self,
+        (service, server): (usize, usize),
+        direction: Direction,
+        packet: Ip<'_>,
+    ) {
+        self.counted = Some(((service, server), direction));
+        count_packet(&mut self.service_mut(service).counters.traffic, direction, packet);
+        count_packet(&mut self.server_mut(server).traffic, direction, packet);
     }
 
     /// A connection ends.

@@ -68,7 +68,8 @@ impl Run {
         let now = 987_654_321;
         let (workers, config) = (setup.workers, setup.config());
         let mut builder = RulesetBuilder::new(setup.seed, workers);
-        let update = builder.build(&setup.rules, |endpoint| owner(endpoint, workers));
+        let update = builder
+            .build(&setup.rules, Instant::from_millis(now), |endpoint| owner(endpoint, workers));
         let update = update.expect("rules that an engine can run");
         let engine = |ruleset| {
             let mut engine = Engine::new(&config, ruleset);
@@ -144,10 +145,11 @@ impl Run {
             Step::Change(change) => {
                 change.apply(&mut self.rules, &self.first_rules);
                 let (now, workers) = (Instant::from_millis(self.now), self.engines.len());
-                let update = self.builder.build(&self.rules, |endpoint| owner(endpoint, workers));
+                let update =
+                    self.builder.build(&self.rules, now, |endpoint| owner(endpoint, workers));
                 let update = update.expect("rules that an engine can run");
                 for (engine, ruleset) in self.engines.iter_mut().zip(update.rulesets) {
-                    engine.replace_rules(now, ruleset);
+                    engine.replace_rules(ruleset);
                 }
                 self.model.change(self.now, &self.rules);
                 Ok(())

@@ -2,15 +2,17 @@
 
 use std::cmp::Reverse;
 
+use shunt_nat::Traffic;
 use shunt_rules::{RealServer, Scheduler as SchedulerKind};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Server {
-    /// Of a removed server, the last that was said.
+    /// Of a removed server, the last that was said, but weight 0.
     pub(crate) real: RealServer,
     pub(crate) is_removed: bool,
     /// Connections that it was given.
     pub(crate) given: u64,
+    pub(crate) traffic: Traffic,
     /// Established TCP connections.
     pub(crate) active: u32,
     /// All others.
@@ -24,7 +26,17 @@ impl Server {
     pub(crate) fn new(real: RealServer) -> Server {
         let (given, active, inactive) = (0, 0, 0);
         let (overloaded, is_removed) = (false, false);
-        Server { real, is_removed, given, active, inactive, overloaded, drained_since: None }
+        let traffic = Traffic::default();
+        Server {
+            real,
+            is_removed,
+            given,
+            traffic,
+            active,
+            inactive,
+            overloaded,
+            drained_since: None,
+        }
     }
 
     pub(crate) fn is_usable(&self) -> bool {
@@ -34,6 +46,7 @@ impl Server {
     /// It gets nothing any more, unless it comes back.
     pub(crate) fn remove(&mut self) {
         self.is_removed = true;
+        (self.real.weight, self.real.upper_threshold) = (0, 0);
     }
 
     /// Its connections changed: at the upper threshold it is overloaded, and stays so until it is

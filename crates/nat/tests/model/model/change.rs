@@ -40,12 +40,10 @@ impl Model {
             service.removed_servers = busy;
             for server in idle {
                 self.servers[server] = None;
+                self.workers.iter_mut().for_each(|worker| worker.fragments.forget_server(server));
                 self.clients.forget_server(server);
             }
             let is_over = service.is_removed && service.removed_servers.is_empty();
-            if is_over {
-                self.workers.iter_mut().for_each(|worker| worker.fragments.forget_service(place));
-            }
             self.services[place] = (!is_over).then_some(service);
         }
         let in_use = |rule: &SnatRule| {

@@ -156,8 +156,8 @@ impl Model {
 
     /// A later fragment leaves like the first one of its packet.
     fn follow(&mut self, packet: Ip<'_>, to: &Flow, counted: Counted) -> Vec<u8> {
-        if let Some((service, direction)) = counted {
-            self.count_for(service, direction, packet);
+        if let Some((server, direction)) = counted {
+            self.count_for(server, direction, packet);
         }
         translated(packet.0, to, None)
     }

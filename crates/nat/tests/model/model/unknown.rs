@@ -48,11 +48,11 @@ impl Model {
             |host| rules.snat.iter().position(|rule| rule.from.contains(&IpAddr::from(host)));
         match (arrival.side, Lab.side_of(dst)) {
             (Side::Inside, Some(Side::Outside)) => {
-                if let Some((service, leaves_as)) = self.one_packet_reply(&segment.flow) {
+                if let Some((server, leaves_as)) = self.one_packet_reply(&segment.flow) {
                     if packet.ttl() <= 1 {
                         return Answered(Reply::TimeExceeded);
                     }
-                    self.count_for(service, Outbound, packet);
+                    self.count_for(server, Outbound, packet);
                     return Sent(translated(packet.0, &leaves_as, None), Vec::new());
                 }
                 match snat(src) {
@@ -258,7 +258,7 @@ impl Model {
     }
 
     /// The service that a datagram from one of its servers answers for, and how it leaves.
-    pub(super) fn one_packet_reply(&self, flow: &Flow) -> Option<(usize, Flow)> {
+    pub(super) fn one_packet_reply(&self, flow: &Flow) -> Option<((usize, usize), Flow)> {
         if flow.protocol != UDP {
             return None;
         }
@@ -266,9 +266,10 @@ impl Model {
             let options = self.options(service);
             let vip = options.endpoints.first().filter(|_| options.one_packet)?;
             let from = SocketAddrV4::new(v4(vip.address), *vip.ports.start());
-            let mut listed = self.service(service).listed.iter();
-            let is_its = listed.any(|server| self.endpoint(*server, from.port()) == flow.src);
-            is_its.then_some((service, Flow { src: from, ..*flow }))
+            let mut listed = self.service(service).listed.iter().rev();
+            let is_it = |server: &&usize| self.endpoint(**server, from.port()) == flow.src;
+            let server = *listed.find(is_it)?;
+            Some(((service, server), Flow { src: from, ..*flow }))
         })
     }
 

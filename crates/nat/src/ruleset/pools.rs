@@ -9,12 +9,15 @@ use hashbrown::{HashMap, HashSet};
 use ipnet::Ipv4Net;
 use shunt_rules::{LocalAddress, Rules, SnatRule};
 
-use super::{known::Generation, v4, v4_net};
+use super::{
+    address::{v4, v4_net},
+    compiled::Generation,
+};
 use crate::source_pool::{AddressUse, PoolCounts, Ports, SourcePool};
 
 /// The source endpoints of one worker.
 #[derive(Debug)]
-pub(super) struct Sources {
+pub(super) struct WorkerPools {
     /// In the order of the rules.
     pub(super) snat: Vec<(Ipv4Net, SourcePool)>,
     pub(super) local: SourcePool,
@@ -23,7 +26,7 @@ pub(super) struct Sources {
     uses: HashMap<Ipv4Addr, Arc<AddressUse>>,
 }
 
-impl Sources {
+impl WorkerPools {
     /// A connection that had an endpoint on this address ended.
     pub(super) fn release(&self, address: Ipv4Addr) {
         if let Some(usage) = self.uses.get(&address) {
@@ -34,48 +37,59 @@ impl Sources {
 
 /// What outlives a change; everything but the rules is by worker.
 #[derive(Debug)]
-pub(super) struct KnownSources {
-    addresses: HashMap<Ipv4Addr, KnownAddress>,
+pub(super) struct PoolRegistry {
+    addresses: HashMap<Ipv4Addr, AddressEntry>,
     snat: Vec<(SnatRule, Counts)>,
     /// Rules that were removed, and when.
     former: Vec<(SnatRule, Generation)>,
     local: Counts,
     hairpin: Counts,
+    /// What workers have, and the rules that say so.
+    last: Option<(SourceRules, Arc<[Arc<WorkerPools>]>)>,
+}
+
+/// The part of the rules that says which source endpoints there are.
+#[derive(Debug, PartialEq, Eq)]
+struct SourceRules {
+    snat: Vec<SnatRule>,
+    local_addresses: Vec<LocalAddress>,
+    hairpin: Option<LocalAddress>,
 }
 
 type Counts = Box<[Arc<PoolCounts>]>;
 
 #[derive(Debug)]
-struct KnownAddress {
+struct AddressEntry {
     uses: Box<[Arc<AddressUse>]>,
     /// Since when no rule names it.
     unnamed: Option<Generation>,
 }
 
-impl KnownAddress {
+impl AddressEntry {
     fn is_idle(&self) -> bool {
         self.uses.iter().all(|usage| usage.is_idle())
     }
 }
 
-impl KnownSources {
-    pub(super) fn new(workers: usize) -> KnownSources {
-        KnownSources {
+impl PoolRegistry {
+    pub(super) fn new(workers: usize) -> PoolRegistry {
+        PoolRegistry {
             addresses: HashMap::new(),
             snat: Vec::new(),
             former: Vec::new(),
             local: each(workers),
             hairpin: each(workers),
+            last: None,
         }
     }
 
     /// Forgets what no rule names and no connection uses, provided that no worker can open more: all
-    /// plans from before `oldest` have been dropped.
+    /// compiled rules from before `oldest` have been dropped.
     pub(super) fn forget(&mut self, oldest: Generation) {
         let addresses = &mut self.addresses;
         self.former.retain(|(rule, since)| {
             let is_idle =
-                |address: &IpAddr| addresses.get(&v4(*address)).is_none_or(KnownAddress::is_idle);
+                |address: &IpAddr| addresses.get(&v4(*address)).is_none_or(AddressEntry::is_idle);
             *since > oldest || !rule.to.iter().all(is_idle)
         });
         addresses.retain(|_, known| {
@@ -83,20 +97,31 @@ impl KnownSources {
         });
     }
 
-    /// Takes in new rules; returns each worker's source endpoints.
+    /// Takes in new rules; returns each worker's source endpoints, those that it has if the rules say
+    /// the same of them.
     pub(super) fn update(
         &mut self,
         rules: &Rules,
         workers: usize,
         now: Generation,
         owner: impl Fn(SocketAddrV4) -> usize,
-    ) -> Vec<Sources> {
+    ) -> Arc<[Arc<WorkerPools>]> {
+        let wanted = SourceRules {
+            snat: rules.snat.clone(),
+            local_addresses: rules.local_addresses.clone(),
+            hairpin: rules.hairpin.clone(),
+        };
+        if let Some((rules, pools)) = &self.last
+            && *rules == wanted
+        {
+            return Arc::clone(pools);
+        }
         self.name_addresses(rules, workers, now);
         self.take_in_snat(&rules.snat, workers, now);
         let local = Shares::of(&rules.local_addresses, workers, &owner);
         let hairpin = Shares::of(rules.hairpin.as_slice(), workers, &owner);
-        (0..workers)
-            .map(|worker| Sources {
+        let pools = (0..workers).map(|worker| {
+            Arc::new(WorkerPools {
                 snat: self.snat.iter().map(|known| self.snat_pool(known, worker)).collect(),
                 local: self.pool(local.of_worker(worker), &self.local, worker),
                 hairpin: self.pool(hairpin.of_worker(worker), &self.hairpin, worker),
@@ -106,7 +131,10 @@ impl KnownSources {
                     .map(|(address, known)| (*address, Arc::clone(&known.uses[worker])))
                     .collect(),
             })
-            .collect()
+        });
+        let pools: Arc<[_]> = pools.collect();
+        self.last = Some((wanted, Arc::clone(&pools)));
+        pools
     }
 
     /// Rules that were removed, and whose connections may live.
@@ -124,12 +152,12 @@ impl KnownSources {
             }
         }
         for address in named {
-            let new = || KnownAddress { uses: each(workers), unnamed: None };
+            let new = || AddressEntry { uses: each(workers), unnamed: None };
             self.addresses.entry(address).or_insert_with(new).unnamed = None;
         }
     }
 
-    /// A rule is who it was if it is for the same hosts.
+    /// Rules are matched by the hosts that they are for.
     fn take_in_snat(&mut self, rules: &[SnatRule], workers: usize, now: Generation) {
         let mut before = std::mem::take(&mut self.snat);
         for rule in rules {
