@@ -243,7 +243,7 @@ impl Engine {
         &self.counters
     }
 
-    /// Counters of all services, by [`ServiceId`]; numbers that nobody has count nothing.
+    /// Counters of all services, by [`ServiceId`](crate::ServiceId); numbers that nobody has count nothing.
     pub fn service_counters(&self) -> impl ExactSizeIterator<Item = ServiceCounters> {
         self.rules.service_counters()
     }
