@@ -51,7 +51,8 @@ impl Port {
     /// where the driver cannot.
     pub fn set_rss(&mut self, rss: &RssConfig) -> Result<(), Error> {
         let mut key = rss.key.clone();
-        let mut conf = sys::rte_eth_rss_conf { rss_hf: rss.hash_types.0, ..Default::default() };
+        let mut conf =
+            sys::rte_eth_rss_conf { rss_hf: rss.hash_types.bits(), ..Default::default() };
         if let Some(key) = &mut key {
             conf.rss_key = key.as_mut_ptr();
             conf.rss_key_len = u8::try_from(key.len()).unwrap_or(u8::MAX);
@@ -94,7 +95,7 @@ impl PortId {
         Error::check("rte_eth_dev_rss_hash_conf_get", unsafe {
             sys::rte_eth_dev_rss_hash_conf_get(self.0, &raw mut conf)
         })?;
-        Ok(RssConfig { key: Some(key), hash_types: RssHashTypes(conf.rss_hf) })
+        Ok(RssConfig { key: Some(key), hash_types: RssHashTypes::from_bits_retain(conf.rss_hf) })
     }
 }
 
