@@ -67,8 +67,8 @@ impl Default for PortConfig {
 /// goes, this one or one of its queues, whichever thread has it. A closed port is gone: its
 /// [`PortId`] names nothing until DPDK gives the number to a new device.
 ///
-/// It may move between threads but not be shared: DPDK's calls to configure a port do not stand
-/// concurrency. They do stand other threads polling its queues.
+/// It may move between threads but not be shared: DPDK's calls to configure a port are not
+/// thread-safe. Other threads may poll its queues meanwhile.
 #[derive(Debug)]
 pub struct Port {
     running: Arc<Running>,

@@ -1,4 +1,4 @@
-//! TCP (RFC 9293), as far as a director needs it: headers, and refusing a segment.
+//! TCP (RFC 9293), as far as a director needs it: headers, resets, and clamping the MSS.
 
 use std::{fmt, net::SocketAddrV4};
 
@@ -119,13 +119,13 @@ impl TcpHeader {
         TcpFlags::from_bits_truncate(self.flags)
     }
 
-    /// The checksum as it stands.
+    /// The checksum field.
     #[must_use]
     pub fn checksum(&self) -> u16 {
         self.checksum.get()
     }
 
-    /// Sets both ports; `delta` is what they and the addresses do to the checksum.
+    /// Sets both ports and updates the checksum: `delta` is the change of ports and addresses.
     #[inline(always)]
     pub fn rewrite(&mut self, src_port: u16, dst_port: u16, delta: Delta) {
         self.src_port = src_port.into();
@@ -133,13 +133,14 @@ impl TcpHeader {
         self.checksum = delta.apply(self.checksum.get()).into();
     }
 
-    /// Leaves the checksum to the NIC, which wants the folded sum of the pseudo-header here.
+    /// Sets the checksum field. A NIC that computes the checksum expects the folded sum of the
+    /// pseudo-header in it.
     pub fn set_checksum(&mut self, value: u16) {
         self.checksum = value.into();
     }
 }
 
-/// Bytes of a reset: IPv4 and TCP headers without options. Never more than what it answers.
+/// Bytes of a reset: IPv4 and TCP headers without options. Never longer than the segment that it answers.
 pub const RESET_LEN: usize = ipv4::HEADER_LEN + HEADER_LEN;
 
 /// The reset that refuses `segment` (RFC 9293, section 3.10.7.1: no connection exists), from its
@@ -166,8 +167,8 @@ pub fn reset_for(segment: &mut Ipv4Packet<'_>) -> Option<[u8; RESET_LEN]> {
     Some(build_reset(src, dst, sequence, acknowledgment, answer))
 }
 
-/// The reset that ends an established connection on behalf of `src`. `sequence` is the one that
-/// `dst` expects next, or it will not believe the reset (RFC 5961, section 3.2).
+/// The reset that ends an established connection on behalf of `src`. `sequence` is what `dst` expects
+/// next: it ignores or challenges any other reset (RFC 5961, section 3.2).
 #[must_use]
 pub fn reset(src: SocketAddrV4, dst: SocketAddrV4, sequence: u32) -> [u8; RESET_LEN] {
     build_reset(src, dst, sequence, 0, TcpFlags::RST)
@@ -199,7 +200,7 @@ const OPTION_NOP: u8 = 1;
 const OPTION_MSS: u8 = 2;
 const OPTION_MSS_LEN: usize = 4;
 
-/// Lowers the maximum segment size that a SYN announces to at most `limit`, and mends the checksum
+/// Lowers the maximum segment size that a SYN announces to at most `limit`, and updates the checksum
 /// (RFC 9293, section 3.7.1). Other segments, and SYNs without the option, are left alone.
 pub fn clamp_mss(segment: &mut [u8], limit: u16) {
     let Ok(header) = TcpHeader::parse(segment) else { return };
@@ -226,7 +227,7 @@ fn mss_option(mut options: &mut [u8]) -> Option<&mut [u8; 2]> {
         let (length, is_mss) = match *options {
             [] | [OPTION_END, ..] => return None,
             [OPTION_NOP, ..] => (1, false),
-            // Kind and length themselves are two bytes: what claims fewer is no option.
+            // Kind and length are two bytes themselves: a smaller length is malformed.
             [_] | [_, 0..2, ..] => return None,
             [kind, length, ..] => (usize::from(length), kind == OPTION_MSS),
         };
@@ -245,7 +246,7 @@ fn joined(ip: &Ipv4Header, tcp: &TcpHeader) -> [u8; RESET_LEN] {
     bytes
 }
 
-/// The checksum sum of a whole segment with its pseudo-header; sound when it folds to all ones.
+/// The sum over a whole segment and its pseudo-header; it folds to all ones if the checksum is right.
 fn segment_sum(header: &Ipv4Header, segment: &[u8]) -> Sum {
     header.pseudo_header(segment.len() as u16).bytes(segment)
 }
