@@ -120,6 +120,9 @@ need_cargo() {
 # cargo_do ARGUMENT...: cargo, as the user that `need_cargo` chose.
 cargo_do() { as_builder cargo "$@"; }
 
+# xtask ARGUMENT...: cargo xtask, wherever the script is.
+xtask() { (cd "$ROOT" && cargo_do xtask "$@"); }
+
 # as_builder COMMAND...: as the one who builds, with that one's home.
 as_builder() {
     if [[ -n $BUILDER ]]; then
@@ -134,9 +137,7 @@ as_builder() {
 ignored_tests() {
     local package=$1 test=$2 binary
     shift 2
-    binary=$(cargo_do test --manifest-path "$ROOT/Cargo.toml" --no-run --package "$package" \
-        --test "$test" --message-format json |
-        grep -o '"executable":"[^"]*/'"$test"'-[^"]*"' | cut -d '"' -f 4) || return
+    binary=$(xtask executable --package "$package" --test "$test") || return
     "$binary" --ignored --test-threads 1 "$@"
 }
 

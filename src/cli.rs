@@ -1,11 +1,13 @@
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::LazyLock};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use shunt_config::Level;
+use shunt_dpdk::Eal;
 
 /// A NAT load balancer on DPDK: LVS-NAT's director, in user space.
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true, arg_required_else_help = true, after_help = EXAMPLES)]
+#[command(version, long_version = LONG_VERSION.as_str(), propagate_version = true)]
+#[command(arg_required_else_help = true, after_help = EXAMPLES)]
 pub(crate) struct Cli {
     /// How much is logged; otherwise RUST_LOG says, or `[log]` in the service file
     #[arg(long, value_name = "LEVEL", global = true)]
@@ -13,6 +15,18 @@ pub(crate) struct Cli {
 
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// What `--version` says: beside the version, the commit where it is known, and DPDK's version.
+static LONG_VERSION: LazyLock<String> =
+    LazyLock::new(|| long_version(option_env!("SHUNT_REVISION"), &Eal::version()));
+
+/// `loaded` is the DPDK that the program runs with, which may be another than it was built against.
+fn long_version(revision: Option<&str>, loaded: &str) -> String {
+    let revision = revision.map(|revision| format!("{revision}, ")).unwrap_or_default();
+    let built = format!("DPDK {}", Eal::BUILT_AGAINST);
+    let dpdk = if loaded == built { built } else { format!("{loaded}, built against {built}") };
+    format!("{} ({revision}{dpdk})", env!("CARGO_PKG_VERSION"))
 }
 
 const EXAMPLES: &str = "\
@@ -78,6 +92,21 @@ impl From<LogLevel> for Level {
 mod tests {
     use super::*;
     use clap::CommandFactory;
+
+    #[test]
+    fn the_long_version_says_what_is_known() {
+        let (version, built) = (env!("CARGO_PKG_VERSION"), Eal::BUILT_AGAINST);
+        let dpdk = format!("DPDK {built}");
+        assert_eq!(
+            long_version(Some("abc1234 2026-01-31"), &dpdk),
+            format!("{version} (abc1234 2026-01-31, DPDK {built})")
+        );
+        assert_eq!(long_version(None, &dpdk), format!("{version} (DPDK {built})"));
+        assert_eq!(
+            long_version(None, "DPDK 99.11.0"),
+            format!("{version} (DPDK 99.11.0, built against DPDK {built})")
+        );
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

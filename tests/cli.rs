@@ -60,7 +60,32 @@ fn help_has_examples() {
 
 #[test]
 fn version() {
-    assert_eq!(printed(&["--version"]), format!("shunt {}\n", env!("CARGO_PKG_VERSION")));
+    let short = format!("shunt {}", env!("CARGO_PKG_VERSION"));
+    assert_eq!(printed(&["-V"]), format!("{short}\n"));
+
+    let long = printed(&["--version"]);
+    let details = long.strip_prefix(&format!("{short} (")).expect("the short version, and more");
+    let details = details.strip_suffix(")\n").expect("one line");
+    // Built and run on one machine, the two versions of DPDK are one.
+    let dpdk = output_of("pkg-config", &["--modversion", "libdpdk"]).expect("libdpdk's version");
+    match output_of("git", &["log", "-1", "--format=%H"]) {
+        Some(commit) => {
+            let (revision, rest) = details.split_once(' ').expect("a commit and its date");
+            let hash = revision.strip_suffix("-dirty").unwrap_or(revision);
+            assert!(hash.len() >= 7 && commit.starts_with(hash), "{long} is not of {commit}");
+            let date = output_of("git", &["log", "-1", "--format=%cs"]).expect("a date");
+            assert_eq!(rest, format!("{date}, DPDK {dpdk}"));
+        }
+        // Built from a source archive.
+        None => assert_eq!(details, format!("DPDK {dpdk}")),
+    }
+}
+
+/// What a command prints in the project's directory; `None` when it fails, or isn't there.
+fn output_of(program: &str, arguments: &[&str]) -> Option<String> {
+    let directory = env!("CARGO_MANIFEST_DIR");
+    let output = Command::new(program).args(arguments).current_dir(directory).output().ok()?;
+    output.status.success().then(|| text(&output.stdout).trim_end().to_owned())
 }
 
 #[test]

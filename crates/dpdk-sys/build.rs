@@ -42,6 +42,7 @@ fn main() {
         .atleast_version(OLDEST_DPDK)
         .probe("libdpdk")
         .unwrap_or_else(|error| fail(format!("no libdpdk {OLDEST_DPDK} or newer"), &error));
+    println!("cargo:rustc-env=SHUNT_DPDK_VERSION={}", dpdk.version);
     let flags = c_flags();
     compile_shim(&dpdk, &flags);
     generate_bindings(&dpdk, &flags);

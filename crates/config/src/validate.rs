@@ -1,7 +1,7 @@
 //! From what the file says to what it means.
 //!
 //! Every section has its own module. They run in the order in which they need one another: the
-//! ports give the [`Network`], which the routes complete; services are checked against it, local
+//! ports give the [`Network`](network::Network), which the routes complete; services are checked against it, local
 //! addresses and SNAT rules against both. A section that is wrong never hides the mistakes of another, and causes none there:
 //! where ports or routes are wrong there is no network, and nothing is said about what it would
 //! reach.

@@ -17,9 +17,9 @@ use shunt_packet::{
 };
 
 const RX: RxOffloads =
-    RxOffloads(RxOffloads::IP_CHECKSUM.0 | RxOffloads::TCP_CHECKSUM.0 | RxOffloads::UDP_CHECKSUM.0);
+    RxOffloads::IP_CHECKSUM.union(RxOffloads::TCP_CHECKSUM).union(RxOffloads::UDP_CHECKSUM);
 const TX: TxOffloads =
-    TxOffloads(TxOffloads::IP_CHECKSUM.0 | TxOffloads::TCP_CHECKSUM.0 | TxOffloads::UDP_CHECKSUM.0);
+    TxOffloads::IP_CHECKSUM.union(TxOffloads::TCP_CHECKSUM).union(TxOffloads::UDP_CHECKSUM);
 
 /// The checksum offloads that a port was started with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub(crate) struct Offloads {
 
 impl Offloads {
     /// Everything in software.
-    pub(crate) const NONE: Offloads = Offloads { rx: RxOffloads::NONE, tx: TxOffloads::NONE };
+    pub(crate) const NONE: Offloads = Offloads { rx: RxOffloads::empty(), tx: TxOffloads::empty() };
 
     /// What a port is asked for, of what it has. `None` when `hardware` is wanted and it has not
     /// all of it.
@@ -52,7 +52,7 @@ impl Offloads {
         received: RxChecksum,
         translated: bool,
     ) -> Option<TxChecksum> {
-        let ip = self.tx.ip_checksum();
+        let ip = self.tx.contains(TxOffloads::IP_CHECKSUM);
         // No port can know the checksum of a packet of which it has only a part.
         let l4 = match received.l4 {
             _ if packet.header.is_fragment() => None,
@@ -85,11 +85,11 @@ impl Offloads {
         let payload_len = packet.payload.len();
         let pseudo_header = packet.header.pseudo_header(payload_len as u16).fold();
         match packet.header.protocol() {
-            protocol::TCP if self.tx.tcp_checksum() => {
+            protocol::TCP if self.tx.contains(TxOffloads::TCP_CHECKSUM) => {
                 TcpHeader::parse(packet.payload).ok()?.set_checksum(pseudo_header);
                 Some(L4::Tcp)
             }
-            protocol::UDP if self.tx.udp_checksum() => {
+            protocol::UDP if self.tx.contains(TxOffloads::UDP_CHECKSUM) => {
                 let udp = UdpHeader::parse(packet.payload).ok()?;
                 // Bytes behind the datagram are no part of it, but a NIC may take them for it.
                 if udp.checksum() == 0 || usize::from(udp.length()) != payload_len {
@@ -105,7 +105,6 @@ impl Offloads {
 
 impl fmt::Display for Offloads {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (rx, tx) = (self.rx, self.tx);
         let list = |ip, tcp, udp| {
             let names = [(ip, "IPv4"), (tcp, "TCP"), (udp, "UDP")];
             let names: Vec<_> =
@@ -116,8 +115,18 @@ impl fmt::Display for Offloads {
                 format!("{} in hardware", names.join("+"))
             }
         };
-        let rx = list(rx.ip_checksum(), rx.tcp_checksum(), rx.udp_checksum());
-        let tx = list(tx.ip_checksum(), tx.tcp_checksum(), tx.udp_checksum());
+        let rx = |offload| self.rx.contains(offload);
+        let tx = |offload| self.tx.contains(offload);
+        let rx = list(
+            rx(RxOffloads::IP_CHECKSUM),
+            rx(RxOffloads::TCP_CHECKSUM),
+            rx(RxOffloads::UDP_CHECKSUM),
+        );
+        let tx = list(
+            tx(TxOffloads::IP_CHECKSUM),
+            tx(TxOffloads::TCP_CHECKSUM),
+            tx(TxOffloads::UDP_CHECKSUM),
+        );
         write!(f, "{rx} on receive, {tx} on transmit")
     }
 }
@@ -218,7 +227,7 @@ mod tests {
     #[test]
     fn what_was_left_to_a_nic_is_computed() {
         let nobody = RxChecksum { ip: ChecksumStatus::None, l4: ChecksumStatus::None };
-        let software = Offloads { rx: RxOffloads::NONE, tx: TxOffloads::NONE };
+        let software = Offloads { rx: RxOffloads::empty(), tx: TxOffloads::empty() };
         for packet in
             [tcp(), udp(), tcp().options(&[1; 4]), udp().unchecksummed(), udp().payload("o")]
         {
@@ -247,7 +256,7 @@ mod tests {
 
     #[test]
     fn software_asks_for_nothing() {
-        let software = Offloads { rx: RxOffloads::NONE, tx: TxOffloads::NONE };
+        let software = Offloads { rx: RxOffloads::empty(), tx: TxOffloads::empty() };
         let (frame, request) = prepare(software, &tcp(), CHECKED, true);
         assert_eq!((frame, request), (tcp().frame(mac(1), mac(2)), None));
     }

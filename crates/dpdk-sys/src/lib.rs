@@ -25,3 +25,6 @@ mod bindings {
 }
 
 pub use bindings::*;
+
+/// The version of the libdpdk that was found when the crate was built, such as `22.11.11`.
+pub const DPDK_VERSION: &str = env!("SHUNT_DPDK_VERSION");

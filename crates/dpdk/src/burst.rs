@@ -103,8 +103,12 @@ impl Burst {
     /// Calls `receive` with the free slots and their number; it returns how many it filled, from
     /// the first on.
     ///
+    /// # Panics
+    /// When `receive` returns a larger number than it was given: whatever else it did, it wrote where
+    /// it must not.
+    ///
     /// # Safety
-    /// The filled slots hold mbufs that nobody else owns, and are not more than there are.
+    /// The filled slots hold mbufs that nobody else owns.
     #[inline]
     pub(crate) unsafe fn fill(
         &mut self,
@@ -115,13 +119,16 @@ impl Burst {
             return 0;
         }
         let count = usize::from(receive(free.as_mut_ptr().cast(), free.len() as u16));
-        debug_assert!(count <= free.len());
+        assert!(count <= free.len(), "{count} packets received into {} slots", free.len());
         self.len += count;
         count
     }
 
     /// Calls `send` with the packets and their number; it returns how many it took, from the first
     /// on. The others move to the front.
+    ///
+    /// # Panics
+    /// When `send` returns a larger number than it was given. The packets are then nobody's: they leak.
     ///
     /// # Safety
     /// `send` becomes the owner of exactly the packets that it counts.
@@ -135,7 +142,7 @@ impl Burst {
         }
         let end = std::mem::take(&mut self.len);
         let count = usize::from(send(self.mbufs.as_mut_ptr().cast(), end as u16));
-        debug_assert!(count <= end);
+        assert!(count <= end, "{count} packets sent of {end}");
         // What was sent ends up behind the new length, where nothing is ours.
         self.mbufs[..end].rotate_left(count);
         self.len = end - count;
@@ -222,5 +229,29 @@ impl Drop for Drain<'_> {
             // is laid out as the pointer that DPDK expects; DPDK sorts them by pool.
             unsafe { sys::rte_pktmbuf_free_bulk(rest.as_mut_ptr().cast(), rest.len() as u32) };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ptr::NonNull;
+
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "33 packets received into 32 slots")]
+    fn a_driver_that_counts_more_than_there_are_slots_ends_the_program() {
+        // SAFETY: no slot is filled, and none is read.
+        unsafe { Burst::new().fill(|_, count| count + 1) };
+    }
+
+    #[test]
+    #[should_panic(expected = "2 packets sent of 1")]
+    fn a_driver_that_counts_more_than_it_was_given_ends_the_program() {
+        let mut burst = Burst::new();
+        // SAFETY: `take` gives it away, so nothing reads or frees it.
+        burst.push(unsafe { Mbuf::from_raw(NonNull::dangling()) }).expect("room");
+        // SAFETY: what is counted is nobody's.
+        unsafe { burst.take(|_, count| count + 1) };
     }
 }

@@ -66,7 +66,10 @@ impl Eal {
         std::iter::successors(next(u32::MAX), |&lcore| next(lcore)).map(LcoreId).collect()
     }
 
-    /// The name and version of the DPDK that is loaded, such as `DPDK 22.11.11`.
+    /// The version of the DPDK whose headers this was built against, such as `22.11.11`.
+    pub const BUILT_AGAINST: &str = sys::DPDK_VERSION;
+
+    /// The name and version of the DPDK that is loaded, such as `DPDK 22.11.11`. Needs no EAL.
     pub fn version() -> String {
         // SAFETY: rte_version returns a static string.
         unsafe { CStr::from_ptr(sys::rte_version()) }.to_string_lossy().into_owned()

@@ -22,11 +22,11 @@ impl fmt::Display for LcoreId {
     }
 }
 
-/// DPDK's check that an lcore is idle and its order to work are two steps; no two threads may mix
-/// theirs.
+/// DPDK checks that an lcore is idle and gives it work in two steps, which must not interleave with
+/// those of another thread.
 static LAUNCH: Mutex<()> = Mutex::new(());
 
-/// What an lcore left behind: its result, or the panic that ended it.
+/// How work on an lcore ended: with its result, or with a panic.
 type Outcome<T> = Result<T, Box<dyn Any + Send>>;
 
 /// Runs `f` on a worker lcore (`rte_eal_remote_launch`).

@@ -1,6 +1,6 @@
 //! A safe, small wrapper over DPDK.
 //!
-//! [`Eal`] comes first: it is initialised once per process, and what needs it asks for it. Ports
+//! [`Eal`] comes first: it is initialised once per process, and what needs it takes a reference. Ports
 //! are found by name ([`PortId::by_name`]), examined ([`PortId::info`]) and started
 //! ([`Port::start`]); a started port yields its queues, which move to the threads that poll them.
 //!

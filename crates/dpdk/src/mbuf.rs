@@ -135,14 +135,14 @@ impl Mbuf {
         PortId(unsafe { self.read(sys::MBUF_OFFSET_PORT) })
     }
 
-    /// Says by which port the packet came, where the driver doesn't.
+    /// Sets the port that received the packet, for drivers that don't.
     #[inline]
     pub fn set_port(&mut self, port: PortId) {
         // SAFETY: port is a u16.
         unsafe { self.write(sys::MBUF_OFFSET_PORT, port.0) }
     }
 
-    /// What the port found out about the checksums.
+    /// What the receiving port reports about the checksums.
     #[inline]
     pub fn rx_checksum(&self) -> RxChecksum {
         let flags = self.flags();
@@ -161,7 +161,7 @@ impl Mbuf {
         RxChecksum { ip, l4 }
     }
 
-    /// The tag control information of the 802.1Q tag that the port took out of the packet.
+    /// The tag control information of the 802.1Q tag that the port stripped from the packet.
     #[inline]
     pub fn rx_vlan_stripped(&self) -> Option<u16> {
         // SAFETY: vlan_tci is a u16.
@@ -169,8 +169,8 @@ impl Mbuf {
             .then(|| unsafe { self.read(sys::MBUF_OFFSET_VLAN_TCI) })
     }
 
-    /// Asks the port that sends the packet for checksums; call [`Self::clear_offload`] first on a
-    /// packet that was received.
+    /// Requests checksums from the port that sends the packet; call [`Self::clear_offload`] first on
+    /// a packet that was received.
     ///
     /// The packet is IPv4. Its IPv4 checksum field has to be zero if `ip` is asked for, and its
     /// TCP or UDP checksum field has to hold the pseudo-header's sum if `l4` is.
@@ -195,10 +195,10 @@ impl Mbuf {
         }
     }
 
-    /// Forgets what the receiving port said and what was asked of a sending one.
+    /// Clears what the receiving port reported and what was requested of the sending one.
     #[inline]
     pub fn clear_offload(&mut self) {
-        // These two say how the buffer is to be freed.
+        // These two decide how the buffer is freed.
         let kept = self.flags() & (sys::MBUF_F_INDIRECT | sys::MBUF_F_EXTERNAL);
         // SAFETY: ol_flags and tx_offload are u64s.
         unsafe {
@@ -207,14 +207,14 @@ impl Mbuf {
         }
     }
 
-    /// Starts to load the first cache line of the data, for one who reads it a little later.
+    /// Prefetches the first cache line of the data.
     #[inline]
     pub fn prefetch(&self) {
         prefetch(self.data_ptr());
     }
 
-    /// Starts to load the first cache line of the mbuf itself, which says where the data is: for one
-    /// who got it from another core, and [prefetches](Mbuf::prefetch) the data a little later.
+    /// Prefetches the first cache line of the mbuf itself, which holds the data's address: for an mbuf
+    /// that another core wrote, some time before [`Mbuf::prefetch`].
     #[inline]
     pub fn prefetch_header(&self) {
         prefetch(self.0.as_ptr().cast());
@@ -288,7 +288,7 @@ impl fmt::Debug for Mbuf {
     }
 }
 
-/// What a port found out about a received packet's checksums.
+/// What a port reports about a received packet's checksums.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RxChecksum {
     /// The IPv4 header's.
@@ -297,10 +297,10 @@ pub struct RxChecksum {
     pub l4: ChecksumStatus,
 }
 
-/// What a port says about one checksum (`RTE_MBUF_F_RX_*_CKSUM_*`).
+/// What a port reports about one checksum (`RTE_MBUF_F_RX_*_CKSUM_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChecksumStatus {
-    /// Nothing: look for yourself.
+    /// Not checked.
     Unknown,
     /// It is wrong.
     Bad,
@@ -341,7 +341,16 @@ fn prefetch(line: *const u8) {
         // SAFETY: a prefetch is a hint; it faults on no address.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: a prefetch is a hint; it faults on no address, and writes neither memory nor registers.
+    unsafe {
+        std::arch::asm!(
+            "prfm pldl1keep, [{line}]",
+            line = in(reg) line,
+            options(nostack, preserves_flags, readonly),
+        );
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = line;
 }
 

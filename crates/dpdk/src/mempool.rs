@@ -16,8 +16,8 @@ pub struct MempoolConfig {
     pub name: String,
     /// The number of mbufs; a power of two minus one uses memory best.
     pub mbufs: u32,
-    /// How many free mbufs each lcore keeps for itself: at most 512, and at most two thirds of
-    /// `mbufs`. Zero for none.
+    /// How many free mbufs each lcore caches: at most 512, and at most two thirds of `mbufs`. Zero
+    /// for no cache.
     pub cache: u32,
     /// Bytes of each buffer, the headroom of 128 bytes (`RTE_PKTMBUF_HEADROOM`) among them.
     pub data_room: u16,
@@ -96,7 +96,7 @@ impl Mempool {
         unsafe { sys::rte_mempool_avail_count(self.pool.as_ptr()) }
     }
 
-    /// How many mbufs are somebody's. As exact as [`Self::available`].
+    /// How many mbufs are in use. As exact as [`Self::available`].
     ///
     /// Running ports own some, and give them back when they close, except that `net_af_xdp` never
     /// gives back what its fill ring held.

@@ -1,94 +1,80 @@
-//! What a port does to packets in hardware, as sets of DPDK's bits.
+//! What a port does to packets in hardware, as sets of DPDK's bits. Drivers report bits that have no
+//! name here (`_`): the sets keep them.
 
-use std::ops::{BitAnd, BitOr};
-
+use bitflags::bitflags;
 use shunt_dpdk_sys as sys;
 
-/// Defines a set of bits, its named members and a question for each.
-macro_rules! offloads {
-    ($(#[$doc:meta])* $name:ident {
-        $($(#[$member_doc:meta])* $member:ident / $has:ident = $bits:expr;)*
-    }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-        pub struct $name(pub u64);
-
-        impl $name {
-            /// No offload at all.
-            pub const NONE: Self = Self(0);
-            $($(#[$member_doc])* pub const $member: Self = Self($bits);)*
-
-            $($(#[$member_doc])* pub const fn $has(self) -> bool { self.contains(Self::$member) })*
-
-            /// Whether every member of `other` is one of this set.
-            pub const fn contains(self, other: Self) -> bool {
-                self.0 & other.0 == other.0
-            }
-        }
-
-        /// The members of either set.
-        impl BitOr for $name {
-            type Output = Self;
-            fn bitor(self, other: Self) -> Self { Self(self.0 | other.0) }
-        }
-
-        /// The members of both sets.
-        impl BitAnd for $name {
-            type Output = Self;
-            fn bitand(self, other: Self) -> Self { Self(self.0 & other.0) }
-        }
-    };
-}
-
-offloads! {
+bitflags! {
     /// Offloads on receive (`RTE_ETH_RX_OFFLOAD_*`).
-    RxOffloads {
+    #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+    pub struct RxOffloads: u64 {
         /// Checks the IPv4 header's checksum.
-        IP_CHECKSUM / ip_checksum = sys::ETH_RX_OFFLOAD_IPV4_CKSUM;
+        const IP_CHECKSUM = sys::ETH_RX_OFFLOAD_IPV4_CKSUM;
         /// Checks UDP's checksum.
-        UDP_CHECKSUM / udp_checksum = sys::ETH_RX_OFFLOAD_UDP_CKSUM;
+        const UDP_CHECKSUM = sys::ETH_RX_OFFLOAD_UDP_CKSUM;
         /// Checks TCP's checksum.
-        TCP_CHECKSUM / tcp_checksum = sys::ETH_RX_OFFLOAD_TCP_CKSUM;
+        const TCP_CHECKSUM = sys::ETH_RX_OFFLOAD_TCP_CKSUM;
         /// Takes the 802.1Q tag out of the packet.
-        VLAN_STRIP / vlan_strip = sys::ETH_RX_OFFLOAD_VLAN_STRIP;
+        const VLAN_STRIP = sys::ETH_RX_OFFLOAD_VLAN_STRIP;
         /// Spreads a packet that is larger than a buffer over a chain of them.
-        SCATTER / scatter = sys::ETH_RX_OFFLOAD_SCATTER;
+        const SCATTER = sys::ETH_RX_OFFLOAD_SCATTER;
         /// Reports the RSS hash.
-        RSS_HASH / rss_hash = sys::ETH_RX_OFFLOAD_RSS_HASH;
+        const RSS_HASH = sys::ETH_RX_OFFLOAD_RSS_HASH;
+        const _ = !0;
     }
 }
 
-offloads! {
+bitflags! {
     /// Offloads on transmit (`RTE_ETH_TX_OFFLOAD_*`).
-    TxOffloads {
+    #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+    pub struct TxOffloads: u64 {
         /// Fills in the IPv4 header's checksum.
-        IP_CHECKSUM / ip_checksum = sys::ETH_TX_OFFLOAD_IPV4_CKSUM;
+        const IP_CHECKSUM = sys::ETH_TX_OFFLOAD_IPV4_CKSUM;
         /// Fills in UDP's checksum.
-        UDP_CHECKSUM / udp_checksum = sys::ETH_TX_OFFLOAD_UDP_CKSUM;
+        const UDP_CHECKSUM = sys::ETH_TX_OFFLOAD_UDP_CKSUM;
         /// Fills in TCP's checksum.
-        TCP_CHECKSUM / tcp_checksum = sys::ETH_TX_OFFLOAD_TCP_CKSUM;
+        const TCP_CHECKSUM = sys::ETH_TX_OFFLOAD_TCP_CKSUM;
         /// Puts an 802.1Q tag into the packet.
-        VLAN_INSERT / vlan_insert = sys::ETH_TX_OFFLOAD_VLAN_INSERT;
+        const VLAN_INSERT = sys::ETH_TX_OFFLOAD_VLAN_INSERT;
         /// Sends chains of buffers.
-        MULTI_SEGMENTS / multi_segments = sys::ETH_TX_OFFLOAD_MULTI_SEGS;
+        const MULTI_SEGMENTS = sys::ETH_TX_OFFLOAD_MULTI_SEGS;
         /// Frees sent mbufs without a look: allowed only where all mbufs that a queue is given are
         /// unshared and from one pool.
-        FAST_FREE / fast_free = sys::ETH_TX_OFFLOAD_MBUF_FAST_FREE;
+        const FAST_FREE = sys::ETH_TX_OFFLOAD_MBUF_FAST_FREE;
+        const _ = !0;
     }
 }
 
-offloads! {
+bitflags! {
     /// What RSS hashes of which packets (`RTE_ETH_RSS_*`).
-    RssHashTypes {
+    #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+    pub struct RssHashTypes: u64 {
         /// The addresses of IPv4 packets for which there is nothing more special below.
-        IPV4 / ipv4 = sys::ETH_RSS_IPV4;
+        const IPV4 = sys::ETH_RSS_IPV4;
         /// The addresses of IPv4 fragments.
-        FRAG_IPV4 / frag_ipv4 = sys::ETH_RSS_FRAG_IPV4;
+        const FRAG_IPV4 = sys::ETH_RSS_FRAG_IPV4;
         /// Addresses and ports of TCP over IPv4.
-        IPV4_TCP / ipv4_tcp = sys::ETH_RSS_NONFRAG_IPV4_TCP;
+        const IPV4_TCP = sys::ETH_RSS_NONFRAG_IPV4_TCP;
         /// Addresses and ports of UDP over IPv4.
-        IPV4_UDP / ipv4_udp = sys::ETH_RSS_NONFRAG_IPV4_UDP;
+        const IPV4_UDP = sys::ETH_RSS_NONFRAG_IPV4_UDP;
         /// The addresses of IPv4 packets with another payload.
-        IPV4_OTHER / ipv4_other = sys::ETH_RSS_NONFRAG_IPV4_OTHER;
+        const IPV4_OTHER = sys::ETH_RSS_NONFRAG_IPV4_OTHER;
+        const _ = !0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_without_a_name_are_kept() {
+        let reported = sys::ETH_RSS_IPV4 | 1 << 63;
+        assert_eq!(
+            (RssHashTypes::from_bits_retain(reported) & RssHashTypes::all()).bits(),
+            reported
+        );
+        assert_eq!(RxOffloads::all().bits(), u64::MAX);
+        assert_eq!(TxOffloads::all().bits(), u64::MAX);
     }
 }

@@ -55,8 +55,8 @@ impl Default for PortConfig {
             rx_descriptors: 1024,
             tx_descriptors: 1024,
             mtu: 1500,
-            rx_offloads: RxOffloads::NONE,
-            tx_offloads: TxOffloads::NONE,
+            rx_offloads: RxOffloads::empty(),
+            tx_offloads: TxOffloads::empty(),
         }
     }
 }
@@ -67,8 +67,8 @@ impl Default for PortConfig {
 /// goes, this one or one of its queues, whichever thread has it. A closed port is gone: its
 /// [`PortId`] names nothing until DPDK gives the number to a new device.
 ///
-/// It may move between threads but not be shared: DPDK's calls to configure a port do not stand
-/// concurrency. They do stand other threads polling its queues.
+/// It may move between threads but not be shared: DPDK's calls to configure a port are not
+/// thread-safe. Other threads may poll its queues meanwhile.
 #[derive(Debug)]
 pub struct Port {
     running: Arc<Running>,
@@ -231,12 +231,12 @@ impl Drop for Running {
 fn configure(id: PortId, config: &PortConfig, rss_key: &mut [u8]) -> Result<(), Error> {
     let mut conf = sys::rte_eth_conf::default();
     conf.rxmode.mtu = u32::from(config.mtu);
-    conf.rxmode.offloads = config.rx_offloads.0;
-    conf.txmode.offloads = config.tx_offloads.0;
+    conf.rxmode.offloads = config.rx_offloads.bits();
+    conf.txmode.offloads = config.tx_offloads.bits();
     if let Some(rss) = &config.rss {
         conf.rxmode.mq_mode = sys::RTE_ETH_MQ_RX_RSS;
         let conf = &mut conf.rx_adv_conf.rss_conf;
-        conf.rss_hf = rss.hash_types.0;
+        conf.rss_hf = rss.hash_types.bits();
         if rss.key.is_some() {
             conf.rss_key = rss_key.as_mut_ptr();
             conf.rss_key_len = u8::try_from(rss_key.len()).unwrap_or(u8::MAX);
@@ -260,7 +260,7 @@ fn set_up_queues(id: PortId, config: &PortConfig, pool: &Mempool) -> Result<(), 
     let socket = unsafe { sys::rte_eth_dev_socket_id(id.0) } as u32;
 
     let mut rx = info.default_rxconf;
-    rx.offloads = config.rx_offloads.0;
+    rx.offloads = config.rx_offloads.bits();
     for queue in 0..config.rx_queues {
         // SAFETY: the port is configured with that queue, DPDK copies `rx`, and the pool lives
         // until EAL's cleanup.
@@ -269,7 +269,7 @@ fn set_up_queues(id: PortId, config: &PortConfig, pool: &Mempool) -> Result<(), 
         })?;
     }
     let mut tx = info.default_txconf;
-    tx.offloads = config.tx_offloads.0;
+    tx.offloads = config.tx_offloads.bits();
     for queue in 0..config.tx_queues {
         // SAFETY: the port is configured with that queue, and DPDK copies `tx`.
         Error::check("rte_eth_tx_queue_setup", unsafe {

@@ -70,8 +70,8 @@ impl TxQueue {
     }
 
     /// Sends packets from the front of a burst, as many as the device takes, and returns how many
-    /// (`rte_eth_tx_burst`). Does not wait. Those stay, in order, that it did not take; the others
-    /// are the device's, which frees them some time after they are sent.
+    /// (`rte_eth_tx_burst`). Does not wait. What it did not take stays in the burst, in order; the rest
+    /// is the device's, which frees it some time after it is sent.
     #[inline]
     pub fn send(&mut self, burst: &mut Burst) -> usize {
         // SAFETY: the port runs as long as `self.port` lives, and has this queue, which nobody else

@@ -22,7 +22,7 @@ use crate::error::Error;
 pub fn ring(_: &Eal, slots: u32) -> Result<(RingProducer, RingConsumer), Error> {
     const CALL: &str = "rte_ring_create";
     const ANY_SOCKET: i32 = -1;
-    // EAL wants a name for each, and nobody looks for one by its name.
+    // DPDK requires a unique name for each, though nobody looks one up.
     static RINGS: AtomicU32 = AtomicU32::new(0);
     let number = RINGS.fetch_add(1, Ordering::Relaxed);
     let name = CString::new(format!("shunt-{number}")).expect("no NUL in it");
@@ -34,7 +34,7 @@ pub fn ring(_: &Eal, slots: u32) -> Result<(RingProducer, RingConsumer), Error> 
     Ok((producer, RingConsumer { ring, _not_sync: PhantomData }))
 }
 
-/// The end of a ring that packets are put in at.
+/// The producer's end of a ring.
 #[derive(Debug)]
 pub struct RingProducer {
     ring: Arc<Ring>,
@@ -42,8 +42,8 @@ pub struct RingProducer {
 }
 
 impl RingProducer {
-    /// Puts packets in from the front of a burst, as many as there is room for, and returns how
-    /// many (`rte_ring_sp_enqueue_burst`). Those stay, in order, for which there is none.
+    /// Enqueues packets from the front of a burst, as many as there is room for, and returns how
+    /// many (`rte_ring_sp_enqueue_burst`). The others stay in the burst, in order.
     #[inline]
     pub fn enqueue(&mut self, burst: &mut Burst) -> usize {
         // SAFETY: the ring lives, and this is its only producer. What it counts is the ring's.
@@ -55,7 +55,7 @@ impl RingProducer {
     }
 }
 
-/// The end of a ring that packets are taken out at.
+/// The consumer's end of a ring.
 #[derive(Debug)]
 pub struct RingConsumer {
     ring: Arc<Ring>,
@@ -72,7 +72,7 @@ impl RingConsumer {
     }
 }
 
-/// What both ends share. The last one to go frees it, and the packets in it.
+/// What both ends share. The last one to be dropped frees it, and the packets in it.
 #[derive(Debug)]
 struct Ring(NonNull<sys::rte_ring>);
 

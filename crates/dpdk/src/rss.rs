@@ -10,7 +10,7 @@ use crate::offload::RssHashTypes;
 use crate::port::Port;
 use crate::port_info::PortId;
 
-/// Bytes of a key where the driver does not say.
+/// Length of a key in bytes, where the driver does not report it.
 pub const DEFAULT_KEY_LEN: usize = 40;
 
 const GROUP: usize = sys::RTE_ETH_RETA_GROUP_SIZE as usize;
@@ -44,14 +44,15 @@ impl Port {
     }
 
     /// Sets the key and what is hashed (`rte_eth_dev_rss_hash_update`). Some drivers take a key here
-    /// that they pass over in [`crate::PortConfig::rss`], and some the other way round.
+    /// that they ignore in [`crate::PortConfig::rss`], and some the other way round.
     ///
     /// # Errors
     /// `EINVAL` for another length of the key or other hash types than the device has, `ENOTSUP`
     /// where the driver cannot.
     pub fn set_rss(&mut self, rss: &RssConfig) -> Result<(), Error> {
         let mut key = rss.key.clone();
-        let mut conf = sys::rte_eth_rss_conf { rss_hf: rss.hash_types.0, ..Default::default() };
+        let mut conf =
+            sys::rte_eth_rss_conf { rss_hf: rss.hash_types.bits(), ..Default::default() };
         if let Some(key) = &mut key {
             conf.rss_key = key.as_mut_ptr();
             conf.rss_key_len = u8::try_from(key.len()).unwrap_or(u8::MAX);
@@ -94,20 +95,20 @@ impl PortId {
         Error::check("rte_eth_dev_rss_hash_conf_get", unsafe {
             sys::rte_eth_dev_rss_hash_conf_get(self.0, &raw mut conf)
         })?;
-        Ok(RssConfig { key: Some(key), hash_types: RssHashTypes(conf.rss_hf) })
+        Ok(RssConfig { key: Some(key), hash_types: RssHashTypes::from_bits_retain(conf.rss_hf) })
     }
 }
 
-/// Up to 64 entries of a redirection table, all of them of interest.
+/// A group of up to 64 entries of a redirection table, all of them to be read or set.
 fn group(queues: &[u16]) -> sys::rte_eth_rss_reta_entry64 {
     let mut reta = [0; GROUP];
     reta[..queues.len()].copy_from_slice(queues);
     sys::rte_eth_rss_reta_entry64 { mask: u64::MAX >> (GROUP - queues.len()), reta }
 }
 
-/// The hash of a packet as DPDK computes it in software (`rte_softrss`): what a port must come to.
-/// `input` is what is hashed, in the order in which it is: source and destination address, and for
-/// TCP and UDP both ports in a third word.
+/// The hash of a packet as DPDK computes it in software (`rte_softrss`), and a port in hardware.
+/// `input` is what is hashed: source address, destination address, and for TCP and UDP both ports in
+/// a third word.
 ///
 /// # Panics
 /// When the key is too short for the input: it has to be one word longer.

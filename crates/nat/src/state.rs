@@ -92,13 +92,13 @@ impl ConnectionState {
     /// the ends).
     #[must_use]
     pub(crate) fn after(self, direction: Direction, flags: TcpFlags) -> ConnectionState {
-        if flags.has(TcpFlags::RST) {
+        if flags.contains(TcpFlags::RST) {
             return Close;
         }
-        if flags.has(TcpFlags::FIN) {
+        if flags.contains(TcpFlags::FIN) {
             return self.after_fin(direction);
         }
-        if flags.has(TcpFlags::SYN) || !flags.has(TcpFlags::ACK) {
+        if flags.contains(TcpFlags::SYN) || !flags.contains(TcpFlags::ACK) {
             return self;
         }
         match (self, direction) {
@@ -126,8 +126,8 @@ mod tests {
     const SYN: TcpFlags = TcpFlags::SYN;
     const ACK: TcpFlags = TcpFlags::ACK;
     const RST: TcpFlags = TcpFlags::RST;
-    const SYN_ACK: TcpFlags = TcpFlags(SYN.0 | ACK.0);
-    const FIN_ACK: TcpFlags = TcpFlags(TcpFlags::FIN.0 | ACK.0);
+    const SYN_ACK: TcpFlags = SYN.union(ACK);
+    const FIN_ACK: TcpFlags = TcpFlags::FIN.union(ACK);
 
     /// Walks through segments: `>` from the client, `<` from the server.
     fn walk(start: ConnectionState, segments: &[(char, TcpFlags, ConnectionState)]) {

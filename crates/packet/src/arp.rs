@@ -73,26 +73,26 @@ impl ArpPacket {
         Ipv4Addr::from(self.sender_ip)
     }
 
-    /// The address that is asked for, or that is told.
+    /// The target's protocol address: in a request, the one that is asked for.
     #[must_use]
     pub fn target_ip(&self) -> Ipv4Addr {
         Ipv4Addr::from(self.target_ip)
     }
 }
 
-/// A whole ARP frame: 42 bytes (the NIC pads it to Ethernet's least).
+/// A whole ARP frame: 42 bytes (the NIC pads it to Ethernet's minimum).
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct ArpFrame {
-    /// Ethernet's part.
+    /// The Ethernet header.
     pub ethernet: EthernetHeader,
-    /// ARP's part.
+    /// The ARP packet.
     pub arp: ArpPacket,
 }
 
 impl ArpFrame {
-    /// "Who has `target_ip`? Tell `sender_ip`." Broadcast, or to `known` when a neighbour's address
-    /// is only to be confirmed.
+    /// "Who has `target_ip`? Tell `sender_ip`." Broadcast, or unicast to `known` to confirm a
+    /// neighbour's address.
     #[must_use]
     pub fn request(
         sender_mac: MacAddr,
@@ -104,7 +104,7 @@ impl ArpFrame {
         ArpFrame::new(destination, REQUEST, (sender_mac, sender_ip), (MacAddr::ZERO, target_ip))
     }
 
-    /// "`sender_ip` is at `sender_mac`", to one who asked.
+    /// "`sender_ip` is at `sender_mac`", to the host that asked.
     #[must_use]
     pub fn reply(
         sender_mac: MacAddr,

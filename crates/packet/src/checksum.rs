@@ -20,7 +20,7 @@
 
 use std::net::Ipv4Addr;
 
-/// A one's-complement sum under way. Words are taken in network byte order.
+/// A running one's-complement sum. Words are taken in network byte order.
 ///
 /// Holds the sum of at least 2^48 words without overflow.
 #[derive(Clone, Copy, Debug, Default)]
@@ -62,8 +62,8 @@ impl Sum {
         self.address(src).address(dst).word(u16::from(protocol)).word(length)
     }
 
-    /// The sum folded to 16 bits, not complemented: what a NIC wants in the checksum field of a
-    /// packet whose checksum it shall finish.
+    /// The sum folded to 16 bits, not complemented. Over the pseudo-header, this is what a NIC that
+    /// computes a transport checksum expects in the checksum field.
     #[must_use]
     pub fn fold(self) -> u16 {
         let mut sum = self.0;
@@ -79,7 +79,7 @@ impl Sum {
         !self.fold()
     }
 
-    /// Whether a sum over data *with* its checksum field says that the data is sound.
+    /// Whether the sum over data, its checksum field included, verifies the data.
     #[must_use]
     pub fn is_sound(self) -> bool {
         self.fold() == 0xffff
@@ -97,7 +97,7 @@ impl Delta {
         Delta(Sum(u64::from(!old.fold()) + new.0).fold())
     }
 
-    /// Both changes.
+    /// Combines two changes.
     #[inline]
     #[must_use]
     pub fn and(self, other: Delta) -> Delta {
@@ -105,7 +105,7 @@ impl Delta {
         Delta(((sum & 0xffff) + (sum >> 16)) as u16)
     }
 
-    /// The delta of the opposite replacement.
+    /// The delta that undoes this one.
     #[must_use]
     pub fn inverse(self) -> Delta {
         Delta(!self.0)

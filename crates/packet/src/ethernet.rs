@@ -44,7 +44,7 @@ impl fmt::Debug for MacAddr {
     }
 }
 
-/// What an Ethernet frame carries (IEEE 802 numbers, IANA registry).
+/// The type of an Ethernet frame's payload (IEEE 802 numbers, IANA registry).
 #[derive(
     Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
 )]
@@ -72,11 +72,11 @@ impl EtherType {
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct EthernetHeader {
-    /// To whom.
+    /// The destination.
     pub destination: MacAddr,
-    /// From whom.
+    /// The source.
     pub source: MacAddr,
-    /// What follows.
+    /// The type of the payload.
     pub ethertype: EtherType,
 }
 

@@ -7,7 +7,7 @@ use crate::ipv4::{HEADER_LEN, Ipv4Packet};
 /// The most options that a header has.
 const MAX_OPTIONS: usize = 40;
 
-/// In an option's kind: it goes into all fragments, not only the first.
+/// The bit of an option's kind that says: copied into all fragments, not only the first.
 const COPIED: u8 = 0x80;
 
 /// Offsets count in units of this many bytes.
@@ -16,9 +16,9 @@ const BLOCK: usize = 8;
 const OPTION_END: u8 = 0;
 const OPTION_NOP: u8 = 1;
 
-/// Cuts a packet into fragments that fit `mtu` bytes each, and has each written: `write` gets
-/// header and options, and the part of the payload that follows. A fragment is cut like any other
-/// packet. The transport checksum must already be that of the whole packet.
+/// Cuts a packet into fragments of at most `mtu` bytes, and calls `write` with each: header and
+/// options, and the part of the payload that follows. A fragment can be cut again. The transport
+/// checksum must already be that of the whole packet.
 ///
 /// Does nothing when `mtu` leaves no room for payload.
 pub fn split(packet: &Ipv4Packet<'_>, mtu: usize, mut write: impl FnMut(&[u8], &[u8])) {
@@ -103,7 +103,7 @@ mod tests {
         fragments
     }
 
-    /// What a receiver makes of fragments.
+    /// The payload that a receiver reassembles from fragments.
     fn reassembled(fragments: &mut [Vec<u8>]) -> Vec<u8> {
         let mut payload = Vec::new();
         let last = fragments.len() - 1;

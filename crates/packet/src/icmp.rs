@@ -44,25 +44,25 @@ impl IcmpHeader {
         IcmpHeader::mut_from_prefix(payload).map_err(|_| Malformed::IcmpTruncated)
     }
 
-    /// Whether it asks for an echo.
+    /// Whether this is an echo request.
     #[must_use]
     pub fn is_echo_request(&self) -> bool {
         self.kind == ECHO_REQUEST
     }
 
-    /// Whether it is an echo.
+    /// Whether this is an echo reply.
     #[must_use]
     pub fn is_echo_reply(&self) -> bool {
         self.kind == ECHO_REPLY
     }
 
-    /// What tells the echoes of one sender's requests apart.
+    /// The identifier, which tells the pings of one host apart.
     #[must_use]
     pub fn identifier(&self) -> u16 {
         self.identifier.get()
     }
 
-    /// Sets the identifier of an echo; `delta` is what that does to the checksum.
+    /// Sets the identifier of an echo and updates the checksum by `delta`, its change.
     pub fn rewrite(&mut self, identifier: u16, delta: Delta) {
         self.identifier = identifier.into();
         self.apply(delta);
@@ -84,13 +84,13 @@ impl IcmpHeader {
         self.kind == REDIRECT
     }
 
-    /// The checksum as it stands.
+    /// The checksum field.
     #[must_use]
     pub fn checksum(&self) -> u16 {
         self.checksum.get()
     }
 
-    /// Mends the checksum after a change to the data.
+    /// Updates the checksum after a change to the data.
     pub fn apply(&mut self, delta: Delta) {
         self.checksum = delta.apply(self.checksum.get()).into();
     }
@@ -102,8 +102,8 @@ pub fn checksum_is_sound(message: &[u8]) -> bool {
     Sum::ZERO.bytes(message).is_sound()
 }
 
-/// Turns an echo request to us into our reply, in place: addresses exchanged, a fresh TTL, and both
-/// checksums mended. Does nothing to any other message.
+/// Turns an echo request to us into our reply, in place: swaps the addresses, renews the TTL and
+/// updates both checksums. Does nothing to any other message.
 pub fn answer_echo(packet: &mut Ipv4Packet<'_>) {
     let Ok((icmp, _)) = IcmpHeader::split(packet.payload) else { return };
     if !icmp.is_echo_request() {
@@ -117,23 +117,23 @@ pub fn answer_echo(packet: &mut Ipv4Packet<'_>) {
     packet.header.set_ttl(ipv4::DEFAULT_TTL);
 }
 
-/// What a router tells the sender of a packet that it could not pass on.
+/// An error that a router reports to the sender of a packet that it did not forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IcmpError {
     /// No route (RFC 1812, section 5.2.7.1).
     NetUnreachable,
     /// The next hop does not answer ARP.
     HostUnreachable,
-    /// For us, and we don't speak that protocol.
+    /// Addressed to us, in a protocol that we don't speak.
     ProtocolUnreachable,
-    /// For us or for a virtual address, and nobody listens there.
+    /// Addressed to us or to a virtual address, on a port that nobody listens on.
     PortUnreachable,
-    /// Larger than the egress port takes, and not to be fragmented (RFC 1191).
+    /// Larger than the egress port's MTU, with DF set (RFC 1191).
     FragmentationNeeded {
         /// The largest packet that would pass, in bytes.
         mtu: u16,
     },
-    /// The TTL ran out here.
+    /// The TTL expired here.
     TimeExceeded,
 }
 
@@ -181,7 +181,7 @@ pub fn may_report(packet: &mut Ipv4Packet<'_>) -> bool {
     let dst = header.dst();
     let addressable =
         ipv4::is_valid_source(header.src()) && !dst.is_multicast() && !dst.is_broadcast();
-    // What can't be seen to be harmless (a truncated ICMP header) isn't answered either.
+    // A truncated ICMP header may be that of an error, so it isn't answered either.
     let about_error =
         is_icmp && IcmpHeader::split(packet.payload).map_or(true, |(icmp, _)| icmp.is_error());
     addressable && !packet.header.is_later_fragment() && !about_error

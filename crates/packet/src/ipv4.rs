@@ -17,7 +17,7 @@ use crate::{
 /// Bytes of an IPv4 header without options.
 pub const HEADER_LEN: usize = size_of::<Ipv4Header>();
 
-/// What an IPv4 packet carries (IANA protocol numbers).
+/// IP protocol numbers (IANA registry).
 pub mod protocol {
     /// ICMP.
     pub const ICMP: u8 = 1;
@@ -93,31 +93,31 @@ impl Ipv4Header {
         self.total_len.get()
     }
 
-    /// Groups the fragments of one packet.
+    /// The identification, which all fragments of a packet share.
     #[must_use]
     pub fn identification(&self) -> u16 {
         self.identification.get()
     }
 
-    /// Whether routers may not fragment it.
+    /// Whether DF is set: routers must not fragment the packet.
     #[must_use]
     pub fn dont_fragment(&self) -> bool {
         self.flags_fragment.get() & DONT_FRAGMENT != 0
     }
 
-    /// Whether it is a part of a packet: the first, the last, or one between.
+    /// Whether this is a fragment: the first, the last, or one between.
     #[must_use]
     pub fn is_fragment(&self) -> bool {
         self.flags_fragment.get() & (MORE_FRAGMENTS | FRAGMENT_OFFSET) != 0
     }
 
-    /// Whether it is a part other than the first, without a transport header.
+    /// Whether this is a fragment other than the first, which has no transport header.
     #[must_use]
     pub fn is_later_fragment(&self) -> bool {
         self.flags_fragment.get() & FRAGMENT_OFFSET != 0
     }
 
-    /// Where the payload belongs in that of the whole packet, in bytes: 0 unless it is a later
+    /// The payload's offset in the payload of the whole packet, in bytes: 0 unless this is a later
     /// fragment.
     #[must_use]
     pub fn fragment_offset(&self) -> usize {
@@ -130,13 +130,13 @@ impl Ipv4Header {
         self.flags_fragment.get() & MORE_FRAGMENTS != 0
     }
 
-    /// Whether it is a version 4 header without options, of a packet in one piece.
+    /// Whether this is a version 4 header without options, of an unfragmented packet.
     #[inline]
     pub(crate) fn is_plain(&self) -> bool {
         self.version_ihl == 0x45 && !self.is_fragment()
     }
 
-    /// Makes it the header of a fragment, options included in `header_len`, all but its checksum.
+    /// Turns this into a fragment's header, except for the checksum. `header_len` includes options.
     pub(crate) fn set_fragment(
         &mut self,
         header_len: usize,
@@ -162,13 +162,13 @@ impl Ipv4Header {
         self.ttl
     }
 
-    /// What the packet carries: see [`protocol`].
+    /// The protocol of the payload: see [`protocol`].
     #[must_use]
     pub fn protocol(&self) -> u8 {
         self.protocol
     }
 
-    /// The header checksum as it stands.
+    /// The header checksum field.
     #[must_use]
     pub fn checksum(&self) -> u16 {
         self.checksum.get()
@@ -186,7 +186,7 @@ impl Ipv4Header {
         Ipv4Addr::from(self.dst)
     }
 
-    /// Sets both addresses; `delta` is what they do to the header checksum.
+    /// Sets both addresses and updates the header checksum by `delta`, their change.
     #[inline(always)]
     pub fn rewrite(&mut self, src: Ipv4Addr, dst: Ipv4Addr, delta: Delta) {
         self.src = src.octets();
@@ -194,8 +194,7 @@ impl Ipv4Header {
         self.checksum = delta.apply(self.checksum.get()).into();
     }
 
-    /// [Rewrites](Ipv4Header::rewrite) the addresses, and takes one hop off the TTL, which must not be
-    /// 0.
+    /// [Rewrites](Ipv4Header::rewrite) the addresses and decrements the TTL, which must not be 0.
     #[inline(always)]
     pub fn forward(&mut self, src: Ipv4Addr, dst: Ipv4Addr, delta: Delta) {
         // The TTL is the high byte of its word: ~m + m' is the same for every m.
@@ -204,18 +203,18 @@ impl Ipv4Header {
         self.rewrite(src, dst, delta.and(ONE_HOP));
     }
 
-    /// Sets both addresses and mends the header checksum.
+    /// Sets both addresses and updates the header checksum.
     pub fn set_addresses(&mut self, src: Ipv4Addr, dst: Ipv4Addr) {
         let old = Sum::ZERO.address(self.src()).address(self.dst());
         self.rewrite(src, dst, Delta::between(old, Sum::ZERO.address(src).address(dst)));
     }
 
-    /// Takes one hop off the TTL and mends the header checksum. The TTL must not be 0.
+    /// Decrements the TTL, which must not be 0, and updates the header checksum.
     pub fn decrement_ttl(&mut self) {
         self.set_ttl(self.ttl.wrapping_sub(1));
     }
 
-    /// Sets the TTL and mends the header checksum.
+    /// Sets the TTL and updates the header checksum.
     pub fn set_ttl(&mut self, ttl: u8) {
         // The TTL is the high byte of its 16-bit word; the protocol below it does not change.
         let word = |ttl: u8| Sum::ZERO.word(u16::from(ttl) << 8);
@@ -224,7 +223,7 @@ impl Ipv4Header {
         self.checksum = delta.apply(self.checksum.get()).into();
     }
 
-    /// Leaves the header checksum to the NIC: the field has to be zero.
+    /// Zeroes the header checksum, as a NIC that computes it requires.
     pub fn clear_checksum(&mut self) {
         self.checksum = 0.into();
     }
@@ -244,12 +243,12 @@ pub struct Ipv4Packet<'a> {
     pub header: &'a mut Ipv4Header,
     /// Options: 0 to 40 bytes.
     pub options: &'a mut [u8],
-    /// What the packet carries.
+    /// The payload.
     pub payload: &'a mut [u8],
 }
 
 impl<'a> Ipv4Packet<'a> {
-    /// Views the packet at the start of `bytes`. The checksum is not looked at: see
+    /// Views the packet at the start of `bytes`. Does not verify the checksum: see
     /// [`Ipv4Packet::checksum_is_sound`].
     ///
     /// # Errors
@@ -264,8 +263,8 @@ impl<'a> Ipv4Packet<'a> {
         Ok(Ipv4Packet { payload, ..packet })
     }
 
-    /// Views a packet of which only the beginning may be there, as an ICMP error quotes it: the
-    /// payload is whatever came.
+    /// Views a packet that may be cut short, as an ICMP error quotes it: the payload is whatever is
+    /// left of it.
     ///
     /// # Errors
     /// Says which length or version is wrong.
@@ -287,10 +286,10 @@ impl<'a> Ipv4Packet<'a> {
         self.header.seal(self.options);
     }
 
-    /// Computes the checksum of a TCP segment or UDP datagram anew, over all of its payload. That is
-    /// for packets whose sender left it to a NIC that there was not; of any other packet, see
-    /// [`checksum`](crate::checksum), a wrong one must stay wrong. Malformed ones, and datagrams that
-    /// are sent without one, are left alone.
+    /// Computes the checksum of a TCP segment or UDP datagram anew, over all of its payload. Only for
+    /// packets whose sender relied on checksum offload and that never passed a NIC: in any other
+    /// packet a wrong checksum must stay wrong (see [`checksum`](crate::checksum)). Leaves malformed
+    /// packets and datagrams without a checksum alone.
     pub fn compute_transport_checksum(&mut self) {
         match self.header.protocol() {
             protocol::TCP => {

@@ -1,4 +1,4 @@
-//! The shape of nearly all packets: TCP or UDP in IPv4, without options and in one piece.
+//! A fast view of what nearly all packets are: unfragmented TCP or UDP over IPv4 without options.
 
 use zerocopy::{
     FromBytes,
@@ -30,8 +30,8 @@ pub enum PlainTransport<'a> {
 }
 
 impl<'a> PlainPacket<'a> {
-    /// Views the packet at the start of `bytes`; `None` when it has another shape, or a length is
-    /// wrong. Checksums are not looked at.
+    /// Views the packet at the start of `bytes`; `None` when it is not plain, or a length is wrong.
+    /// Does not verify checksums.
     #[inline(always)]
     #[must_use]
     pub fn parse(bytes: &'a mut [u8]) -> Option<PlainPacket<'a>> {
@@ -56,8 +56,8 @@ impl<'a> PlainPacket<'a> {
         Some(PlainPacket { header, transport })
     }
 
-    /// Views a packet that [`parse`](PlainPacket::parse) has accepted and that was not changed since:
-    /// no length is checked but those of the headers.
+    /// Views a packet that [`parse`](PlainPacket::parse) has accepted and that was not changed since.
+    /// Checks only that the headers are there.
     #[inline(always)]
     #[must_use]
     pub fn view(bytes: &'a mut [u8]) -> Option<PlainPacket<'a>> {
@@ -112,7 +112,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is plain is also sound in the eyes of the general views, and says the same.
+        /// Whatever is plain is accepted by the general views, too, and they agree about it.
         #[test]
         fn agrees_with_the_general_views(
             is_tcp in any::<bool>(),

@@ -1,7 +1,8 @@
-//! TCP (RFC 9293), as far as a director needs it: headers, and refusing a segment.
+//! TCP (RFC 9293), as far as a director needs it: headers, resets, and clamping the MSS.
 
 use std::{fmt, net::SocketAddrV4};
 
+use bitflags::bitflags;
 use zerocopy::{
     FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned,
     byteorder::network_endian::{U16, U32},
@@ -16,38 +17,37 @@ use crate::{
 /// Bytes of a TCP header without options.
 pub const HEADER_LEN: usize = size_of::<TcpHeader>();
 
-/// The control bits of a segment (RFC 9293, section 3.1).
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct TcpFlags(pub u8);
+bitflags! {
+    /// The control bits of a segment (RFC 9293, section 3.1) that decide what it does to a
+    /// connection. The others (PSH, URG, and ECN's) are left out.
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    pub struct TcpFlags: u8 {
+        /// No more data from the sender.
+        const FIN = 0x01;
+        /// Synchronize sequence numbers.
+        const SYN = 0x02;
+        /// Reset the connection.
+        const RST = 0x04;
+        /// The acknowledgment field is significant.
+        const ACK = 0x10;
+    }
+}
 
 impl TcpFlags {
-    /// No more data from the sender.
-    pub const FIN: TcpFlags = TcpFlags(0x01);
-    /// Synchronise sequence numbers.
-    pub const SYN: TcpFlags = TcpFlags(0x02);
-    /// Reset the connection.
-    pub const RST: TcpFlags = TcpFlags(0x04);
-    /// The acknowledgment field counts.
-    pub const ACK: TcpFlags = TcpFlags(0x10);
-
-    /// Whether all bits of `flags` are set.
-    #[must_use]
-    pub fn has(self, flags: TcpFlags) -> bool {
-        self.0 & flags.0 == flags.0
-    }
-
     /// Whether the segment opens a connection: SYN, without ACK, RST or FIN.
     #[must_use]
     pub fn opens(self) -> bool {
-        let control = TcpFlags::SYN.0 | TcpFlags::ACK.0 | TcpFlags::RST.0 | TcpFlags::FIN.0;
-        self.0 & control == TcpFlags::SYN.0
+        self == TcpFlags::SYN
     }
 }
 
 impl fmt::Debug for TcpFlags {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = [(Self::SYN, "S"), (Self::FIN, "F"), (Self::RST, "R"), (Self::ACK, ".")];
-        names.iter().filter(|(flag, _)| self.has(*flag)).try_for_each(|(_, name)| f.write_str(name))
+        names
+            .iter()
+            .filter(|(flag, _)| self.contains(*flag))
+            .try_for_each(|(_, name)| f.write_str(name))
     }
 }
 
@@ -116,16 +116,16 @@ impl TcpHeader {
     /// The control bits.
     #[must_use]
     pub fn flags(&self) -> TcpFlags {
-        TcpFlags(self.flags)
+        TcpFlags::from_bits_truncate(self.flags)
     }
 
-    /// The checksum as it stands.
+    /// The checksum field.
     #[must_use]
     pub fn checksum(&self) -> u16 {
         self.checksum.get()
     }
 
-    /// Sets both ports; `delta` is what they and the addresses do to the checksum.
+    /// Sets both ports and updates the checksum: `delta` is the change of ports and addresses.
     #[inline(always)]
     pub fn rewrite(&mut self, src_port: u16, dst_port: u16, delta: Delta) {
         self.src_port = src_port.into();
@@ -133,13 +133,14 @@ impl TcpHeader {
         self.checksum = delta.apply(self.checksum.get()).into();
     }
 
-    /// Leaves the checksum to the NIC, which wants the folded sum of the pseudo-header here.
+    /// Sets the checksum field. A NIC that computes the checksum expects the folded sum of the
+    /// pseudo-header in it.
     pub fn set_checksum(&mut self, value: u16) {
         self.checksum = value.into();
     }
 }
 
-/// Bytes of a reset: IPv4 and TCP headers without options. Never more than what it answers.
+/// Bytes of a reset: IPv4 and TCP headers without options. Never longer than the segment that it answers.
 pub const RESET_LEN: usize = ipv4::HEADER_LEN + HEADER_LEN;
 
 /// The reset that refuses `segment` (RFC 9293, section 3.10.7.1: no connection exists), from its
@@ -150,26 +151,27 @@ pub fn reset_for(segment: &mut Ipv4Packet<'_>) -> Option<[u8; RESET_LEN]> {
     let payload_len = segment.payload.len();
     let tcp = TcpHeader::parse(segment.payload).ok()?;
     let flags = tcp.flags();
-    if flags.has(TcpFlags::RST) {
+    if flags.contains(TcpFlags::RST) {
         return None;
     }
-    let (sequence, acknowledgment, answer) = if flags.has(TcpFlags::ACK) {
-        (tcp.acknowledgment(), 0, TcpFlags::RST.0)
+    let (sequence, acknowledgment, answer) = if flags.contains(TcpFlags::ACK) {
+        (tcp.acknowledgment(), 0, TcpFlags::RST)
     } else {
-        let control = u32::from(flags.has(TcpFlags::SYN)) + u32::from(flags.has(TcpFlags::FIN));
+        let control =
+            u32::from(flags.contains(TcpFlags::SYN)) + u32::from(flags.contains(TcpFlags::FIN));
         let length = (payload_len - tcp.header_len()) as u32 + control;
-        (0, tcp.sequence().wrapping_add(length), TcpFlags::RST.0 | TcpFlags::ACK.0)
+        (0, tcp.sequence().wrapping_add(length), TcpFlags::RST | TcpFlags::ACK)
     };
     let src = SocketAddrV4::new(segment.header.dst(), tcp.dst_port());
     let dst = SocketAddrV4::new(segment.header.src(), tcp.src_port());
     Some(build_reset(src, dst, sequence, acknowledgment, answer))
 }
 
-/// The reset that ends an established connection on behalf of `src`. `sequence` is the one that
-/// `dst` expects next, or it will not believe the reset (RFC 5961, section 3.2).
+/// The reset that ends an established connection on behalf of `src`. `sequence` is what `dst` expects
+/// next: it ignores or challenges any other reset (RFC 5961, section 3.2).
 #[must_use]
 pub fn reset(src: SocketAddrV4, dst: SocketAddrV4, sequence: u32) -> [u8; RESET_LEN] {
-    build_reset(src, dst, sequence, 0, TcpFlags::RST.0)
+    build_reset(src, dst, sequence, 0, TcpFlags::RST)
 }
 
 fn build_reset(
@@ -177,7 +179,7 @@ fn build_reset(
     dst: SocketAddrV4,
     sequence: u32,
     acknowledgment: u32,
-    flags: u8,
+    flags: TcpFlags,
 ) -> [u8; RESET_LEN] {
     let ip = Ipv4Header::new(*src.ip(), *dst.ip(), protocol::TCP, HEADER_LEN);
     let mut reset = TcpHeader {
@@ -186,7 +188,7 @@ fn build_reset(
         sequence: sequence.into(),
         acknowledgment: acknowledgment.into(),
         data_offset: 5 << 4,
-        flags,
+        flags: flags.bits(),
         ..TcpHeader::new_zeroed()
     };
     reset.checksum = segment_sum(&ip, reset.as_bytes()).checksum().into();
@@ -198,11 +200,11 @@ const OPTION_NOP: u8 = 1;
 const OPTION_MSS: u8 = 2;
 const OPTION_MSS_LEN: usize = 4;
 
-/// Lowers the maximum segment size that a SYN announces to at most `limit`, and mends the checksum
+/// Lowers the maximum segment size that a SYN announces to at most `limit`, and updates the checksum
 /// (RFC 9293, section 3.7.1). Other segments, and SYNs without the option, are left alone.
 pub fn clamp_mss(segment: &mut [u8], limit: u16) {
     let Ok(header) = TcpHeader::parse(segment) else { return };
-    if !header.flags().has(TcpFlags::SYN) {
+    if !header.flags().contains(TcpFlags::SYN) {
         return;
     }
     let header_len = header.header_len();
@@ -225,7 +227,7 @@ fn mss_option(mut options: &mut [u8]) -> Option<&mut [u8; 2]> {
         let (length, is_mss) = match *options {
             [] | [OPTION_END, ..] => return None,
             [OPTION_NOP, ..] => (1, false),
-            // Kind and length themselves are two bytes: what claims fewer is no option.
+            // Kind and length are two bytes themselves: a smaller length is malformed.
             [_] | [_, 0..2, ..] => return None,
             [kind, length, ..] => (usize::from(length), kind == OPTION_MSS),
         };
@@ -244,7 +246,7 @@ fn joined(ip: &Ipv4Header, tcp: &TcpHeader) -> [u8; RESET_LEN] {
     bytes
 }
 
-/// The checksum sum of a whole segment with its pseudo-header; sound when it folds to all ones.
+/// The sum over a whole segment and its pseudo-header; it folds to all ones if the checksum is right.
 fn segment_sum(header: &Ipv4Header, segment: &[u8]) -> Sum {
     header.pseudo_header(segment.len() as u16).bytes(segment)
 }
@@ -257,16 +259,16 @@ mod tests {
     fn segment(flags: TcpFlags, sequence: u32, acknowledgment: u32, data: &[u8]) -> Vec<u8> {
         let mut builder =
             PacketBuilder::ipv4([10, 0, 0, 1], [10, 0, 0, 2], 9).tcp(4000, 80, sequence, 1024);
-        if flags.has(TcpFlags::SYN) {
+        if flags.contains(TcpFlags::SYN) {
             builder = builder.syn();
         }
-        if flags.has(TcpFlags::FIN) {
+        if flags.contains(TcpFlags::FIN) {
             builder = builder.fin();
         }
-        if flags.has(TcpFlags::RST) {
+        if flags.contains(TcpFlags::RST) {
             builder = builder.rst();
         }
-        if flags.has(TcpFlags::ACK) {
+        if flags.contains(TcpFlags::ACK) {
             builder = builder.ack(acknowledgment);
         }
         let mut bytes = Vec::new();
@@ -290,7 +292,7 @@ mod tests {
 
     #[test]
     fn a_reset_follows_the_rfc() {
-        let rst_ack = TcpFlags(TcpFlags::RST.0 | TcpFlags::ACK.0);
+        let rst_ack = TcpFlags::RST | TcpFlags::ACK;
         assert_eq!(reset(segment(TcpFlags::SYN, 99, 0, b"")), Some((0, 100, rst_ack)));
         assert_eq!(reset(segment(TcpFlags::FIN, u32::MAX, 0, b"abc")), Some((0, 3, rst_ack)));
         assert_eq!(reset(segment(TcpFlags::ACK, 7, 55, b"abc")), Some((55, 0, TcpFlags::RST)));
@@ -351,13 +353,26 @@ mod tests {
 
     #[test]
     fn only_a_bare_syn_opens() {
-        let flags = |bits: &[TcpFlags]| TcpFlags(bits.iter().fold(0, |all, bit| all | bit.0));
         assert!(TcpFlags::SYN.opens());
-        assert!(TcpFlags(0xc2).opens(), "ECN's bits do not matter");
-        assert!(!flags(&[TcpFlags::SYN, TcpFlags::ACK]).opens());
-        assert!(!flags(&[TcpFlags::SYN, TcpFlags::FIN]).opens());
-        assert!(!flags(&[TcpFlags::SYN, TcpFlags::RST]).opens());
+        assert!(!(TcpFlags::SYN | TcpFlags::ACK).opens());
+        assert!(!(TcpFlags::SYN | TcpFlags::FIN).opens());
+        assert!(!(TcpFlags::SYN | TcpFlags::RST).opens());
         assert!(!TcpFlags::ACK.opens());
+    }
+
+    #[test]
+    fn flags_leave_out_what_decides_nothing() {
+        let mut bytes = segment(TcpFlags::SYN, 0, 0, b"")[20..].to_vec();
+        for (sent, flags) in [
+            (0xc2, TcpFlags::SYN),
+            (0x18, TcpFlags::ACK),
+            (0x38, TcpFlags::ACK),
+            (0xff, TcpFlags::all()),
+            (0xe8, TcpFlags::empty()),
+        ] {
+            bytes[13] = sent;
+            assert_eq!(TcpHeader::parse(&mut bytes).unwrap().flags(), flags, "{sent:#x}");
+        }
     }
 
     #[test]

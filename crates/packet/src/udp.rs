@@ -36,7 +36,7 @@ impl UdpHeader {
         }
     }
 
-    /// Views the header of a datagram of which only the beginning may be there: its first fragment.
+    /// Views the header of a datagram that may be cut short: its first fragment.
     ///
     /// # Errors
     /// Truncated, or a length below 8.
@@ -68,13 +68,13 @@ impl UdpHeader {
         self.length.get()
     }
 
-    /// The checksum as it stands; 0 is "none".
+    /// The checksum field; 0 is "none".
     #[must_use]
     pub fn checksum(&self) -> u16 {
         self.checksum.get()
     }
 
-    /// Sets both ports; `delta` is what they and the addresses do to the checksum.
+    /// Sets both ports and updates the checksum: `delta` is the change of ports and addresses.
     #[inline(always)]
     pub fn rewrite(&mut self, src_port: u16, dst_port: u16, delta: Delta) {
         self.src_port = src_port.into();
@@ -82,7 +82,8 @@ impl UdpHeader {
         self.checksum = delta.apply_udp(self.checksum.get()).into();
     }
 
-    /// Leaves the checksum to the NIC, which wants the folded sum of the pseudo-header here.
+    /// Sets the checksum field. A NIC that computes the checksum expects the folded sum of the
+    /// pseudo-header in it.
     pub fn set_checksum(&mut self, value: u16) {
         self.checksum = value.into();
     }

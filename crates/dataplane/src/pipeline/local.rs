@@ -50,7 +50,7 @@ impl Pipeline {
     pub(super) fn reset(&mut self, now: Instant, mut mbuf: Mbuf) {
         let reset = match packet_in(&mut mbuf) {
             Ok(mut packet) => match TcpHeader::parse(packet.payload) {
-                Ok(segment) if segment.flags().has(TcpFlags::RST) => {
+                Ok(segment) if segment.flags().contains(TcpFlags::RST) => {
                     return self.drop(mbuf, DropReason::UnknownConnection);
                 }
                 Ok(_) => tcp::reset_for(&mut packet),

@@ -189,8 +189,8 @@ impl Steering {
     fn check(&self, side: Side, transport: Transport, owner: WorkerId, pipeline: &mut Pipeline) {
         let Some(claim) = &self.arrivals[side as usize].claim else { return };
         let is_claimed = match transport {
-            Transport::Tcp => claim.hash_types.ipv4_tcp(),
-            Transport::Udp => claim.hash_types.ipv4_udp(),
+            Transport::Tcp => claim.hash_types.contains(RssHashTypes::IPV4_TCP),
+            Transport::Udp => claim.hash_types.contains(RssHashTypes::IPV4_UDP),
             Transport::Other => false,
         };
         if is_claimed && !claim.mine[usize::from(owner.0)] {

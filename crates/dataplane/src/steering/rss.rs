@@ -19,13 +19,11 @@ use super::{
 };
 
 /// What is hashed where a port can: fragments, and what is neither TCP nor UDP, without ports.
-const WANTED: RssHashTypes = RssHashTypes(
-    RssHashTypes::IPV4.0
-        | RssHashTypes::FRAG_IPV4.0
-        | RssHashTypes::IPV4_TCP.0
-        | RssHashTypes::IPV4_UDP.0
-        | RssHashTypes::IPV4_OTHER.0,
-);
+const WANTED: RssHashTypes = RssHashTypes::IPV4
+    .union(RssHashTypes::FRAG_IPV4)
+    .union(RssHashTypes::IPV4_TCP)
+    .union(RssHashTypes::IPV4_UDP)
+    .union(RssHashTypes::IPV4_OTHER);
 
 /// How a port spreads packets over its queues.
 pub(crate) enum Spread {
@@ -68,7 +66,7 @@ pub(crate) fn redirection_entries(info: &PortInfo) -> Option<usize> {
 /// What the port on one side is started with, if it has RSS.
 pub(crate) fn wanted(info: &PortInfo, side: Side, owners: &Owners) -> Option<RssConfig> {
     let hash_types = info.rss_hash_types & WANTED;
-    if hash_types == RssHashTypes::NONE {
+    if hash_types.is_empty() {
         return None;
     }
     let key = redirection_entries(info).map(|_| rss_key(side, owners.index_bits(), key_len(info)));
@@ -110,7 +108,7 @@ pub(crate) fn set_up(
 
 /// Whether packets of TCP or UDP are spread by their ports, too.
 fn hashes_ports(hash_types: RssHashTypes) -> bool {
-    hash_types & (RssHashTypes::IPV4_TCP | RssHashTypes::IPV4_UDP) != RssHashTypes::NONE
+    hash_types.intersects(RssHashTypes::IPV4_TCP | RssHashTypes::IPV4_UDP)
 }
 
 /// The queue that the packets of an owner come by.

@@ -144,8 +144,7 @@ impl Engine {
 fn stays(state: ConnectionState, segment: &Segment, direction: Direction) -> bool {
     match segment.kind {
         SegmentKind::Tcp { flags, .. } => {
-            const ALL: u8 = TcpFlags::SYN.0 | TcpFlags::FIN.0 | TcpFlags::RST.0 | TcpFlags::ACK.0;
-            state == ConnectionState::Established && flags.0 & ALL == TcpFlags::ACK.0
+            state == ConnectionState::Established && flags == TcpFlags::ACK
         }
         SegmentKind::Udp => state.after_datagram(direction) == state,
         SegmentKind::Echo { .. } => false,

@@ -243,7 +243,7 @@ impl Engine {
         &self.counters
     }
 
-    /// Counters of all services, by [`ServiceId`]; numbers that nobody has count nothing.
+    /// Counters of all services, by [`ServiceId`](crate::ServiceId); numbers that nobody has count nothing.
     pub fn service_counters(&self) -> impl Iterator<Item = ServiceCounters> {
         self.rules.service_counters()
     }
@@ -295,7 +295,7 @@ impl Engine {
         let after = self.next_state(id, direction, segment);
         let timeout = || after.timeout(timeouts_of(&self.rules, kind));
         let acknowledgment = match segment.kind {
-            SegmentKind::Tcp { flags, acknowledgment, .. } if flags.has(TcpFlags::ACK) => {
+            SegmentKind::Tcp { flags, acknowledgment, .. } if flags.contains(TcpFlags::ACK) => {
                 Some(acknowledgment)
             }
             _ => None,
@@ -321,14 +321,14 @@ impl Engine {
         let record = self.table.get(id);
         match segment.kind {
             SegmentKind::Tcp { flags, sequence, .. }
-                if flags.has(TcpFlags::RST) && !record.believes_reset(direction, sequence) =>
+                if flags.contains(TcpFlags::RST) && !record.believes_reset(direction, sequence) =>
             {
                 self.counters.disbelieved_resets += 1;
                 record.state()
             }
             // An opener alone gets nowhere, or a flood could fill the table with what must stay.
             SegmentKind::Tcp { flags, .. }
-                if !flags.has(TcpFlags::RST)
+                if !flags.contains(TcpFlags::RST)
                     && direction == Direction::Inbound
                     && record.is_unanswered() =>
             {

@@ -319,7 +319,7 @@ fn allocate(
 /// further.
 fn refuse(packet: &Ipv4Packet<'_>, segment: &Segment, on_unknown: OnUnknown) -> Option<Verdict> {
     match segment.kind {
-        SegmentKind::Tcp { flags, .. } if flags.has(TcpFlags::RST) => {
+        SegmentKind::Tcp { flags, .. } if flags.contains(TcpFlags::RST) => {
             Some(Verdict::Drop(DropReason::UnknownConnection))
         }
         SegmentKind::Tcp { flags, .. } if !flags.opens() => Some(match on_unknown {
