@@ -1,7 +1,7 @@
 use std::{net::SocketAddrV4, sync::Arc};
 
 use super::{Construction, SchedulerFlags, hash, table::Recipe, table::Table, usable};
-use crate::server::Server;
+use crate::server::{Observation, Server};
 
 /// A table of servers and how it is looked up: what `sh`, `dh` and `mh` have in common.
 ///
@@ -71,8 +71,8 @@ impl Slots {
 
 /// One of the candidates, each in proportion to its weight, by a random number. If weights change
 /// meanwhile, it is one of them all the same.
-pub(super) fn choose<'a>(
-    candidates: impl Iterator<Item = (usize, &'a Server)> + Clone,
+pub(super) fn choose(
+    candidates: impl Iterator<Item = (usize, Observation)> + Clone,
     random: u64,
 ) -> Option<usize> {
     let total = candidates.clone().map(|(_, server)| u64::from(server.weight())).sum();

@@ -34,7 +34,8 @@ impl Schedule for PowerOfTwo {
         let first = choose(usable(servers), state.random.next())?;
         let others = usable(servers).filter(|(index, _)| *index != first);
         let second = choose(others, state.random.next());
-        [first].into_iter().chain(second).min_by_key(|index| PerWeight::of(&servers[*index]))
+        let load = |index: &usize| PerWeight::of(servers[*index].shared.observe());
+        [first].into_iter().chain(second).min_by_key(load)
     }
 }
 

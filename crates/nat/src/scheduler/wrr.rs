@@ -80,6 +80,7 @@ impl Credits {
         let mut given = 0;
         let mut best: Option<(usize, i64)> = None;
         for ((index, server), credit) in servers.iter().enumerate().zip(&mut self.credits) {
+            let server = server.shared.observe();
             if !server.is_usable() {
                 continue;
             }
