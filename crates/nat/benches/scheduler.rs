@@ -3,6 +3,9 @@
 //! A unit is a datagram of a one-packet service: it is parsed, belongs to no connection, and is given
 //! a server anew. What the schedulers differ in is what scheduling takes; `fo` with four servers does
 //! next to nothing beyond the rest.
+//!
+//! `table` is what it takes to add a service by `mh` and to remove it: nearly all of that is filling its
+//! table, for servers of one weight and of many.
 
 mod common;
 
@@ -13,7 +16,7 @@ use std::{
 };
 
 use criterion::{BenchmarkId, Throughput};
-use shunt_nat::{Engine, EngineConfig, Instant, Ruleset, Side, Verdict};
+use shunt_nat::{Engine, EngineConfig, Instant, Ruleset, RulesetBuilder, Side, Verdict};
 use shunt_packet::ipv4::Ipv4Packet;
 use shunt_rules::{Protocol, RealServer, Rules, Scheduler, VirtualService};
 use shunt_testkit::Packet;
@@ -44,23 +47,41 @@ fn main() {
             group.finish();
         }
     }
+    for (weights, most) in [("even", 1), ("uneven", 8)] {
+        let mut group = criterion.benchmark_group(format!("table/{weights}"));
+        for servers in [10, 100, 1000] {
+            let rules = rules(Scheduler::Maglev, servers, most);
+            let mut builder = RulesetBuilder::new(7, 1);
+            group.bench_function(BenchmarkId::from_parameter(servers), |bencher| {
+                bencher.iter(|| {
+                    black_box(builder.build(&rules, Instant::default(), |_| 0));
+                    black_box(builder.build(&Rules::default(), Instant::default(), |_| 0));
+                });
+            });
+        }
+        group.finish();
+    }
     criterion.final_summary();
 }
 
 /// Servers of different weights, all without connections.
 fn engine(kind: Scheduler, servers: u16) -> Engine {
+    let config = EngineConfig { capacity: 16, secret: [1, 2, 3, 4] };
+    Engine::new(&config, Ruleset::new(&rules(kind, servers, 8), 7).expect("IPv4"))
+}
+
+/// A service of so many servers, with weights from 1 to `most`.
+fn rules(kind: Scheduler, servers: u16, most: u16) -> Rules {
     let server = |number: u16| {
         let address = Ipv4Addr::from_bits(0xc0a8_0200 + u32::from(number));
-        RealServer::new(SocketAddrV4::new(address, 53), 1 + number % 8)
+        RealServer::new(SocketAddrV4::new(address, 53), 1 + number % most)
     };
     let servers = (1..=servers).map(server).collect();
     let service = VirtualService::new(Protocol::Udp, VIP, kind, servers);
-    let rules = Rules {
+    Rules {
         services: vec![Arc::new(VirtualService { one_packet: true, ..service })],
         ..Rules::default()
-    };
-    let config = EngineConfig { capacity: 16, secret: [1, 2, 3, 4] };
-    Engine::new(&config, Ruleset::new(&rules, 7).expect("IPv4"))
+    }
 }
 
 #[inline]

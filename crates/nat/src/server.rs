@@ -188,6 +188,39 @@ impl Thresholds {
     }
 }
 
+/// What a scheduler sees of a server at a moment. It is what was read, so that it stays in registers.
+#[derive(Clone, Copy)]
+pub(crate) struct Observation {
+    load: u64,
+    status: Status,
+}
+
+impl Observation {
+    /// The effective weight.
+    #[inline]
+    pub(crate) fn weight(self) -> u16 {
+        self.status.effective_weight()
+    }
+
+    /// Established TCP connections.
+    #[inline]
+    pub(crate) fn active(self) -> u32 {
+        Load::from_bits(self.load).active
+    }
+
+    /// All others.
+    #[inline]
+    pub(crate) fn inactive(self) -> u32 {
+        Load::from_bits(self.load).inactive
+    }
+
+    /// Whether it may be given new connections.
+    #[inline]
+    pub(crate) fn is_usable(self) -> bool {
+        self.status.is_in_service() && !Load::from_bits(self.load).overloaded
+    }
+}
+
 impl ServerShared {
     /// Of a server without connections, enabled and up. `upper` 0 is no limit; `lower` 0 is three
     /// quarters of it.
@@ -262,7 +295,13 @@ impl ServerShared {
     #[must_use]
     #[inline]
     pub fn is_usable(&self) -> bool {
-        self.is_in_service() && !self.is_overloaded()
+        self.observe().is_usable()
+    }
+
+    /// All that a scheduler goes by.
+    #[inline]
+    pub(crate) fn observe(&self) -> Observation {
+        Observation { load: self.load.load(Relaxed), status: self.status() }
     }
 
     /// Established TCP connections and all others, on all workers.

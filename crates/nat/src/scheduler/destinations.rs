@@ -5,7 +5,10 @@ use std::{net::Ipv4Addr, time::Duration};
 use hashbrown::HashMap;
 
 use super::usable;
-use crate::{server::Server, time::Instant};
+use crate::{
+    server::{Observation, Server},
+    time::Instant,
+};
 
 /// A destination that nobody asked for in this time is forgotten, and a set of servers that did
 /// not change in this time shrinks: IPVS's default for both, a day.
@@ -61,8 +64,9 @@ impl<T> Destinations<T> {
 /// many as weight: then a destination moves or spreads (Zhang: Job Scheduling Algorithms in Linux
 /// Virtual Server).
 pub(super) fn is_overloaded(server: &Server, servers: &[Server]) -> bool {
+    let server = server.shared.observe();
     let has_half_its_load =
-        |other: &Server| u64::from(other.active()) * 2 < u64::from(other.weight());
+        |other: Observation| u64::from(other.active()) * 2 < u64::from(other.weight());
     server.active() > u32::from(server.weight())
         && usable(servers).any(|(_, other)| has_half_its_load(other))
 }

@@ -110,6 +110,18 @@ mod tests {
     }
 
     #[test]
+    fn a_destination_outlives_changes_of_which_the_worker_saw_none() {
+        let servers = servers(&[9, 9, 9]);
+        let mut scheduler = scheduler(LocalityLeastConnection, &servers);
+        assert_eq!(scheduler.pick(&servers, &request(1)), Some(0));
+        servers[0].set_active(1);
+        scheduler.servers_changed(&servers[..2]);
+        let reversed: Vec<_> = servers.iter().rev().cloned().collect();
+        scheduler.servers_changed(&reversed);
+        assert_eq!(scheduler.pick(&reversed, &request(1)), Some(2));
+    }
+
+    #[test]
     fn forgets_after_a_day() {
         let servers = servers(&[9, 9]);
         let mut scheduler = scheduler(LocalityLeastConnection, &servers);

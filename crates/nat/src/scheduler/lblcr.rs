@@ -90,7 +90,7 @@ impl ServerSet {
     fn least_loaded(&self, tenures: &[Tenure], servers: &[Server]) -> Option<usize> {
         usable(servers)
             .filter(|(index, _)| self.members.contains(&tenures[*index]))
-            .min_by_key(|(_, server)| PerWeight::of(server))
+            .min_by_key(|(_, server)| PerWeight::of(*server))
             .map(|(index, _)| index)
     }
 
@@ -105,9 +105,9 @@ impl ServerSet {
     fn remove_most_loaded(&mut self, tenures: &[Tenure], servers: &[Server], now: Instant) {
         let most_loaded = tenures
             .iter()
-            .zip(servers)
+            .zip(servers.iter().map(|server| server.shared.observe()))
             .filter(|(tenure, _)| self.members.contains(tenure))
-            .min_by_key(|(_, server)| Reverse((!server.is_usable(), PerWeight::of(server))));
+            .min_by_key(|(_, server)| Reverse((!server.is_usable(), PerWeight::of(*server))));
         if let Some((most_loaded, _)) = most_loaded {
             self.members.retain(|member| member != most_loaded);
             self.last_changed = now;

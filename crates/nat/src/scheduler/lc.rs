@@ -12,7 +12,7 @@ impl Schedule for LeastConnection {
 }
 
 fn pick(servers: &[Server]) -> Option<usize> {
-    usable(servers).min_by_key(|(_, server)| overhead(server)).map(|(index, _)| index)
+    usable(servers).min_by_key(|(_, server)| overhead(*server)).map(|(index, _)| index)
 }
 
 #[cfg(test)]

@@ -2,12 +2,11 @@
 
 use std::cmp::Ordering;
 
-use crate::server::Server;
+use crate::server::Observation;
 
 /// What a server's connections cost it: an active one as much as 256 others (IPVS's ratio).
-pub(super) fn overhead(server: &Server) -> u64 {
-    let (active, inactive) = server.shared.active_and_inactive();
-    u64::from(active) * 256 + u64::from(inactive)
+pub(super) fn overhead(server: Observation) -> u64 {
+    u64::from(server.active()) * 256 + u64::from(server.inactive())
 }
 
 /// A load in relation to a weight, compared without dividing. Weight 0 counts as 1.
@@ -25,7 +24,7 @@ impl PerWeight {
     }
 
     /// A server's [`overhead`] in relation to its weight.
-    pub(super) fn of(server: &Server) -> PerWeight {
+    pub(super) fn of(server: Observation) -> PerWeight {
         PerWeight::new(overhead(server), server.weight())
     }
 }
@@ -56,7 +55,7 @@ mod tests {
 
     #[test]
     fn an_active_connection_costs_256_others() {
-        assert_eq!(overhead(&loaded(1, 1, 2, 3)), 515);
+        assert_eq!(overhead(loaded(1, 1, 2, 3).shared.observe()), 515);
     }
 
     #[test]
@@ -67,10 +66,10 @@ mod tests {
 
     #[test]
     fn the_largest_loads_and_weights_fit() {
-        let full = loaded(1, 65535, u32::MAX, u32::MAX / 2);
-        let nearly = loaded(2, 65535, u32::MAX, u32::MAX / 2 - 1);
-        let light = loaded(3, 1, u32::MAX, u32::MAX / 2);
-        assert!(PerWeight::of(&nearly) < PerWeight::of(&full));
-        assert!(PerWeight::of(&full) < PerWeight::of(&light));
+        let full = loaded(1, 65535, u32::MAX, u32::MAX / 2).shared.observe();
+        let nearly = loaded(2, 65535, u32::MAX, u32::MAX / 2 - 1).shared.observe();
+        let light = loaded(3, 1, u32::MAX, u32::MAX / 2).shared.observe();
+        assert!(PerWeight::of(nearly) < PerWeight::of(full));
+        assert!(PerWeight::of(full) < PerWeight::of(light));
     }
 }

@@ -190,7 +190,7 @@ impl Preferences {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{SchedulerFlags, SchedulerKind, testing::*},
+        super::{SchedulerBuilder, SchedulerFlags, SchedulerKind, SchedulerOptions, testing::*},
         *,
     };
     use proptest::prelude::*;
@@ -371,6 +371,69 @@ mod tests {
         }
     }
 
+    /// The fraction of many points in the space of hashes that have another server.
+    fn moved(before: &Table, after: &Table) -> f64 {
+        let endpoint = |table: &Table, hash| table.members()[table.at(hash).unwrap()].endpoint;
+        const POINTS: u64 = 200_003;
+        let hashes = (0..POINTS).map(|point| point * (u64::MAX / POINTS));
+        let moved = hashes.filter(|hash| endpoint(before, *hash) != endpoint(after, *hash));
+        moved.count() as f64 / POINTS as f64
+    }
+
+    #[test]
+    fn a_change_of_size_is_reported_as_it_is() {
+        let all = servers(&[1; 41]);
+        let (small, large) = (maglev(&all[..40]), maglev(&all));
+        assert_eq!((small.len(), large.len()), (16_381, 65_537));
+        for (before, after) in [(&small, &large), (&large, &small)] {
+            let reported = disruption(before, after);
+            let found = moved(before, after);
+            assert!((reported.moved - found).abs() < 0.001, "{reported:?} {found}");
+            assert!(reported.moved > 0.9, "a change of size moves nearly all: {reported:?}");
+            let newcomer = reported.moved - reported.moved_between_survivors;
+            assert!((newcomer - 1.0 / 41.0).abs() < 0.001, "{reported:?}");
+        }
+        let third = sized(&all[..1], SEED, 3);
+        assert_eq!(disruption(&third, &sized(&all[..1], SEED, 16_381)), Disruption::default());
+    }
+
+    #[test]
+    fn wanted_slots_take_effect_and_are_reported() {
+        let servers = servers(&[1, 1]);
+        let mut builder = SchedulerBuilder::new(1);
+        let flags = SchedulerFlags::default();
+        let options = SchedulerOptions { kind: SchedulerKind::Maglev, flags, slots: None, seed: 0 };
+        let (before, _) = builder.build(&options, &servers, None);
+        let wanted = SchedulerOptions { slots: Some(1021), ..options };
+        let (after, disruption) = builder.build(&wanted, &servers, Some(&before));
+        let size = |schedule: &Arc<dyn Schedule>| {
+            let schedule: &dyn std::any::Any = &**schedule;
+            schedule.downcast_ref::<Maglev>().unwrap().0.table().len()
+        };
+        assert_eq!((size(&before), size(&after)), (16_381, 1021));
+        assert!(disruption.is_some_and(|disruption| disruption.moved > 0.3), "{disruption:?}");
+    }
+
+    #[test]
+    fn services_of_the_same_servers_share_a_table() {
+        let servers = servers(&[1, 2]);
+        let mut builder = SchedulerBuilder::new(1);
+        let mut build = |flags, servers: &[Server]| {
+            let options =
+                SchedulerOptions { kind: SchedulerKind::Maglev, flags, slots: None, seed: 0 };
+            builder.build(&options, servers, None).0
+        };
+        let table = |schedule: &Arc<dyn Schedule>| {
+            let schedule: &dyn std::any::Any = &**schedule;
+            Arc::clone(schedule.downcast_ref::<Maglev>().unwrap().0.table())
+        };
+        let first = build(SchedulerFlags::default(), &servers);
+        let with_port = build(SchedulerFlags { port: true, fallback: true }, &servers);
+        assert!(Arc::ptr_eq(&table(&first), &table(&with_port)));
+        let other = build(SchedulerFlags::default(), &servers[1..]);
+        assert!(!Arc::ptr_eq(&table(&first), &table(&other)));
+    }
+
     #[test]
     fn with_port_one_client_spreads() {
         let servers = servers(&[1, 1]);
@@ -398,6 +461,23 @@ mod tests {
                 let share = SIZES[0].0 as f64 * f64::from(weight) / total;
                 prop_assert!((count as f64 - share).abs() <= share * 0.01 + 2.0);
                 prop_assert_eq!(count == 0, weight == 0);
+            }
+        }
+
+        /// The bound of the paper, section 5.3: from 100 slots for each server on, no server has more
+        /// than 1 % above or below its share. (Shares of 100 slots are rounded to one slot.)
+        #[test]
+        fn balanced_from_a_hundred_slots_for_each_server_on(
+            hosts in prop::collection::hash_set(any::<u16>(), 1..40),
+            size in prop::sample::select(vec![4093usize, 8191, 16_381]),
+            weight in 1u16..,
+            seed: u64,
+        ) {
+            let servers: Vec<_> = hosts.iter().map(|host| server(*host, weight)).collect();
+            let counts = slot_counts(&sized(&servers, seed, size));
+            let share = size as f64 / servers.len() as f64;
+            for count in counts {
+                prop_assert!((count as f64 - share).abs() <= (share * 0.01).max(1.0), "{}", count);
             }
         }
 

@@ -54,7 +54,10 @@ pub(crate) use worker::WorkerState;
 use roster::Tenure;
 use table::Tables;
 
-use crate::{server::Server, time::Instant};
+use crate::{
+    server::{Observation, Server},
+    time::Instant,
+};
 
 /// What opens a connection, as far as a scheduler cares.
 #[derive(Clone, Copy, Debug)]
@@ -195,9 +198,10 @@ impl<'a> Construction<'a> {
     }
 }
 
-/// The servers that may be picked, with their indexes.
+/// The servers that may be picked, with their indexes. Each is looked at once.
 fn usable(
     servers: &[Server],
-) -> impl DoubleEndedIterator<Item = (usize, &Server)> + Clone + use<'_> {
-    servers.iter().enumerate().filter(|(_, server)| server.is_usable())
+) -> impl DoubleEndedIterator<Item = (usize, Observation)> + Clone + use<'_> {
+    let observed = servers.iter().map(|server| server.shared.observe()).enumerate();
+    observed.filter(|(_, server)| server.is_usable())
 }

@@ -2,8 +2,12 @@
 
 use proptest::prelude::*;
 
-use super::{SchedulerFlags, SchedulerKind, testing::*};
-use crate::server::Server;
+use std::sync::Arc;
+
+use super::{
+    SchedulerBuilder, SchedulerFlags, SchedulerKind, SchedulerOptions, WorkerState, testing::*,
+};
+use crate::server::{AdminState, Health, Server, ServerShared};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -13,6 +17,12 @@ enum Step {
     Close(prop::sample::Index),
     /// A server goes beyond its threshold, or comes back.
     SetOverloaded(prop::sample::Index, bool),
+    /// A server goes down, or comes back.
+    SetHealth(prop::sample::Index, bool),
+    /// An operator drains or disables a server, or enables it.
+    SetAdmin(prop::sample::Index, AdminState),
+    /// A server's weight changes without a configuration.
+    SetEffectiveWeight(prop::sample::Index, u16),
     /// A configuration comes with other weights.
     SetWeight(prop::sample::Index, u16),
     /// One with one more server.
@@ -30,6 +40,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         ),
         1 => any::<prop::sample::Index>().prop_map(Step::Close),
         1 => any::<(prop::sample::Index, bool)>().prop_map(|(who, to)| Step::SetOverloaded(who, to)),
+        1 => any::<(prop::sample::Index, bool)>().prop_map(|(who, to)| Step::SetHealth(who, to)),
+        1 => (any::<prop::sample::Index>(), admin()).prop_map(|(who, to)| Step::SetAdmin(who, to)),
+        1 => (any::<prop::sample::Index>(), weight())
+            .prop_map(|(who, to)| Step::SetEffectiveWeight(who, to)),
         1 => (any::<prop::sample::Index>(), weight()).prop_map(|(who, to)| Step::SetWeight(who, to)),
         1 => (any::<prop::sample::Index>(), 100u16.., weight())
             .prop_map(|(at, host, weight)| Step::Add { at, host, weight }),
@@ -41,6 +55,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 fn weight() -> impl Strategy<Value = u16> {
     prop_oneof![2 => Just(0u16), 4 => 1u16..5, 1 => Just(65535u16), 1 => any::<u16>()]
+}
+
+fn admin() -> impl Strategy<Value = AdminState> {
+    use AdminState::{Disabled, Draining, Enabled};
+    prop_oneof![3 => Just(Enabled), 1 => Just(Draining), 1 => Just(Disabled)]
 }
 
 fn some_servers() -> impl Strategy<Value = Vec<Server>> {
@@ -67,6 +86,10 @@ fn never_refuses(kind: SchedulerKind, flags: SchedulerFlags) -> bool {
     }
 }
 
+fn is_overloaded(server: &Server) -> bool {
+    server.shared.is_in_service() && server.is_overloaded()
+}
+
 fn check(
     kind: SchedulerKind,
     flags: SchedulerFlags,
@@ -88,7 +111,13 @@ fn check(
                         prop_assert!(servers[picked].is_usable());
                         servers[picked].set_active(servers[picked].active() + 1);
                     }
-                    None => prop_assert!(!is_usable || !never_refuses(kind, flags)),
+                    None => {
+                        let may_refuse = match kind {
+                            SchedulerKind::Overflow => true,
+                            _ => !never_refuses(kind, flags) && servers.iter().any(is_overloaded),
+                        };
+                        prop_assert!(!is_usable || may_refuse);
+                    }
                 }
             }
             Step::Add { at, host, weight } => {
@@ -98,6 +127,14 @@ fn check(
             _ if count == 0 => {}
             Step::Close(who) => servers[who.index(count)].set_active(0),
             Step::SetOverloaded(who, to) => servers[who.index(count)].set_overloaded(*to),
+            Step::SetHealth(who, is_up) => {
+                let health = if *is_up { Health::Up } else { Health::Down };
+                servers[who.index(count)].shared.set_health(health);
+            }
+            Step::SetAdmin(who, to) => servers[who.index(count)].shared.set_admin(*to),
+            Step::SetEffectiveWeight(who, to) => {
+                servers[who.index(count)].shared.set_effective_weight(*to);
+            }
             Step::SetWeight(who, to) => {
                 servers[who.index(count)].shared.set_weight(*to);
                 scheduler.servers_changed(&servers);
@@ -171,5 +208,113 @@ fn a_single_server_takes_all_at_any_weight() {
             let mut scheduler = scheduler(kind, &servers);
             assert_eq!(scheduler.picks_of_clients(&servers, 5), [1; 5], "{kind} {weight}");
         }
+    }
+}
+
+type Switch = fn(&ServerShared);
+
+/// All ways in which a server goes out of service without new rules, and how it comes back.
+const OUTAGES: [(&str, Switch, Switch); 4] = [
+    ("down", |it| it.set_health(Health::Down), |it| it.set_health(Health::Up)),
+    ("drained", |it| it.set_admin(AdminState::Draining), |it| it.set_admin(AdminState::Enabled)),
+    ("disabled", |it| it.set_admin(AdminState::Disabled), |it| it.set_admin(AdminState::Enabled)),
+    ("weight 0", |it| it.set_effective_weight(0), |it| it.set_effective_weight(1000)),
+];
+
+/// How many of 400 connections from as many clients to 200 destinations each server gets, on a day when
+/// all servers begin idle and all destinations are new.
+fn connections_of_a_day(scheduler: &mut Subject, servers: &[Server], day: u64) -> Vec<usize> {
+    servers.iter().for_each(|server| server.set_active(0));
+    let pick = |client: u32| {
+        let request = later(request_to(client, 1 + (client % 200) as u8, 80), day * 2 * 86_400);
+        let picked = scheduler.pick(servers, &request).expect("somebody is usable");
+        servers[picked].set_active(servers[picked].active() + 1);
+        picked
+    };
+    counts(&(0..400).map(pick).collect::<Vec<_>>(), servers.len())
+}
+
+#[test]
+fn an_outage_takes_effect_at_once_and_leaves_nothing_behind() {
+    for kind in SchedulerKind::ALL.iter().copied() {
+        for (what, goes, comes_back) in OUTAGES {
+            let servers = servers(&[1000; 4]);
+            let mut scheduler = scheduler(kind, &servers);
+            let before = connections_of_a_day(&mut scheduler, &servers, 0);
+            assert!(before[0] >= 80, "{kind}: {before:?}");
+            goes(&servers[0].shared);
+            let during = connections_of_a_day(&mut scheduler, &servers, 1);
+            assert_eq!(during[0], 0, "{kind} {what}");
+            comes_back(&servers[0].shared);
+            let after = connections_of_a_day(&mut scheduler, &servers, 2);
+            let tolerance = if kind == SchedulerKind::PowerOfTwo { 10 } else { 1 };
+            for (after, before) in after.iter().zip(&before) {
+                assert!(after.abs_diff(*before) <= tolerance, "{kind} {what}: {after} {before}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_schedule_is_kept_until_something_changes_that_it_depends_on() {
+    use SchedulerKind::{
+        DestinationHash, LocalityLeastConnection, LocalityLeastConnectionReplicated, Maglev,
+        RoundRobin, SourceHash, WeightedRoundRobin,
+    };
+    for kind in SchedulerKind::ALL.iter().copied() {
+        let hashes = matches!(kind, SourceHash | DestinationHash | Maglev);
+        let remembers = matches!(
+            kind,
+            RoundRobin
+                | WeightedRoundRobin
+                | LocalityLeastConnection
+                | LocalityLeastConnectionReplicated
+        );
+        let servers = servers(&[3, 1, 4, 1]);
+        let mut builder = SchedulerBuilder::new(2);
+        let flags = SchedulerFlags::default();
+        let options = SchedulerOptions { kind, flags, slots: None, seed: SEED };
+        let (before, disruption) = builder.build(&options, &servers, None);
+        assert_eq!(disruption, None);
+        let mut is_kept = |options: &SchedulerOptions, servers: &[Server]| {
+            let (after, _) = builder.build(options, servers, Some(&before));
+            Arc::ptr_eq(&before, &after)
+        };
+        assert!(is_kept(&options, &servers), "{kind}");
+        assert_eq!(is_kept(&options, &servers[1..]), !hashes && !remembers, "{kind}: one left");
+        let with_port = SchedulerFlags { port: true, fallback: false };
+        let other_flags = SchedulerOptions { flags: with_port, ..options };
+        assert_eq!(is_kept(&other_flags, &servers), !hashes, "{kind}: flags");
+        let other_slots = SchedulerOptions { slots: Some(251), ..options };
+        assert_eq!(is_kept(&other_slots, &servers), kind != Maglev, "{kind}: slots");
+        servers[1].shared.set_health(Health::Down);
+        servers[1].shared.set_effective_weight(77);
+        servers[2].shared.set_thresholds(9, 8);
+        assert!(is_kept(&options, &servers), "{kind}: what servers share");
+        servers[1].shared.set_weight(2);
+        assert_eq!(is_kept(&options, &servers), !hashes, "{kind}: weights");
+        let another = if kind == RoundRobin { SourceHash } else { RoundRobin };
+        assert!(!is_kept(&SchedulerOptions { kind: another, ..options }, &servers), "{kind}");
+    }
+}
+
+/// A worker's state of any schedule serves any other.
+#[test]
+fn a_state_follows_to_any_other_scheduler() {
+    let servers = servers(&[1, 2, 3]);
+    let mut builder = SchedulerBuilder::new(1);
+    let mut state = WorkerState::new(0);
+    let mut before = None;
+    for kind in
+        SchedulerKind::ALL.iter().flat_map(|a| SchedulerKind::ALL.iter().flat_map(|b| [*a, *b]))
+    {
+        let flags = SchedulerFlags::default();
+        let options = SchedulerOptions { kind, flags, slots: None, seed: SEED };
+        let (schedule, _) = builder.build(&options, &servers, before.as_ref());
+        for client in 0..5 {
+            let picked = schedule.pick(&mut state, &servers, &request(client));
+            assert!(picked.is_some_and(|picked| picked < 3), "{kind}");
+        }
+        before = Some(schedule);
     }
 }

@@ -157,6 +157,31 @@ mod tests {
     }
 
     #[test]
+    fn the_turn_survives_changes_that_nobody_picks_between() {
+        let [a, b, c, d] = [1, 2, 3, 4].map(|host| server(host, 1));
+        let before = [a.clone(), b.clone(), c.clone()];
+        let mut scheduler = scheduler(RoundRobin, &before);
+        assert_eq!(scheduler.picks(&before, 4), [0, 1, 2, 0]);
+        scheduler.servers_changed(&[d.clone(), a.clone(), b.clone(), c.clone()]);
+        scheduler.servers_changed(&[c.clone(), d.clone(), a.clone()]);
+        let after = [d, c, a];
+        scheduler.servers_changed(&after);
+        assert_eq!(scheduler.picks(&after, 3), [1, 2, 0], "c is next after b, which left");
+    }
+
+    /// The worker that goes over last begins no second turn.
+    #[test]
+    fn a_turn_begins_once() {
+        let servers = servers(&[1, 1, 1]);
+        let before = super::RoundRobin::new(&servers);
+        before.pick(&servers);
+        let after = super::RoundRobin::after(&before, &servers[1..]);
+        assert_eq!(after.pick(&servers[1..]), Some(0));
+        before.pick(&servers);
+        assert_eq!([after.pick(&servers[1..]), after.pick(&servers[1..])], [Some(1), Some(0)]);
+    }
+
+    #[test]
     fn workers_share_the_turn() {
         const PICKS: usize = 3000;
         let servers = servers(&[1, 1, 1]);

@@ -1,5 +1,5 @@
 use super::{Request, Schedule, WorkerState, load::PerWeight, usable};
-use crate::server::Server;
+use crate::server::{Observation, Server};
 
 /// Shortest expected delay: the server with the least (active + 1) / weight, the delay that the
 /// new connection would find. Connections that are not active don't count, so UDP goes to the
@@ -14,10 +14,10 @@ impl Schedule for ShortestExpectedDelay {
 }
 
 pub(super) fn pick(servers: &[Server]) -> Option<usize> {
-    usable(servers).min_by_key(|(_, server)| expected_delay(server)).map(|(index, _)| index)
+    usable(servers).min_by_key(|(_, server)| expected_delay(*server)).map(|(index, _)| index)
 }
 
-fn expected_delay(server: &Server) -> PerWeight {
+fn expected_delay(server: Observation) -> PerWeight {
     PerWeight::new(u64::from(server.active()) + 1, server.weight())
 }
 

@@ -34,13 +34,14 @@ impl Schedule for PowerOfTwo {
         let first = choose(usable(servers), state.random.next())?;
         let others = usable(servers).filter(|(index, _)| *index != first);
         let second = choose(others, state.random.next());
-        [first].into_iter().chain(second).min_by_key(|index| PerWeight::of(&servers[*index]))
+        let load = |index: &usize| PerWeight::of(servers[*index].shared.observe());
+        [first].into_iter().chain(second).min_by_key(load)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{SchedulerFlags, SchedulerKind::PowerOfTwo, testing::*};
+    use super::super::{SchedulerFlags, SchedulerKind::PowerOfTwo, SchedulerOptions, testing::*};
 
     #[test]
     fn of_two_always_the_less_loaded() {
@@ -83,6 +84,28 @@ mod tests {
         });
         assert_eq!(first, same);
         assert_ne!(first, other);
+    }
+
+    #[test]
+    fn workers_draw_differently() {
+        let servers = servers(&[1; 10]);
+        let [first, same, other] = [3, 3, 4].map(|worker| {
+            let flags = SchedulerFlags::default();
+            let options = SchedulerOptions { kind: PowerOfTwo, flags, slots: None, seed: SEED };
+            Subject::of_worker(worker, options, &servers).picks(&servers, 50)
+        });
+        assert_eq!(first, same);
+        assert_ne!(first, other);
+    }
+
+    #[test]
+    fn a_change_of_the_servers_does_not_repeat_what_was_drawn() {
+        let servers = servers(&[1; 10]);
+        let mut scheduler = scheduler(PowerOfTwo, &servers);
+        let before = scheduler.picks(&servers, 50);
+        scheduler.servers_changed(&servers[..9]);
+        scheduler.servers_changed(&servers);
+        assert_ne!(scheduler.picks(&servers, 50), before);
     }
 
     #[test]

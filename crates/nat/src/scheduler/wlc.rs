@@ -13,7 +13,7 @@ impl Schedule for WeightedLeastConnection {
 }
 
 pub(super) fn pick(servers: &[Server]) -> Option<usize> {
-    usable(servers).min_by_key(|(_, server)| PerWeight::of(server)).map(|(index, _)| index)
+    usable(servers).min_by_key(|(_, server)| PerWeight::of(*server)).map(|(index, _)| index)
 }
 
 #[cfg(test)]

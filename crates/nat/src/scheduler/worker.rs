@@ -61,6 +61,13 @@ impl Handover {
         Handover((0..workers).map(|_| memory()).collect())
     }
 
+    /// Where a worker's memory is, if it is of this kind.
+    #[cfg(test)]
+    pub(super) fn address<T: Any + Send>(&self, worker: usize) -> Option<*const T> {
+        let place = self.0[worker].lock().unwrap();
+        place.as_ref()?.downcast_ref().map(std::ptr::from_ref)
+    }
+
     /// Takes over, provided that what is there is fit for it: a state that is not the worker's first
     /// one for a schedule finds what that left. `continues` is given what was prepared and what the
     /// worker had before, if that is of the same kind.

@@ -80,6 +80,7 @@ impl Credits {
         let mut given = 0;
         let mut best: Option<(usize, i64)> = None;
         for ((index, server), credit) in servers.iter().enumerate().zip(&mut self.credits) {
+            let server = server.shared.observe();
             if !server.is_usable() {
                 continue;
             }
@@ -123,9 +124,14 @@ impl Credits {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{SchedulerKind::WeightedRoundRobin, testing::*};
+    use super::super::{
+        Schedule, SchedulerBuilder, SchedulerFlags, SchedulerKind::WeightedRoundRobin,
+        SchedulerOptions, WorkerState, testing::*,
+    };
     use super::Server;
+    use crate::server::Health;
     use proptest::prelude::*;
+    use std::sync::Arc;
 
     fn picks(weights: &[u16], count: usize) -> Vec<usize> {
         let servers = servers(weights);
@@ -201,7 +207,94 @@ mod tests {
         assert!(counts(&picked, 4).iter().all(|count| (8..=12).contains(count)), "{picked:?}");
     }
 
+    #[test]
+    fn credits_survive_changes_that_the_worker_did_not_pick_between() {
+        let servers = servers(&[5, 1, 1]);
+        let [mut often, mut seldom] = [(); 2].map(|()| scheduler(WeightedRoundRobin, &servers));
+        assert_eq!(often.picks(&servers, 3), [0, 0, 1]);
+        assert_eq!(seldom.picks(&servers, 3), [0, 0, 1]);
+        let reversed: Vec<_> = servers.iter().rev().cloned().collect();
+        seldom.servers_changed(&reversed);
+        seldom.servers_changed(&[reversed.clone(), vec![server(9, 0)]].concat());
+        for scheduler in [&mut often, &mut seldom] {
+            scheduler.servers_changed(&reversed);
+            assert_eq!(scheduler.picks(&reversed, 4), [2, 0, 2, 2], "the rest of the cycle");
+        }
+    }
+
+    #[test]
+    fn who_left_and_came_back_between_two_picks_starts_anew() {
+        let servers = servers(&[1, 1]);
+        let mut scheduler = scheduler(WeightedRoundRobin, &servers);
+        assert_eq!(scheduler.picks(&servers, 1), [0]);
+        scheduler.servers_changed(&[]);
+        scheduler.servers_changed(&servers);
+        assert_eq!(scheduler.picks(&servers, 2), [0, 1], "as nobody stayed");
+    }
+
+    /// Workers are given what the builder allocated, and leave there what they had before.
+    #[test]
+    fn credits_are_allocated_by_the_builder() {
+        let servers = servers(&[2, 1]);
+        let mut builder = SchedulerBuilder::new(2);
+        let flags = SchedulerFlags::default();
+        let options = SchedulerOptions { kind: WeightedRoundRobin, flags, slots: None, seed: 0 };
+        let (first, _) = builder.build(&options, &servers, None);
+        let (second, _) = builder.build(&options, &servers[..1], Some(&first));
+        let prepared = |schedule: &Arc<dyn Schedule>, worker| {
+            let schedule: &dyn std::any::Any = &**schedule;
+            let schedule: &super::WeightedRoundRobin = schedule.downcast_ref().unwrap();
+            schedule.credits.address::<super::Credits>(worker)
+        };
+        let (in_first, in_second) = (prepared(&first, 1), prepared(&second, 1));
+        let mut state = WorkerState::new(1);
+        first.pick(&mut state, &servers, &request(1));
+        let address = |state: &mut WorkerState| {
+            state.memory::<super::Credits>().map(|credits| std::ptr::from_ref(credits))
+        };
+        assert_eq!((address(&mut state), prepared(&first, 1)), (in_first, None));
+        second.pick(&mut state, &servers[..1], &request(1));
+        assert_eq!((address(&mut state), prepared(&second, 1)), (in_second, in_first));
+        let mut another = WorkerState::new(1);
+        assert_eq!(second.pick(&mut another, &servers[..1], &request(1)), Some(0));
+    }
+
     proptest! {
+        /// Effective weights and outages come without a new schedule. Nobody starves, and nobody is owed
+        /// more than a few turns when all is quiet again.
+        #[test]
+        fn even_after_any_effective_weights(
+            changes in prop::collection::vec(
+                (any::<prop::sample::Index>(), prop_oneof![0u16..20, any::<u16>()], any::<bool>(), 0usize..40),
+                0..200,
+            ),
+            weights in prop::collection::vec(1u16..20, 2..7),
+        ) {
+            let servers = servers(&weights);
+            let mut scheduler = scheduler(WeightedRoundRobin, &servers);
+            for (who, weight, is_up, count) in changes {
+                let shared = &who.get(&servers).shared;
+                shared.set_effective_weight(weight);
+                shared.set_health(if is_up { Health::Up } else { Health::Down });
+                for _ in 0..count {
+                    let picked = scheduler.pick(&servers, &request(1));
+                    prop_assert_eq!(picked.is_some(), servers.iter().any(Server::is_usable));
+                    prop_assert!(picked.is_none_or(|picked| servers[picked].is_usable()));
+                }
+            }
+            for (server, weight) in servers.iter().zip(&weights) {
+                server.shared.set_effective_weight(*weight);
+                server.shared.set_health(Health::Up);
+            }
+            let total: f64 = weights.iter().map(|weight| f64::from(*weight)).sum();
+            let count = 400;
+            let picked = counts(&scheduler.picks(&servers, count), weights.len());
+            for (picked, weight) in picked.into_iter().zip(&weights) {
+                let share = count as f64 * f64::from(*weight) / total;
+                prop_assert!((picked as f64 - share).abs() < 8.0, "{} of {}", picked, share);
+            }
+        }
+
         #[test]
         fn exactly_proportional_over_a_cycle(weights in prop::collection::vec(0u16..50, 1..8)) {
             let cycle = weights.iter().map(|weight| usize::from(*weight)).sum();
