@@ -338,6 +338,15 @@ pub fn is_valid_source(src: Ipv4Addr) -> bool {
     first != 0 && first != 127 && first < 224
 }
 
+/// Whether a packet may be passed on to this address, as far as its network says: none of "this
+/// network" (0/8), loopback (127/8) and the reserved class E (240/4) may (RFC 1812, sections 4.2.2.11
+/// and 5.3.7; RFC 6890). Groups, the limited broadcast address among them, are another matter.
+#[must_use]
+pub fn is_martian_destination(dst: Ipv4Addr) -> bool {
+    let first = dst.octets()[0];
+    first == 0 || first == 127 || (first >= 240 && !dst.is_broadcast())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

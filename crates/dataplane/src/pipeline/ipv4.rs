@@ -12,7 +12,8 @@ use shunt_packet::{
     ethernet::{self, EthernetHeader, MacAddr},
     fragment,
     icmp::IcmpError,
-    ipv4::Ipv4Packet,
+    ipv4::{self, Ipv4Packet},
+    options::Ipv4Options,
 };
 use zerocopy::IntoBytes;
 
@@ -142,6 +143,10 @@ impl Pipeline {
         if self.surroundings.is_group(destination) {
             return Err(DropReason::NotUnicast);
         }
+        if ipv4::is_martian_destination(destination) {
+            return Err(DropReason::MartianDestination);
+        }
+        check_options(packet.options)?;
         let fragment = packet.header.is_fragment().then(|| FragmentKey::of(packet.header));
         let is_later_fragment = packet.header.is_later_fragment();
         let verdict = self.engine.finish(now, side, &mut packet, prepared, &self.surroundings);
@@ -243,6 +248,17 @@ impl Pipeline {
         self.drops.add(DropReason::TtlExpired, 1);
         self.send_error(now, mbuf, IcmpError::TimeExceeded, None);
     }
+}
+
+/// Refuses options that nobody could make sense of, and source routes (RFC 7126, sections 4.3 and
+/// 4.4: drop them by default).
+fn check_options(options: &[u8]) -> Result<(), DropReason> {
+    for option in Ipv4Options::new(options) {
+        if option?.is_source_route() {
+            return Err(DropReason::SourceRoute);
+        }
+    }
+    Ok(())
 }
 
 /// Whether a packet's header arrived as it was sent, as far as its checksum says, which is `computed`

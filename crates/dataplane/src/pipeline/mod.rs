@@ -18,7 +18,7 @@ use shunt_nat::{
     fragments::{HoldLimits, HoldQueue},
 };
 use shunt_packet::{
-    ethernet::{EtherType, EthernetHeader},
+    ethernet::{EtherType, EthernetHeader, TAG_LEN, cover_priority_tag, is_priority_tag},
     tcp::RESET_LEN,
 };
 
@@ -247,13 +247,25 @@ enum Class {
     Vlan,
 }
 
+/// Removes a priority tag: its frame counts as untagged. Returns whether there was one.
+pub(crate) fn strip_priority_tag(mbuf: &mut Mbuf) -> bool {
+    cover_priority_tag(mbuf.data_mut()) && mbuf.adjust(TAG_LEN)
+}
+
+/// Whether the port has removed a tag that names a VLAN.
+#[inline]
+fn has_vlan_stripped(mbuf: &Mbuf) -> bool {
+    mbuf.rx_vlan_stripped().is_some_and(|control| !is_priority_tag(control))
+}
+
 /// Looks at a frame's size and Ethernet header.
 fn classify(interface: &Interface, mbuf: &mut Mbuf) -> Result<Class, DropReason> {
     // The pool's buffers hold the largest frame of either port: what came in pieces is larger.
     if mbuf.segments() != 1 || mbuf.len() > interface.max_frame() {
         return Err(DropReason::Oversized);
     }
-    let is_stripped = mbuf.rx_vlan_stripped().is_some();
+    strip_priority_tag(mbuf);
+    let is_stripped = has_vlan_stripped(mbuf);
     let (header, _) = EthernetHeader::split(mbuf.data_mut())?;
     if is_stripped || header.ethertype.is_vlan() {
         let passes = interface.vlan == Vlan::Pass && !is_stripped;
