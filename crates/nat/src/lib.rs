@@ -33,6 +33,7 @@
 mod connection;
 mod counters;
 mod egress;
+mod egress_set;
 mod engine;
 mod flow;
 pub mod fragments;
@@ -52,6 +53,7 @@ mod verdict;
 pub use connection::{Connection, ConnectionKind, MAX_IDS};
 pub use counters::{EngineCounters, ServerCounters, ServiceCounters};
 pub use egress::EgressId;
+pub use egress_set::EgressSet;
 pub use engine::{Engine, EngineConfig, Prepared, Topology};
 pub use flow::{Direction, FlowKey};
 pub use ruleset::{BuildError, Ruleset, RulesetBuilder, Update};

@@ -97,8 +97,8 @@ impl Pipeline {
             return;
         }
         let source = own.unwrap_or_else(|| {
-            let side = self.surroundings.next_hop(sender).map_or(Side::Outside, |hop| hop.side);
-            self.surroundings.source(side, sender)
+            let side = self.network.next_hop(sender).map_or(Side::Outside, |hop| hop.side);
+            self.network.source(side, sender)
         });
         if quote(&mut mbuf, error, source, sender).is_some() {
             self.counters.icmp_errors += 1;

@@ -9,7 +9,7 @@ mod ipv4;
 mod local;
 mod short_way;
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, sync::Arc};
 
 use shunt_config::Vlan;
 use shunt_dpdk::{Burst, Mbuf, Mempool};
@@ -27,10 +27,10 @@ use crate::{
     counters::PipelineCounters,
     drop_reason::{DropCounters, DropReason},
     egress::EgressTable,
-    gossip::Gossip,
     interface::Interface,
+    local_network::{LocalNetwork, SIDES},
+    neighbour_sync::NeighbourSync,
     rate_limit::RateLimit,
-    surroundings::{SIDES, Surroundings},
 };
 
 use arp::Announcer;
@@ -70,7 +70,7 @@ pub(crate) struct Pipeline {
     pub(crate) drops: DropCounters,
     pub(crate) interfaces: [Interface; 2],
     egresses: EgressTable,
-    surroundings: Surroundings,
+    network: Arc<LocalNetwork>,
     icmp_limit: RateLimit,
     announcer: Announcer,
     /// Fragments that came before their packet's first one.
@@ -79,14 +79,14 @@ pub(crate) struct Pipeline {
     resets: Vec<[u8; RESET_LEN]>,
     /// Where packets of our own come from.
     pool: Mempool,
-    gossip: Gossip,
+    neighbour_sync: NeighbourSync,
 }
 
 /// A worker among its likes.
 pub(crate) struct Place {
     /// How many workers there are.
     pub(crate) workers: usize,
-    pub(crate) gossip: Gossip,
+    pub(crate) neighbour_sync: NeighbourSync,
 }
 
 impl Pipeline {
@@ -100,44 +100,43 @@ impl Pipeline {
         place: Place,
     ) -> Pipeline {
         let share = |rate: u64| rate.div_ceil(place.workers as u64);
-        let Snapshot { ruleset, surroundings, new_addresses } = snapshot;
+        let Snapshot { ruleset, network, new_addresses } = snapshot;
         let mut pipeline = Pipeline {
             engine: Engine::new(config, ruleset),
             counters: PipelineCounters::default(),
             drops: DropCounters::default(),
             interfaces,
             egresses: EgressTable::default(),
-            surroundings,
+            network,
             icmp_limit: RateLimit::new(share(ICMP_ERRORS_PER_SECOND), share(ICMP_ERRORS_AT_ONCE)),
             announcer: Announcer::default(),
             fragments: HoldQueue::new(HoldLimits::default(), secret),
             resets: Vec::with_capacity(2 * EXPIRY_BUDGET),
             pool,
-            gossip: place.gossip,
+            neighbour_sync: place.neighbour_sync,
         };
-        pipeline.meet(Instant::default(), &new_addresses);
+        pipeline.resolve_next_hops(Instant::default(), new_addresses);
         pipeline
     }
 
     /// Runs another snapshot from now on, and returns what it ran before.
     pub(crate) fn replace(&mut self, now: Instant, snapshot: Snapshot) -> Snapshot {
-        let Snapshot { ruleset, surroundings, new_addresses } = snapshot;
+        let Snapshot { ruleset, network, new_addresses } = snapshot;
         let ruleset = self.engine.replace_rules(now, ruleset);
-        let surroundings = std::mem::replace(&mut self.surroundings, surroundings);
-        if surroundings != self.surroundings {
-            self.engine.forget_egress();
-            self.egresses.clear();
+        let network = std::mem::replace(&mut self.network, network);
+        if !self.network.has_ways_of(&network) {
+            self.egresses.retire_all(&mut self.engine);
         }
-        self.meet(now, &new_addresses);
-        Snapshot { ruleset, surroundings, new_addresses }
+        self.resolve_next_hops(now, new_addresses);
+        Snapshot { ruleset, network, new_addresses: Default::default() }
     }
 
-    /// Makes known who we are, and gets to know whom we shall need.
-    fn meet(&mut self, now: Instant, new_addresses: &[Vec<Ipv4Addr>; 2]) {
-        self.announcer.add(new_addresses);
+    /// Queues ARP announcements, and pins next hops.
+    fn resolve_next_hops(&mut self, now: Instant, new_addresses: [Vec<Ipv4Addr>; 2]) {
+        self.announcer.add(now, new_addresses);
         for side in SIDES {
-            let wanted = self.surroundings.wanted_neighbours(side);
-            self.interfaces[side as usize].neighbours.pin_only(wanted, now);
+            let wanted = self.network.wanted_neighbours(side);
+            self.interfaces[side as usize].neighbours.pin(wanted);
         }
     }
 
@@ -178,7 +177,9 @@ impl Pipeline {
     /// Does what else time brings, a few times a second: ARP, and fragments that wait in vain.
     pub(crate) fn tick(&mut self, now: Instant) {
         self.tick_arp(now);
-        self.egresses.refresh(&mut self.interfaces, now);
+        let [outside, inside] = &mut self.interfaces;
+        let neighbours = [&mut outside.neighbours, &mut inside.neighbours];
+        self.egresses.check(now, neighbours, &mut self.engine);
         self.tick_fragments(now);
     }
 

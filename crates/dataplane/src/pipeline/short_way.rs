@@ -56,7 +56,7 @@ impl Pipeline {
         let packet = PlainPacket::view(payload)?;
         let frame_len = HEADER_LEN + usize::from(packet.header.total_len());
         let may_leave = |egress| self.egresses.may_leave(egress, frame_len);
-        let may_open = |source| self.surroundings.may_come_from(side, source);
+        let may_open = |source| self.network.may_come_from(side, source);
         let egress = self.engine.forward(now, side, packet, prepared, may_leave, may_open)?;
         mbuf.truncate(frame_len);
         Some(egress)
@@ -68,7 +68,7 @@ impl Pipeline {
     fn leave(&mut self, egress: EgressId, mut mbuf: Mbuf) {
         let egress = self.egresses.take(egress);
         if let Ok((header, _)) = EthernetHeader::split(mbuf.data_mut()) {
-            *header = egress.ethernet;
+            *header = egress.frames.ethernet;
         }
         mbuf.clear_offload();
         self.interfaces[egress.side as usize].send(mbuf, &mut self.drops);

@@ -13,6 +13,7 @@ mod sources;
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddrV4},
+    ops::Range,
     sync::Arc,
 };
 
@@ -22,6 +23,7 @@ use shunt_rules::{Defaults, ForwardingMode, Rules, ServerId, ServiceId, VirtualS
 use crate::{
     counters::{ServerCounters, ServiceCounters},
     egress::EgressId,
+    egress_set::EgressSet,
     flow::FlowKey,
     persistence::PersistenceTable,
     scheduler::{Request, Schedule, WorkerState},
@@ -270,9 +272,16 @@ impl Ruleset {
         self.servers[server.0 as usize].egress = Some(egress);
     }
 
-    /// Forgets the ways out to all servers.
-    pub(crate) fn forget_egress(&mut self) {
-        self.servers.iter_mut().for_each(|server| server.egress = None);
+    /// How many servers may have a way out.
+    pub(crate) fn server_count(&self) -> usize {
+        self.servers.len()
+    }
+
+    /// Has these servers forget their ways out, as far as they are among `released`.
+    pub(crate) fn forget_egresses(&mut self, servers: Range<usize>, released: &EgressSet) {
+        for server in &mut self.servers[servers] {
+            server.egress = server.egress.filter(|egress| !released.contains(*egress));
+        }
     }
 
     /// A server's connection opened.
