@@ -77,7 +77,7 @@ reasons! {
     IcmpChecksum = "icmp-checksum",
     /// A TCP or UDP checksum that the port found to be wrong.
     TransportChecksum = "transport-checksum",
-    /// A fragment of a packet to us: we put none together.
+    /// A fragment of a packet to us that is none of ICMP: we put only those together.
     FragmentToUs = "fragment-to-us",
     /// A fragment of a length that can't be.
     FragmentLength = "fragment-length",

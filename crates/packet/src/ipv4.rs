@@ -150,6 +150,15 @@ impl Ipv4Header {
         self.flags_fragment = (more | (offset / 8) as u16).into();
     }
 
+    /// The header of the whole packet whose first fragment has this one, without options.
+    #[must_use]
+    pub fn of_whole(&self, payload_len: usize) -> Ipv4Header {
+        let mut whole = *self;
+        whole.set_fragment(HEADER_LEN, payload_len, 0, false);
+        whole.seal(&[]);
+        whole
+    }
+
     /// Sets the header checksum over header and options.
     pub(crate) fn seal(&mut self, options: &[u8]) {
         self.checksum = 0.into();

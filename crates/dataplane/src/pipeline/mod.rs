@@ -7,6 +7,7 @@ mod arp;
 mod fragments;
 mod ipv4;
 mod local;
+mod reassembly;
 mod short_way;
 
 use std::{net::Ipv4Addr, sync::Arc};
@@ -36,11 +37,15 @@ use crate::{
 use arp::Announcer;
 use ipv4::header_is_sound;
 pub(crate) use ipv4::packet_in;
+use reassembly::Reassembler;
 
 /// ICMP errors per second of all workers, and how many at once (RFC 1812, section 4.3.2.8; Linux's
 /// `icmp_msgs_per_sec` is 1000 too).
 const ICMP_ERRORS_PER_SECOND: u64 = 1000;
 const ICMP_ERRORS_AT_ONCE: u64 = 100;
+
+/// Fragments that the longest packet is cut into where the MTU is the smallest that IPv4 allows.
+const MAX_REPLY_PARTS: usize = 65_535 / 48;
 
 /// Records that expiry looks at per loop: bounds the time that a loop takes.
 const EXPIRY_BUDGET: usize = 64;
@@ -75,8 +80,12 @@ pub(crate) struct Pipeline {
     announcer: Announcer,
     /// Fragments that came before their packet's first one.
     fragments: HoldQueue<Mbuf>,
+    /// Packets to the director itself of which fragments came.
+    reassembler: Reassembler,
     /// Resets that are to be sent for connections that ended; empty between calls.
     resets: Vec<[u8; RESET_LEN]>,
+    /// The fragments of an echo reply; empty between calls.
+    reply_parts: Vec<Mbuf>,
     /// Where packets of our own come from.
     pool: Mempool,
     neighbour_sync: NeighbourSync,
@@ -111,7 +120,9 @@ impl Pipeline {
             icmp_limit: RateLimit::new(share(ICMP_ERRORS_PER_SECOND), share(ICMP_ERRORS_AT_ONCE)),
             announcer: Announcer::default(),
             fragments: HoldQueue::new(HoldLimits::default(), secret),
+            reassembler: Reassembler::new(),
             resets: Vec::with_capacity(2 * EXPIRY_BUDGET),
+            reply_parts: Vec::with_capacity(MAX_REPLY_PARTS),
             pool,
             neighbour_sync: place.neighbour_sync,
         };
@@ -181,6 +192,7 @@ impl Pipeline {
         let neighbours = [&mut outside.neighbours, &mut inside.neighbours];
         self.egresses.check(now, neighbours, &mut self.engine);
         self.tick_fragments(now);
+        self.tick_reassembly(now);
     }
 
     /// Hands everything that is to leave to the devices.
@@ -226,11 +238,7 @@ impl Pipeline {
 
     /// A packet of our own with this content; `None` when the pool is empty.
     pub(crate) fn copy(&self, parts: &[&[u8]]) -> Option<Mbuf> {
-        let mut mbuf = self.pool.alloc()?;
-        for part in parts {
-            mbuf.append(part.len())?.copy_from_slice(part);
-        }
-        Some(mbuf)
+        copy(&self.pool, parts)
     }
 
     /// Packets that wait: for ARP, or for the first fragment of their packet.
@@ -238,6 +246,15 @@ impl Pipeline {
         let for_arp = |side: &Side| self.interfaces[*side as usize].neighbours.held();
         SIDES.iter().map(for_arp).sum::<usize>() + self.fragments.len()
     }
+}
+
+/// A packet from the pool with this content; `None` when the pool is empty.
+fn copy(pool: &Mempool, parts: &[&[u8]]) -> Option<Mbuf> {
+    let mut mbuf = pool.alloc()?;
+    for part in parts {
+        mbuf.append(part.len())?.copy_from_slice(part);
+    }
+    Some(mbuf)
 }
 
 /// What a frame carries for us.
