@@ -6,7 +6,12 @@ use shunt_config::{Config, Role};
 use shunt_nat::{Side, Topology};
 use shunt_packet::ipv4;
 
-use crate::routes::{NextHop, Routes};
+use tracing::warn;
+
+use crate::{
+    neighbours::MAX_PINNED,
+    routes::{NextHop, Routes},
+};
 
 /// Both sides, in the order in which their ports are polled.
 pub(crate) const SIDES: [Side; 2] = [Side::Outside, Side::Inside];
@@ -105,6 +110,15 @@ impl LocalNetwork {
         for address in gateways.chain(servers) {
             if let Some(hop) = network.next_hop(address).filter(|_| !network.is_local(address)) {
                 network.wanted[hop.side as usize].push(hop.address);
+            }
+        }
+        for (side, wanted) in SIDES.into_iter().zip(&network.wanted) {
+            if wanted.len() > MAX_PINNED {
+                warn!(
+                    "{} servers and gateways are neighbours {side:?}: those beyond {MAX_PINNED} are \
+                     asked for by ARP when packets go there, not ahead of time",
+                    wanted.len()
+                );
             }
         }
         network
