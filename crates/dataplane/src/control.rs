@@ -13,7 +13,10 @@
 use std::{
     fmt,
     net::{Ipv4Addr, SocketAddrV4},
-    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    sync::{
+        Arc,
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
 };
 
 use hashbrown::HashSet;
@@ -21,15 +24,15 @@ use shunt_config::Config;
 use shunt_nat::{BuildError, Instant, Ruleset, RulesetBuilder, Update};
 
 use crate::{
+    local_network::{LocalNetwork, SIDES},
     ruleset::rules,
     steering::Owners,
-    surroundings::{SIDES, Surroundings},
 };
 
 /// The part of a configuration that can change, as one worker runs it.
 pub(crate) struct Snapshot {
     pub(crate) ruleset: Ruleset,
-    pub(crate) surroundings: Surroundings,
+    pub(crate) network: Arc<LocalNetwork>,
     /// By side, addresses that have become ours: to be announced.
     pub(crate) new_addresses: [Vec<Ipv4Addr>; 2],
 }
@@ -136,16 +139,16 @@ impl Control {
         };
         let update = self.builder.build(&rules(config), now, owner)?;
         let moved = moved(config, &update);
-        let surroundings = Surroundings::new(config);
+        let network = Arc::new(LocalNetwork::new(config));
         let mut new_addresses = SIDES.map(|side| {
             let known = &self.answered[side as usize];
-            surroundings.answered(side).filter(|address| !known.contains(address)).collect()
+            network.answered(side).filter(|address| !known.contains(address)).collect()
         });
-        self.answered = SIDES.map(|side| surroundings.answered(side).collect());
+        self.answered = SIDES.map(|side| network.answered(side).collect());
 
         let snapshots = update.rulesets.into_iter().map(|ruleset| Snapshot {
             ruleset,
-            surroundings: surroundings.clone(),
+            network: Arc::clone(&network),
             // They are announced once: by the first worker.
             new_addresses: std::mem::take(&mut new_addresses),
         });

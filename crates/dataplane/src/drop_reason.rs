@@ -55,6 +55,12 @@ reasons! {
     Ipv4Checksum = "ipv4-checksum",
     /// A source address that no single host can have, one of our own, or, outside, an inside one.
     Martian = "martian-source",
+    /// A destination that no host on a network can have: in 0/8, 127/8 or 240/4.
+    MartianDestination = "martian-destination",
+    /// An IPv4 option whose length can't be.
+    Ipv4Options = "ipv4-options",
+    /// An IPv4 source route, loose or strict: its sender chose its way.
+    SourceRoute = "source-route",
     /// To a broadcast or multicast address.
     NotUnicast = "not-unicast",
     /// Shorter than a TCP header.
@@ -71,7 +77,7 @@ reasons! {
     IcmpChecksum = "icmp-checksum",
     /// A TCP or UDP checksum that the port found to be wrong.
     TransportChecksum = "transport-checksum",
-    /// A fragment of a packet to us: we put none together.
+    /// A fragment of a packet to us that is none of ICMP: we put only those together.
     FragmentToUs = "fragment-to-us",
     /// A fragment of a length that can't be.
     FragmentLength = "fragment-length",
@@ -132,6 +138,7 @@ impl From<Malformed> for DropReason {
             Malformed::Ipv4Version => DropReason::Ipv4Version,
             Malformed::Ipv4HeaderLength => DropReason::Ipv4HeaderLength,
             Malformed::Ipv4TotalLength => DropReason::Ipv4TotalLength,
+            Malformed::Ipv4Options => DropReason::Ipv4Options,
             Malformed::TcpTruncated => DropReason::TcpTruncated,
             Malformed::TcpDataOffset => DropReason::TcpDataOffset,
             Malformed::UdpTruncated => DropReason::UdpTruncated,

@@ -1,5 +1,6 @@
 use shunt_config::Vlan;
 use shunt_dpdk::{Burst, Mbuf, RingConsumer, RingProducer, TxQueue};
+use shunt_nat::Side;
 use shunt_packet::ethernet::{EtherType, EthernetHeader, HEADER_LEN, MacAddr};
 
 use crate::{
@@ -49,14 +50,14 @@ pub(crate) enum Outlet {
 }
 
 impl Interface {
-    pub(crate) fn new(parts: InterfaceParts, outlet: Outlet) -> Interface {
+    pub(crate) fn new(side: Side, parts: InterfaceParts, outlet: Outlet) -> Interface {
         let InterfaceParts { mac, mtu, vlan, offloads } = parts;
         Interface {
             mac,
             mtu,
             vlan,
             offloads,
-            neighbours: Neighbours::default(),
+            neighbours: Neighbours::new(side),
             counters: PortCounters::default(),
             outlet,
             pending: Burst::new(),
@@ -73,9 +74,14 @@ impl Interface {
         EthernetHeader { destination: neighbour, source: self.mac, ethertype: EtherType::IPV4 }
     }
 
+    /// Bytes of the largest frame with IPv4 that may leave.
+    pub(crate) fn max_ipv4_frame(&self) -> usize {
+        HEADER_LEN + usize::from(self.mtu)
+    }
+
     /// Whether an IPv4 frame's packet is larger than the port's MTU.
     pub(crate) fn is_too_big(&self, mbuf: &Mbuf) -> bool {
-        mbuf.len() > HEADER_LEN + usize::from(self.mtu)
+        mbuf.len() > self.max_ipv4_frame()
     }
 
     /// Sends a frame, soon.

@@ -16,9 +16,9 @@
 //! | `pipeline` | the life of a packet |
 //! | `interface` | a port as a worker sees it: its addresses, offloads, neighbours and counters |
 //! | `neighbours` | ARP's table: who has which MAC, and packets that wait for an answer |
-//! | `routes`, `surroundings` | where packets go, and which addresses are ours |
+//! | `routes`, `local_network` | where packets go, and which addresses are ours |
 //! | `ports`, `offload` | opening ports and negotiating what they can do |
-//! | `steering`, `gossip` | which worker owns a packet, and what workers hand and tell each other |
+//! | `steering`, `neighbour_sync` | which worker owns a packet, and what workers hand and tell each other |
 //! | `director`, `worker`, `idle` | bringing it up, dealing out queues to the workers, and their loop |
 //! | `control` | what workers run on, and how it changes while packets flow |
 #![forbid(unsafe_code)]
@@ -29,9 +29,10 @@ mod counters;
 mod director;
 mod drop_reason;
 mod egress;
-mod gossip;
 mod idle;
 mod interface;
+mod local_network;
+mod neighbour_sync;
 mod neighbours;
 mod offload;
 mod pipeline;
@@ -41,7 +42,6 @@ mod rate_limit;
 mod routes;
 mod ruleset;
 mod steering;
-mod surroundings;
 mod worker;
 
 pub use control::Moved;

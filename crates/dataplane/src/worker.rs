@@ -11,13 +11,13 @@ use crate::{
     counters::{PipelineCounters, PortCounters},
     drop_reason::DropCounters,
     idle::Rest,
+    local_network::SIDES,
     pipeline::Pipeline,
     steering::Steering,
-    surroundings::SIDES,
 };
 
 /// Milliseconds between two looks at what is due for neighbours, and at what the main lcore wants.
-const TICK: u64 = 100;
+const TICK: u64 = 10;
 
 /// An lcore's own: its queues, its connections, its counters. Of other workers it knows only the
 /// rings between them.
@@ -45,7 +45,7 @@ impl Worker {
     /// One turn of the loop: takes a burst from each port and each other worker, does what time
     /// brings, and sends what is to leave. Returns how many packets came.
     pub fn poll(&mut self, now: Instant) -> usize {
-        self.pipeline.hear(now);
+        self.pipeline.poll_neighbour_events(now);
         let mut received = 0;
         for side in SIDES {
             received += self.receive(now, side);

@@ -54,8 +54,8 @@ fn main() {
             let mut builder = RulesetBuilder::new(7, 1);
             group.bench_function(BenchmarkId::from_parameter(servers), |bencher| {
                 bencher.iter(|| {
-                    black_box(builder.build(&rules, Instant::default(), |_| 0));
-                    black_box(builder.build(&Rules::default(), Instant::default(), |_| 0));
+                    drop(black_box(builder.build(&rules, Instant::default(), |_| 0)));
+                    drop(black_box(builder.build(&Rules::default(), Instant::default(), |_| 0)));
                 });
             });
         }

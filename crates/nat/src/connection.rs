@@ -6,6 +6,7 @@ use zerocopy::{FromZeros, Immutable, KnownLayout};
 
 use crate::{
     egress::{EgressId, SPARE_BITS},
+    egress_set::EgressSet,
     flow::{Direction, FlowKey, Tuple},
     side::Side,
     state::ConnectionState,
@@ -222,10 +223,14 @@ impl Connection {
         *noted = *noted & ID_MASK | u32::from(egress.get()) << ID_BITS;
     }
 
-    /// Forgets the ways out of both directions.
-    pub(crate) fn forget_egress(&mut self) {
-        self.service_egress &= ID_MASK;
-        self.server_egress &= ID_MASK;
+    /// Forgets the ways out of both directions that are among these.
+    pub(crate) fn forget_egresses(&mut self, released: &EgressSet) {
+        for noted in [&mut self.service_egress, &mut self.server_egress] {
+            let egress = EgressId::new((*noted >> ID_BITS) as u16);
+            if egress.is_some_and(|egress| released.contains(egress)) {
+                *noted &= ID_MASK;
+            }
+        }
     }
 
     /// What packets of this direction leave as, and what that does to the checksums of addresses and

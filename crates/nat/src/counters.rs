@@ -152,9 +152,8 @@ pub(crate) struct ServerSlot {
     traffic: LiveTraffic,
     active: AtomicU32,
     inactive: AtomicU32,
-    /// The number of the way out, 0 if it is not known, and in which epoch it was noted.
+    /// The number of the way out, 0 if it is not known.
     egress: AtomicU16,
-    egress_epoch: AtomicU16,
 }
 
 const _: () = assert!(size_of::<ServerSlot>() == 64);
@@ -187,17 +186,15 @@ impl ServerSlot {
         current.store(current.load(Relaxed) - 1, Relaxed);
     }
 
-    /// The way out that packets to the server take, if one did so in this epoch.
+    /// The way out that packets to the server take, if it is known.
     #[inline]
-    pub(crate) fn egress(&self, epoch: u16) -> Option<EgressId> {
-        let is_current = self.egress_epoch.load(Relaxed) == epoch;
-        EgressId::new(self.egress.load(Relaxed)).filter(|_| is_current)
+    pub(crate) fn egress(&self) -> Option<EgressId> {
+        EgressId::new(self.egress.load(Relaxed))
     }
 
     /// Notes which way out packets to the server take.
-    pub(crate) fn set_egress(&self, egress: Option<EgressId>, epoch: u16) {
+    pub(crate) fn set_egress(&self, egress: Option<EgressId>) {
         self.egress.store(egress.map_or(0, EgressId::get), Relaxed);
-        self.egress_epoch.store(epoch, Relaxed);
     }
 
     pub(crate) fn get(&self) -> ServerCounters {
@@ -215,7 +212,7 @@ impl ServerSlot {
         self.traffic.set(Traffic::default());
         self.active.store(0, Relaxed);
         self.inactive.store(0, Relaxed);
-        self.set_egress(None, 0);
+        self.set_egress(None);
     }
 }
 

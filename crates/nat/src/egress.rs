@@ -27,7 +27,7 @@ impl EgressId {
     /// Its number.
     #[inline]
     #[must_use]
-    pub fn get(self) -> u16 {
+    pub const fn get(self) -> u16 {
         self.0.get()
     }
 }

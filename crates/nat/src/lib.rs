@@ -33,6 +33,7 @@
 mod connection;
 mod counters;
 mod egress;
+mod egress_set;
 mod engine;
 mod flow;
 pub mod fragments;
@@ -53,6 +54,7 @@ mod verdict;
 pub use connection::{Connection, ConnectionKind, MAX_IDS};
 pub use counters::{Counter, EngineCounters, ServerCounters, ServiceCounters, Traffic};
 pub use egress::EgressId;
+pub use egress_set::EgressSet;
 pub use engine::{Engine, EngineConfig, Prepared, Topology};
 pub use flow::{Direction, FlowKey};
 pub use ruleset::{BuildError, Ruleset, RulesetBuilder, ServerStatus, ServiceStatus, Update};

@@ -34,13 +34,6 @@ impl<T: Default> SharedSlots<T> {
     }
 }
 
-impl<T> SharedSlots<T> {
-    /// All items there is room for.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
-        self.0.iter().flat_map(|chunk| chunk.iter())
-    }
-}
-
 impl<T> Index<u32> for SharedSlots<T> {
     type Output = T;
 
@@ -163,7 +156,7 @@ mod tests {
         before[0].store(7, Relaxed);
         all[2 * CHUNK as u32].store(8, Relaxed);
         assert_eq!(all[0].load(Relaxed), 7);
-        assert_eq!((all.iter().count(), before.iter().count()), (3 * CHUNK, CHUNK));
+        assert_eq!((all.0.len(), before.0.len()), (3, 1));
     }
 
     #[test]

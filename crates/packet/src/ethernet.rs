@@ -68,6 +68,34 @@ impl EtherType {
     }
 }
 
+/// Bytes of an 802.1Q tag.
+pub const TAG_LEN: usize = 4;
+
+/// The part of a tag's control information that says which VLAN it is.
+const VLAN_ID: u16 = 0x0fff;
+
+/// Whether a tag with this control information is a priority tag: it names no VLAN, and its frame
+/// counts as untagged (IEEE 802.1Q, section 6.9.1; VLAN ID 0 is the null VLAN ID).
+#[must_use]
+pub fn is_priority_tag(control: u16) -> bool {
+    control & VLAN_ID == 0
+}
+
+/// Moves a frame's addresses over its priority tag, if it has one: the frame then begins
+/// [`TAG_LEN`] bytes later. Returns whether it had one.
+#[must_use]
+pub fn cover_priority_tag(frame: &mut [u8]) -> bool {
+    const ADDRESSES: usize = 2 * size_of::<MacAddr>();
+    let Some(headers) = frame.first_chunk_mut::<{ HEADER_LEN + TAG_LEN }>() else { return false };
+    let (kind, control) = (&headers[ADDRESSES..HEADER_LEN], &headers[HEADER_LEN..]);
+    let control = u16::from_be_bytes([control[0], control[1]]);
+    if kind != EtherType::VLAN.as_bytes() || !is_priority_tag(control) {
+        return false;
+    }
+    headers.copy_within(..ADDRESSES, TAG_LEN);
+    true
+}
+
 /// An Ethernet II header: 14 bytes.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
@@ -93,6 +121,22 @@ impl EthernetHeader {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_priority_tag_is_covered() {
+        let frame = |kind: [u8; 2], control: [u8; 2]| {
+            [&b"TO ME.FROM U"[..], &kind, &control, &[8, 0], b"rest"].concat()
+        };
+        let mut tagged = frame([0x81, 0], [0xe0, 0]);
+        assert!(cover_priority_tag(&mut tagged));
+        assert_eq!(tagged[TAG_LEN..], *b"TO ME.FROM U\x08\x00rest");
+        for (kind, control) in [([0x81, 0], [0, 1]), ([0x88, 0xa8], [0, 0]), ([8, 0], [0, 0])] {
+            let mut other = frame(kind, control);
+            assert!(!cover_priority_tag(&mut other));
+            assert_eq!(other, frame(kind, control));
+        }
+        assert!(!cover_priority_tag(&mut tagged[..17]));
+    }
 
     #[test]
     fn split_checks_the_length() {

@@ -2,19 +2,16 @@
 
 use zerocopy::IntoBytes;
 
-use crate::ipv4::{HEADER_LEN, Ipv4Packet};
+use crate::{
+    ipv4::{HEADER_LEN, Ipv4Packet},
+    options::Ipv4Options,
+};
 
 /// The most options that a header has.
 const MAX_OPTIONS: usize = 40;
 
-/// The bit of an option's kind that says: copied into all fragments, not only the first.
-const COPIED: u8 = 0x80;
-
 /// Offsets count in units of this many bytes.
 const BLOCK: usize = 8;
-
-const OPTION_END: u8 = 0;
-const OPTION_NOP: u8 = 1;
 
 /// Cuts a packet into fragments of at most `mtu` bytes, and calls `write` with each: header and
 /// options, and the part of the payload that follows. A fragment can be cut again. The transport
@@ -49,24 +46,12 @@ pub fn split(packet: &Ipv4Packet<'_>, mtu: usize, mut write: impl FnMut(&[u8], &
 
 /// Collects the options that go into later fragments, padded to a multiple of 4 bytes; returns how
 /// many bytes they are. Stops at the first malformed one.
-fn copied_options(mut options: &[u8], copied: &mut [u8; MAX_OPTIONS]) -> usize {
+fn copied_options(options: &[u8], copied: &mut [u8; MAX_OPTIONS]) -> usize {
     let mut len = 0;
-    while let [kind, after @ ..] = options {
-        let size = match (*kind, after) {
-            (OPTION_END, _) => break,
-            (OPTION_NOP, _) => 1,
-            (_, [size, ..]) => usize::from(*size),
-            (_, []) => break,
-        };
-        let Some((option, rest)) = options.split_at_checked(size) else { break };
-        if size == 0 {
-            break;
-        }
-        if kind & COPIED != 0 {
-            copied[len..len + size].copy_from_slice(option);
-            len += size;
-        }
-        options = rest;
+    for option in Ipv4Options::new(options).map_while(Result::ok).filter(|o| o.is_copied()) {
+        let option = option.bytes();
+        copied[len..len + option.len()].copy_from_slice(option);
+        len += option.len();
     }
     len.next_multiple_of(4)
 }

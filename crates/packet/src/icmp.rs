@@ -135,6 +135,8 @@ pub enum IcmpError {
     },
     /// The TTL expired here.
     TimeExceeded,
+    /// For us, and not all of its fragments came in time (RFC 1122, section 3.3.2).
+    ReassemblyTimeExceeded,
 }
 
 /// Bytes that an ICMP error puts before the packet that it quotes.
@@ -159,6 +161,7 @@ impl IcmpError {
             IcmpError::PortUnreachable => (DESTINATION_UNREACHABLE, 3, 0),
             IcmpError::FragmentationNeeded { mtu } => (DESTINATION_UNREACHABLE, 4, mtu),
             IcmpError::TimeExceeded => (TIME_EXCEEDED, 0, 0),
+            IcmpError::ReassemblyTimeExceeded => (TIME_EXCEEDED, 1, 0),
         };
         let mut icmp =
             IcmpHeader { kind, code, sequence_or_mtu: mtu.into(), ..IcmpHeader::new_zeroed() };

@@ -150,6 +150,15 @@ impl Ipv4Header {
         self.flags_fragment = (more | (offset / 8) as u16).into();
     }
 
+    /// The header of the whole packet whose first fragment has this one, without options.
+    #[must_use]
+    pub fn of_whole(&self, payload_len: usize) -> Ipv4Header {
+        let mut whole = *self;
+        whole.set_fragment(HEADER_LEN, payload_len, 0, false);
+        whole.seal(&[]);
+        whole
+    }
+
     /// Sets the header checksum over header and options.
     pub(crate) fn seal(&mut self, options: &[u8]) {
         self.checksum = 0.into();
@@ -335,6 +344,15 @@ impl<'a> Ipv4Packet<'a> {
 pub fn is_valid_source(src: Ipv4Addr) -> bool {
     let first = src.octets()[0];
     first != 0 && first != 127 && first < 224
+}
+
+/// Whether a packet may be passed on to this address, as far as its network says: none of "this
+/// network" (0/8), loopback (127/8) and the reserved class E (240/4) may (RFC 1812, sections 4.2.2.11
+/// and 5.3.7; RFC 6890). Groups, the limited broadcast address among them, are another matter.
+#[must_use]
+pub fn is_martian_destination(dst: Ipv4Addr) -> bool {
+    let first = dst.octets()[0];
+    first == 0 || first == 127 || (first >= 240 && !dst.is_broadcast())
 }
 
 #[cfg(test)]

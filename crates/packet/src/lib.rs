@@ -23,6 +23,7 @@ pub mod fragment;
 pub mod icmp;
 pub mod ipv4;
 mod malformed;
+pub mod options;
 pub mod plain;
 pub mod tcp;
 pub mod udp;

@@ -15,6 +15,8 @@ pub enum Malformed {
     Ipv4HeaderLength,
     /// Total length shorter than the header, or longer than the bytes that came.
     Ipv4TotalLength,
+    /// An IPv4 option whose length can't be (RFC 791, section 3.1).
+    Ipv4Options,
     /// Shorter than a TCP header.
     TcpTruncated,
     /// Data offset below 5, or beyond the segment (RFC 9293, section 3.1).
@@ -36,6 +38,7 @@ impl fmt::Display for Malformed {
             Malformed::Ipv4Version => "IP version is not 4",
             Malformed::Ipv4HeaderLength => "IPv4 header length below 5",
             Malformed::Ipv4TotalLength => "IPv4 total length out of bounds",
+            Malformed::Ipv4Options => "malformed IPv4 options",
             Malformed::TcpTruncated => "truncated TCP header",
             Malformed::TcpDataOffset => "TCP data offset out of bounds",
             Malformed::UdpTruncated => "truncated UDP header",

@@ -4,15 +4,16 @@ use std::sync::{Arc, Once};
 
 use shunt_config::{Config, Role};
 use shunt_dpdk::{Eal, Mempool, Port, RingConsumer, RingProducer, RxQueue, ring};
+use shunt_nat::Side;
 
 use super::{StartError, secrets};
 use crate::{
-    gossip::Gossip,
     interface::{Interface, Outlet},
+    local_network::SIDES,
+    neighbour_sync::NeighbourSync,
     pipeline::Place,
     ports::{Candidate, OpenPort},
     steering::{Arrival, Claim, Owners, Steering, WorkerId, rss::queue_of},
-    surroundings::SIDES,
 };
 
 /// Packets that a ring between workers holds, at least and at most.
@@ -66,8 +67,10 @@ impl Crew<'_> {
             Some(_) => first_owner(outside.rx.len(), inside.rx.len(), self.workers),
             None => outside.rx.len(),
         };
-        let (outside, outside_shares) = self.deal(&config.ports.outside.name, outside, 0)?;
-        let (inside, inside_shares) = self.deal(&config.ports.inside.name, inside, first)?;
+        let (outside, outside_shares) =
+            self.deal(Side::Outside, &config.ports.outside.name, outside, 0)?;
+        let (inside, inside_shares) =
+            self.deal(Side::Inside, &config.ports.inside.name, inside, first)?;
         let seats = self.seats(&owners, outside_shares.into_iter().zip(inside_shares))?;
         Ok(([outside, inside], owners, seats))
     }
@@ -76,6 +79,7 @@ impl Crew<'_> {
     /// with the number `first`. A worker without a transmit queue gets a ring to one that has one.
     fn deal(
         &self,
+        side: Side,
         name: &str,
         OpenPort { port, driver, rx, tx, parts, rss }: OpenPort,
         first: usize,
@@ -100,7 +104,7 @@ impl Crew<'_> {
                 complaint: Arc::clone(&complaint),
             });
             let arrival = Arrival { port: port.id(), claim };
-            PortShare { rx, interface: Interface::new(parts, outlet), arrival }
+            PortShare { rx, interface: Interface::new(side, parts, outlet), arrival }
         };
         let mut shares: Vec<_> = (0..).zip(rx.zip(senders.chain(borrowers))).map(share).collect();
         shares.rotate_right(first % self.workers);
@@ -112,8 +116,8 @@ impl Crew<'_> {
         owners: &Owners,
         shares: impl Iterator<Item = (PortShare, PortShare)>,
     ) -> Result<Vec<Seat>, StartError> {
-        let parts = shares.zip(self.rings()?).zip(Gossip::among(self.workers)).enumerate();
-        let seats = parts.map(|(me, (((outside, inside), (to, from)), gossip))| {
+        let parts = shares.zip(self.rings()?).zip(NeighbourSync::among(self.workers)).enumerate();
+        let seats = parts.map(|(me, (((outside, inside), (to, from)), neighbour_sync))| {
             let arrivals = [outside.arrival, inside.arrival];
             let steering = match self.workers {
                 1 => None,
@@ -126,7 +130,7 @@ impl Crew<'_> {
                 rx: [outside.rx, inside.rx],
                 interfaces: [outside.interface, inside.interface],
                 steering,
-                place: Place { workers: self.workers, gossip },
+                place: Place { workers: self.workers, neighbour_sync },
             })
         });
         seats.collect()

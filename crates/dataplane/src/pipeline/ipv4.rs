@@ -12,12 +12,18 @@ use shunt_packet::{
     ethernet::{self, EthernetHeader, MacAddr},
     fragment,
     icmp::IcmpError,
-    ipv4::Ipv4Packet,
+    ipv4::{self, Ipv4Packet},
+    options::Ipv4Options,
 };
 use zerocopy::IntoBytes;
 
 use super::{Outgoing, Pipeline, Rewrite};
-use crate::{drop_reason::DropReason, neighbours::Hold, offload::Offloads, routes::NextHop};
+use crate::{
+    drop_reason::DropReason,
+    egress::Frames,
+    neighbours::{Hold, NeighbourId},
+    offload::Offloads,
+};
 
 /// What the checks and the engine found out about a packet.
 #[derive(Clone, Copy)]
@@ -28,6 +34,14 @@ struct Examined {
     /// If it is a fragment, what it has in common with the others of its packet.
     fragment: Option<FragmentKey>,
     is_later_fragment: bool,
+}
+
+/// The way that a packet took: by which port, and to whom.
+#[derive(Clone, Copy)]
+pub(super) struct Way {
+    side: Side,
+    neighbour: NeighbourId,
+    mac: MacAddr,
 }
 
 /// The IPv4 packet in a frame.
@@ -48,8 +62,8 @@ impl Pipeline {
             Ok(examined) => examined,
             Err(reason) => return self.drop(mbuf, reason),
         };
-        if let Some((hop, mac)) = self.carry_out(now, examined, mbuf) {
-            self.note_egress(side, prepared, hop, mac);
+        if let Some(way) = self.carry_out(now, examined, mbuf) {
+            self.note_egress(now, side, prepared, way);
         }
         if let Some(key) = examined.fragment {
             self.after_fragment(now, &key, examined.is_later_fragment, examined.verdict);
@@ -57,9 +71,13 @@ impl Pipeline {
     }
 
     /// Has a connection remember where its packet went.
-    fn note_egress(&mut self, side: Side, prepared: &Prepared, hop: NextHop, mac: MacAddr) {
-        let interface = &self.interfaces[hop.side as usize];
-        if let Some(egress) = self.egresses.id(hop.side, hop.address, mac, interface) {
+    fn note_egress(&mut self, now: Instant, side: Side, prepared: &Prepared, way: Way) {
+        let Way { side: to, neighbour, mac } = way;
+        let interface = &mut self.interfaces[to as usize];
+        let frames =
+            Frames { ethernet: interface.ipv4_to(mac), max_len: interface.max_ipv4_frame() };
+        let neighbours = &mut interface.neighbours;
+        if let Some(egress) = self.egresses.id(now, to, neighbour, frames, neighbours) {
             self.engine.note_egress(prepared, side, egress);
         }
     }
@@ -87,12 +105,7 @@ impl Pipeline {
     }
 
     /// Does as the engine says. Where a translated packet was sent at once, returns the way it took.
-    fn carry_out(
-        &mut self,
-        now: Instant,
-        examined: Examined,
-        mbuf: Mbuf,
-    ) -> Option<(NextHop, MacAddr)> {
+    fn carry_out(&mut self, now: Instant, examined: Examined, mbuf: Mbuf) -> Option<Way> {
         let Examined { verdict, destination, ttl, .. } = examined;
         match verdict {
             Verdict::Translate(translation) => {
@@ -102,7 +115,7 @@ impl Pipeline {
             Verdict::Forward => {
                 self.route(now, destination, Outgoing { mbuf, rewrite: Rewrite::Routed });
             }
-            Verdict::Punt if self.surroundings.is_local(destination) => {
+            Verdict::Punt if self.network.is_local(destination) => {
                 self.receive_local(now, mbuf);
             }
             Verdict::Punt if ttl <= 1 => self.expire_ttl(now, mbuf),
@@ -136,15 +149,19 @@ impl Pipeline {
             return Err(DropReason::TransportChecksum);
         }
         let (source, destination) = (packet.header.src(), packet.header.dst());
-        if !self.surroundings.may_come_from(side, source) {
+        if !self.network.may_come_from(side, source) {
             return Err(DropReason::Martian);
         }
-        if self.surroundings.is_group(destination) {
+        if self.network.is_group(destination) {
             return Err(DropReason::NotUnicast);
         }
+        if ipv4::is_martian_destination(destination) {
+            return Err(DropReason::MartianDestination);
+        }
+        check_options(packet.options)?;
         let fragment = packet.header.is_fragment().then(|| FragmentKey::of(packet.header));
         let is_later_fragment = packet.header.is_later_fragment();
-        let verdict = self.engine.finish(now, side, &mut packet, prepared, &self.surroundings);
+        let verdict = self.engine.finish(now, side, &mut packet, prepared, &*self.network);
         let ttl = packet.header.ttl();
         // The engine translates ICMP errors in place.
         let destination = packet.header.dst();
@@ -160,8 +177,8 @@ impl Pipeline {
         now: Instant,
         destination: Ipv4Addr,
         outgoing: Outgoing,
-    ) -> Option<(NextHop, MacAddr)> {
-        let Some(hop) = self.surroundings.next_hop(destination) else {
+    ) -> Option<Way> {
+        let Some(hop) = self.network.next_hop(destination) else {
             let error = IcmpError::NetUnreachable;
             self.undeliverable(now, outgoing, DropReason::NoRoute, error);
             return None;
@@ -173,20 +190,32 @@ impl Pipeline {
             self.undeliverable(now, outgoing, DropReason::TooBig, error);
             return None;
         }
-        let Some(mac) = interface.neighbours.lookup(hop.address, now) else {
+        let Some((neighbour, mac)) = interface.neighbours.lookup(hop.address, now) else {
             self.hold(now, hop.side, hop.address, outgoing);
             return None;
         };
         self.transmit(hop.side, mac, outgoing);
-        Some((hop, mac))
+        Some(Way { side: hop.side, neighbour, mac })
     }
 
-    fn hold(&mut self, now: Instant, side: Side, neighbour: Ipv4Addr, outgoing: Outgoing) {
+    fn hold(&mut self, now: Instant, side: Side, neighbour: Ipv4Addr, mut outgoing: Outgoing) {
+        let asker = match packet_in(&mut outgoing.mbuf) {
+            Ok(packet) => packet.header.src(),
+            Err(malformed) => return self.drop(outgoing.mbuf, malformed.into()),
+        };
         let neighbours = &mut self.interfaces[side as usize].neighbours;
-        match neighbours.hold(neighbour, outgoing, now) {
-            Hold::Held { ask: true } => self.ask(side, neighbour, None),
-            Hold::Held { ask: false } => {}
-            Hold::Full(refused) => self.drop(refused.mbuf, DropReason::NeighbourQueueFull),
+        let wanted = self.network.wanted_neighbours(side);
+        let displaced = match neighbours.hold(neighbour, asker, outgoing, now, wanted) {
+            Hold::Held { ask, displaced } => {
+                if ask {
+                    self.ask(side, neighbour, None);
+                }
+                displaced
+            }
+            Hold::Refused(outgoing) => Some(outgoing),
+        };
+        if let Some(Outgoing { mbuf, .. }) = displaced {
+            self.drop(mbuf, DropReason::NeighbourQueueFull);
         }
     }
 
@@ -243,6 +272,17 @@ impl Pipeline {
         self.drops.add(DropReason::TtlExpired, 1);
         self.send_error(now, mbuf, IcmpError::TimeExceeded, None);
     }
+}
+
+/// Refuses options that nobody could make sense of, and source routes (RFC 7126, sections 4.3 and
+/// 4.4: drop them by default).
+fn check_options(options: &[u8]) -> Result<(), DropReason> {
+    for option in Ipv4Options::new(options) {
+        if option?.is_source_route() {
+            return Err(DropReason::SourceRoute);
+        }
+    }
+    Ok(())
 }
 
 /// Whether a packet's header arrived as it was sent, as far as its checksum says, which is `computed`

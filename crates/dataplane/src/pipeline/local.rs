@@ -5,13 +5,20 @@ use std::net::Ipv4Addr;
 use shunt_dpdk::Mbuf;
 use shunt_nat::{Instant, Side};
 use shunt_packet::{
-    ethernet,
+    ethernet::{self, EthernetHeader},
+    fragment,
     icmp::{self, ERROR_PREFIX_LEN, ERROR_QUOTE_LEN, IcmpError, IcmpHeader},
-    ipv4::protocol,
+    ipv4::{self, Ipv4Packet, protocol},
     tcp::{self, TcpFlags, TcpHeader},
 };
 
-use super::{Outgoing, Pipeline, Rewrite, ipv4::packet_in};
+use zerocopy::IntoBytes;
+
+use super::{
+    Outgoing, Pipeline, Rewrite, copy,
+    ipv4::packet_in,
+    reassembly::{Abandoned, Reassembly},
+};
 use crate::drop_reason::DropReason;
 
 impl Pipeline {
@@ -22,7 +29,10 @@ impl Pipeline {
             Err(malformed) => return self.drop(mbuf, malformed.into()),
         };
         if packet.header.is_fragment() {
-            return self.drop(mbuf, DropReason::FragmentToUs);
+            return match packet.header.protocol() {
+                protocol::ICMP => self.reassemble(now, mbuf),
+                _ => self.drop(mbuf, DropReason::FragmentToUs),
+            };
         }
         match packet.header.protocol() {
             protocol::ICMP => self.receive_icmp(now, mbuf),
@@ -32,6 +42,59 @@ impl Pipeline {
                 self.drops.add(DropReason::Refused, 1);
                 let own = packet.header.dst();
                 self.send_error(now, mbuf, IcmpError::ProtocolUnreachable, Some(own));
+            }
+        }
+    }
+
+    /// Takes in a fragment of an ICMP message to us, and answers the message if that completes it.
+    fn reassemble(&mut self, now: Instant, mut mbuf: Mbuf) {
+        let packet = match packet_in(&mut mbuf) {
+            Ok(packet) => packet,
+            Err(malformed) => return self.drop(mbuf, malformed.into()),
+        };
+        let whole = match self.reassembler.add(now, &packet) {
+            Err(error) => return self.drop(mbuf, error.into()),
+            Ok(Reassembly::Partial { displaced }) => {
+                return self.drops.add(DropReason::FragmentQueueFull, displaced);
+            }
+            Ok(Reassembly::Complete(whole)) => whole,
+        };
+        let mut parts = std::mem::take(&mut self.reply_parts);
+        match answer_echo_in(whole) {
+            Ok(reply) => {
+                let next = self.network.next_hop(reply.header.dst());
+                let side = next.map_or(Side::Outside, |hop| hop.side);
+                let mtu = usize::from(self.interfaces[side as usize].mtu);
+                fragment::split(&reply, mtu, |header, payload| {
+                    match copy(&self.pool, &[&[0; ethernet::HEADER_LEN], header, payload]) {
+                        Some(part) => parts.push(part),
+                        None => self.drops.add(DropReason::NoMbuf, 1),
+                    }
+                });
+                self.counters.echo_replies += 1;
+                self.counters.fragmented += u64::from(parts.len() > 1);
+            }
+            Err(reason) => self.drops.add(reason, 1),
+        }
+        parts.drain(..).for_each(|part| self.originate(now, part));
+        // The vector goes back for the next ones.
+        self.reply_parts = parts;
+    }
+
+    /// Gives up packets to us of which fragments are missing for too long.
+    pub(super) fn tick_reassembly(&mut self, now: Instant) {
+        while let Some(Abandoned { fragments, first }) = self.reassembler.expire(now) {
+            self.drops.add(DropReason::FragmentTimeout, fragments);
+            // Options aren't kept, so that a packet with some can't be quoted.
+            let quotable = first.filter(|(header, _)| header.header_len() == ipv4::HEADER_LEN);
+            let Some((header, payload)) = quotable else { continue };
+            let frame = [&[0; ethernet::HEADER_LEN], header.as_bytes(), payload];
+            match copy(&self.pool, &frame) {
+                Some(mbuf) => {
+                    let error = IcmpError::ReassemblyTimeExceeded;
+                    self.send_error(now, mbuf, error, Some(header.dst()));
+                }
+                None => self.drops.add(DropReason::NoMbuf, 1),
             }
         }
     }
@@ -97,8 +160,8 @@ impl Pipeline {
             return;
         }
         let source = own.unwrap_or_else(|| {
-            let side = self.surroundings.next_hop(sender).map_or(Side::Outside, |hop| hop.side);
-            self.surroundings.source(side, sender)
+            let side = self.network.next_hop(sender).map_or(Side::Outside, |hop| hop.side);
+            self.network.source(side, sender)
         });
         if quote(&mut mbuf, error, source, sender).is_some() {
             self.counters.icmp_errors += 1;
@@ -132,9 +195,15 @@ impl Pipeline {
     }
 }
 
-/// Turns an echo request into its reply.
+/// Turns an echo request in a frame into its reply.
 fn answer_echo(mbuf: &mut Mbuf) -> Result<(), DropReason> {
-    let mut packet = packet_in(mbuf)?;
+    let (_, payload) = EthernetHeader::split(mbuf.data_mut())?;
+    answer_echo_in(payload).map(drop)
+}
+
+/// Turns an echo request into its reply.
+fn answer_echo_in(bytes: &mut [u8]) -> Result<Ipv4Packet<'_>, DropReason> {
+    let mut packet = Ipv4Packet::parse(bytes)?;
     if !icmp::checksum_is_sound(packet.payload) {
         return Err(DropReason::IcmpChecksum);
     }
@@ -143,7 +212,7 @@ fn answer_echo(mbuf: &mut Mbuf) -> Result<(), DropReason> {
         return Err(DropReason::NotAnswered);
     }
     icmp::answer_echo(&mut packet);
-    Ok(())
+    Ok(packet)
 }
 
 /// Puts an ICMP error in front of the packet that it quotes. `None` when there is no headroom.

@@ -7,9 +7,10 @@ mod arp;
 mod fragments;
 mod ipv4;
 mod local;
+mod reassembly;
 mod short_way;
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, sync::Arc};
 
 use shunt_config::Vlan;
 use shunt_dpdk::{Burst, Mbuf, Mempool};
@@ -18,7 +19,7 @@ use shunt_nat::{
     fragments::{HoldLimits, HoldQueue},
 };
 use shunt_packet::{
-    ethernet::{EtherType, EthernetHeader},
+    ethernet::{EtherType, EthernetHeader, TAG_LEN, cover_priority_tag, is_priority_tag},
     tcp::RESET_LEN,
 };
 
@@ -27,20 +28,24 @@ use crate::{
     counters::PipelineCounters,
     drop_reason::{DropCounters, DropReason},
     egress::EgressTable,
-    gossip::Gossip,
     interface::Interface,
+    local_network::{LocalNetwork, SIDES},
+    neighbour_sync::NeighbourSync,
     rate_limit::RateLimit,
-    surroundings::{SIDES, Surroundings},
 };
 
 use arp::Announcer;
 use ipv4::header_is_sound;
 pub(crate) use ipv4::packet_in;
+use reassembly::Reassembler;
 
 /// ICMP errors per second of all workers, and how many at once (RFC 1812, section 4.3.2.8; Linux's
 /// `icmp_msgs_per_sec` is 1000 too).
 const ICMP_ERRORS_PER_SECOND: u64 = 1000;
 const ICMP_ERRORS_AT_ONCE: u64 = 100;
+
+/// Fragments that the longest packet is cut into where the MTU is the smallest that IPv4 allows.
+const MAX_REPLY_PARTS: usize = 65_535 / 48;
 
 /// Records that expiry looks at per loop: bounds the time that a loop takes.
 const EXPIRY_BUDGET: usize = 64;
@@ -70,23 +75,27 @@ pub(crate) struct Pipeline {
     pub(crate) drops: DropCounters,
     pub(crate) interfaces: [Interface; 2],
     egresses: EgressTable,
-    surroundings: Surroundings,
+    network: Arc<LocalNetwork>,
     icmp_limit: RateLimit,
     announcer: Announcer,
     /// Fragments that came before their packet's first one.
     fragments: HoldQueue<Mbuf>,
+    /// Packets to the director itself of which fragments came.
+    reassembler: Reassembler,
     /// Resets that are to be sent for connections that ended; empty between calls.
     resets: Vec<[u8; RESET_LEN]>,
+    /// The fragments of an echo reply; empty between calls.
+    reply_parts: Vec<Mbuf>,
     /// Where packets of our own come from.
     pool: Mempool,
-    gossip: Gossip,
+    neighbour_sync: NeighbourSync,
 }
 
 /// A worker among its likes.
 pub(crate) struct Place {
     /// How many workers there are.
     pub(crate) workers: usize,
-    pub(crate) gossip: Gossip,
+    pub(crate) neighbour_sync: NeighbourSync,
 }
 
 impl Pipeline {
@@ -100,44 +109,45 @@ impl Pipeline {
         place: Place,
     ) -> Pipeline {
         let share = |rate: u64| rate.div_ceil(place.workers as u64);
-        let Snapshot { ruleset, surroundings, new_addresses } = snapshot;
+        let Snapshot { ruleset, network, new_addresses } = snapshot;
         let mut pipeline = Pipeline {
             engine: Engine::new(config, ruleset),
             counters: PipelineCounters::default(),
             drops: DropCounters::default(),
             interfaces,
             egresses: EgressTable::default(),
-            surroundings,
+            network,
             icmp_limit: RateLimit::new(share(ICMP_ERRORS_PER_SECOND), share(ICMP_ERRORS_AT_ONCE)),
             announcer: Announcer::default(),
             fragments: HoldQueue::new(HoldLimits::default(), secret),
+            reassembler: Reassembler::new(),
             resets: Vec::with_capacity(2 * EXPIRY_BUDGET),
+            reply_parts: Vec::with_capacity(MAX_REPLY_PARTS),
             pool,
-            gossip: place.gossip,
+            neighbour_sync: place.neighbour_sync,
         };
-        pipeline.meet(Instant::default(), &new_addresses);
+        pipeline.resolve_next_hops(Instant::default(), new_addresses);
         pipeline
     }
 
     /// Runs another snapshot from now on, and returns what it ran before.
     pub(crate) fn replace(&mut self, now: Instant, snapshot: Snapshot) -> Snapshot {
-        let Snapshot { ruleset, surroundings, new_addresses } = snapshot;
+        let Snapshot { ruleset, network, new_addresses } = snapshot;
         let ruleset = self.engine.replace_rules(ruleset);
-        let surroundings = std::mem::replace(&mut self.surroundings, surroundings);
-        if surroundings != self.surroundings {
-            self.engine.forget_egress();
-            self.egresses.clear();
+        let network = std::mem::replace(&mut self.network, network);
+        if !self.network.has_ways_of(&network) {
+            self.egresses.retire_all(&mut self.engine);
         }
-        self.meet(now, &new_addresses);
-        Snapshot { ruleset, surroundings, new_addresses }
+        self.resolve_next_hops(now, new_addresses);
+        Snapshot { ruleset, network, new_addresses: Default::default() }
     }
 
-    /// Makes known who we are, and gets to know whom we shall need.
-    fn meet(&mut self, now: Instant, new_addresses: &[Vec<Ipv4Addr>; 2]) {
-        self.announcer.add(new_addresses);
+    /// Queues ARP announcements, and pins next hops.
+    fn resolve_next_hops(&mut self, now: Instant, new_addresses: [Vec<Ipv4Addr>; 2]) {
+        self.announcer.add(now, new_addresses);
         for side in SIDES {
-            let wanted = self.surroundings.wanted_neighbours(side);
-            self.interfaces[side as usize].neighbours.pin_only(wanted, now);
+            let wanted = self.network.wanted_neighbours(side);
+            self.interfaces[side as usize].neighbours.pin(wanted);
         }
     }
 
@@ -178,8 +188,11 @@ impl Pipeline {
     /// Does what else time brings, a few times a second: ARP, and fragments that wait in vain.
     pub(crate) fn tick(&mut self, now: Instant) {
         self.tick_arp(now);
-        self.egresses.refresh(&mut self.interfaces, now);
+        let [outside, inside] = &mut self.interfaces;
+        let neighbours = [&mut outside.neighbours, &mut inside.neighbours];
+        self.egresses.check(now, neighbours, &mut self.engine);
         self.tick_fragments(now);
+        self.tick_reassembly(now);
     }
 
     /// Hands everything that is to leave to the devices.
@@ -225,11 +238,7 @@ impl Pipeline {
 
     /// A packet of our own with this content; `None` when the pool is empty.
     pub(crate) fn copy(&self, parts: &[&[u8]]) -> Option<Mbuf> {
-        let mut mbuf = self.pool.alloc()?;
-        for part in parts {
-            mbuf.append(part.len())?.copy_from_slice(part);
-        }
-        Some(mbuf)
+        copy(&self.pool, parts)
     }
 
     /// Packets that wait: for ARP, or for the first fragment of their packet.
@@ -237,6 +246,15 @@ impl Pipeline {
         let for_arp = |side: &Side| self.interfaces[*side as usize].neighbours.held();
         SIDES.iter().map(for_arp).sum::<usize>() + self.fragments.len()
     }
+}
+
+/// A packet from the pool with this content; `None` when the pool is empty.
+fn copy(pool: &Mempool, parts: &[&[u8]]) -> Option<Mbuf> {
+    let mut mbuf = pool.alloc()?;
+    for part in parts {
+        mbuf.append(part.len())?.copy_from_slice(part);
+    }
+    Some(mbuf)
 }
 
 /// What a frame carries for us.
@@ -247,13 +265,25 @@ enum Class {
     Vlan,
 }
 
+/// Removes a priority tag: its frame counts as untagged. Returns whether there was one.
+pub(crate) fn strip_priority_tag(mbuf: &mut Mbuf) -> bool {
+    cover_priority_tag(mbuf.data_mut()) && mbuf.adjust(TAG_LEN)
+}
+
+/// Whether the port has removed a tag that names a VLAN.
+#[inline]
+fn has_vlan_stripped(mbuf: &Mbuf) -> bool {
+    mbuf.rx_vlan_stripped().is_some_and(|control| !is_priority_tag(control))
+}
+
 /// Looks at a frame's size and Ethernet header.
 fn classify(interface: &Interface, mbuf: &mut Mbuf) -> Result<Class, DropReason> {
     // The pool's buffers hold the largest frame of either port: what came in pieces is larger.
     if mbuf.segments() != 1 || mbuf.len() > interface.max_frame() {
         return Err(DropReason::Oversized);
     }
-    let is_stripped = mbuf.rx_vlan_stripped().is_some();
+    strip_priority_tag(mbuf);
+    let is_stripped = has_vlan_stripped(mbuf);
     let (header, _) = EthernetHeader::split(mbuf.data_mut())?;
     if is_stripped || header.ethertype.is_vlan() {
         let passes = interface.vlan == Vlan::Pass && !is_stripped;

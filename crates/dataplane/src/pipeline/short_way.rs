@@ -9,7 +9,7 @@ use shunt_packet::{
     plain::PlainPacket,
 };
 
-use super::{Pipeline, header_is_sound};
+use super::{Pipeline, has_vlan_stripped, header_is_sound, strip_priority_tag};
 use crate::interface::Interface;
 
 impl Pipeline {
@@ -20,10 +20,12 @@ impl Pipeline {
         // Collecting would copy all of it once more.
         let mut prepared = ArrayVec::<Prepared, BURST>::new();
         for mbuf in burst.iter_mut() {
-            prepared.push(match plain_packet(interface, mbuf) {
-                Some(packet) => self.engine.begin(&packet),
-                None => Prepared::default(),
-            });
+            let mut begun = plain_packet(interface, mbuf).map(|packet| self.engine.begin(&packet));
+            // A priority tag is all that may be in the way.
+            if begun.is_none() && strip_priority_tag(mbuf) {
+                begun = plain_packet(interface, mbuf).map(|packet| self.engine.begin(&packet));
+            }
+            prepared.push(begun.unwrap_or_default());
         }
         let mut may_open = false;
         for prepared in &mut prepared {
@@ -54,7 +56,7 @@ impl Pipeline {
         let packet = PlainPacket::view(payload)?;
         let frame_len = HEADER_LEN + usize::from(packet.header.total_len());
         let may_leave = |egress| self.egresses.may_leave(egress, frame_len);
-        let may_open = |source| self.surroundings.may_come_from(side, source);
+        let may_open = |source| self.network.may_come_from(side, source);
         let egress = self.engine.forward(now, side, packet, prepared, may_leave, may_open)?;
         mbuf.truncate(frame_len);
         Some(egress)
@@ -66,7 +68,7 @@ impl Pipeline {
     fn leave(&mut self, egress: EgressId, mut mbuf: Mbuf) {
         let egress = self.egresses.take(egress);
         if let Ok((header, _)) = EthernetHeader::split(mbuf.data_mut()) {
-            *header = egress.ethernet;
+            *header = egress.frames.ethernet;
         }
         mbuf.clear_offload();
         self.interfaces[egress.side as usize].send(mbuf, &mut self.drops);
@@ -80,7 +82,7 @@ fn plain_packet<'a>(interface: &Interface, mbuf: &'a mut Mbuf) -> Option<PlainPa
     let received = mbuf.rx_checksum();
     let is_plain = mbuf.segments() == 1
         && mbuf.len() <= interface.max_frame()
-        && mbuf.rx_vlan_stripped().is_none()
+        && !has_vlan_stripped(mbuf)
         && [received.ip, received.l4]
             .iter()
             .all(|status| matches!(status, ChecksumStatus::Good | ChecksumStatus::Unknown));

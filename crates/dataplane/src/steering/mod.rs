@@ -33,8 +33,8 @@ use tracing::warn;
 
 use crate::{
     drop_reason::{DropCounters, DropReason},
+    local_network::SIDES,
     pipeline::Pipeline,
-    surroundings::SIDES,
 };
 use fragments::{Delivery, FragmentDesk};
 pub use key::rss_key;

@@ -10,6 +10,8 @@ use shunt_packet::{
     ipv4::{Ipv4Header, Ipv4Packet, protocol},
 };
 
+use crate::pipeline::strip_priority_tag;
+
 /// What is known of the peer endpoint of a frame's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Peer {
@@ -39,6 +41,12 @@ impl Peer {
     /// The peer of a frame that arrived on `side`.
     #[inline]
     pub(super) fn of(side: Side, mbuf: &mut Mbuf) -> Peer {
+        let Ok((header, _)) = EthernetHeader::split(mbuf.data_mut()) else {
+            return Peer::Nobody;
+        };
+        if header.ethertype != EtherType::IPV4 && !strip_priority_tag(mbuf) {
+            return Peer::Nobody;
+        }
         let Ok((header, payload)) = EthernetHeader::split(mbuf.data_mut()) else {
             return Peer::Nobody;
         };

@@ -37,13 +37,15 @@ fn the_start() {
         }
         case.in_any_order()
     };
-    let case = Case::new("addresses are announced twice; gateways and servers asked for, for ever");
+    let case = Case::new(
+        "addresses are announced twice; gateways and servers asked for, ever more seldom",
+    );
     let case = ask(announce(case.cold()));
     let case = ask(case.after_millis(1000));
     let case = ask(announce(case.after_millis(1000)));
     let case = case.after_millis(1000);
     let case = ask(case.after_millis(4000));
-    let case = case.after_millis(4900);
+    let case = case.after_millis(9900);
     let case = ask(case.after_millis(100));
     case.pipeline(requests(2 * 4 + 5 * 4)).run();
 }
@@ -236,6 +238,39 @@ fn a_neighbour_that_moves() {
         .arrives(CLIENT.sends(ping()))
         .leaves(moved.gets(ping().ttl(63)))
         .drops(DropReason::ArpNotForUs, 1)
+        .opens(1)
+        .run();
+}
+
+#[test]
+fn a_neighbour_that_moves_in_silence() {
+    let moved = Host { mac: mac(99), ..RS1 };
+    let others = |case: Case| {
+        let pinned = [&GATEWAY, &RS2, &ROUTER];
+        let case = pinned.iter().fold(case, |case, host| case.leaves(host.is_asked()));
+        pinned.iter().fold(case.in_any_order(), |case, host| case.arrives(host.answers()))
+    };
+    let ping = |seq| Packet::echo_request(CLIENT.address, RS1.address, 7, seq);
+    let case = Case::new(
+        "three requests to the machine that had it, then one to all, for which packets wait",
+    );
+    others(case.after_millis(30_000).leaves(RS1.is_asked()))
+        .after_millis(1000)
+        .leaves(RS1.is_asked())
+        .after_millis(1000)
+        .leaves(RS1.is_asked())
+        .arrives(CLIENT.sends(ping(1)))
+        .leaves(RS1.gets(ping(1).ttl(63)))
+        .after_millis(1000)
+        .leaves(director_asks(Side::Inside, RS1.address))
+        .arrives(CLIENT.sends(ping(2)))
+        .arrives(moved.answers())
+        .leaves(moved.gets(ping(2).ttl(63)))
+        .pipeline(PipelineCounters {
+            arp_requests: 7,
+            arp_learned: 4,
+            ..PipelineCounters::default()
+        })
         .opens(1)
         .run();
 }

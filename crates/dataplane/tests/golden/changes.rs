@@ -1,8 +1,9 @@
 //! The configuration changes in mid-stream: servers, services and routes come and go, and what is
 //! under way goes on.
 
-use shunt_dataplane::{DropReason, PipelineCounters};
-use shunt_nat::{EngineCounters, Side};
+use shunt_config::Config;
+use shunt_dataplane::{Assembly, DropReason, PipelineCounters};
+use shunt_nat::{EngineCounters, Instant, Side};
 use shunt_testkit::{Packet, mac};
 
 use crate::{
@@ -12,6 +13,7 @@ use crate::{
     network::{
         CLIENT, GATEWAY, Host, OTHER_VIP, ROUTER, RS1, RS2, director_announces, director_asks,
     },
+    stage::eal,
 };
 
 const CLIENT_PORT: &str = "192.168.1.200:4000";
@@ -240,8 +242,8 @@ fn a_route_changes() {
         .leaves(ROUTER.gets(ping(1).ttl(63)))
         .changes_to(route(newcomer.address))
         .arrives(CLIENT.sends(ping(2)))
-        .after_millis(100)
         .leaves(director_asks(Side::Inside, newcomer.address))
+        .after_millis(100)
         .arrives(newcomer.answers())
         .leaves(newcomer.gets(ping(2).ttl(63)))
         .changes_to("")
@@ -331,4 +333,60 @@ fn nothing_is_lost() {
             .leaves(CLIENT.gets(answer(HTTP).payload("y").ttl(63)));
     }
     case.opens(1).run();
+}
+
+#[test]
+fn what_changes_ways_out() {
+    const DEVICES: [&str; 2] = ["net_null_ways0", "net_null_ways1"];
+    for name in DEVICES {
+        eal().attach_vdev(name).expect("a device");
+    }
+    let text = |more: &str| {
+        format!(
+            r#"
+            [dpdk]
+            no-huge = true
+            mbufs = 4096
+
+            [[port]]
+            name = "outside"
+            role = "outside"
+            device = "net_null_ways0"
+            addresses = ["192.168.1.100/24"]
+
+            [[port]]
+            name = "inside"
+            role = "inside"
+            device = "net_null_ways1"
+            addresses = ["192.168.2.200/24"]
+
+            [nat]
+            connections = 1024
+            {more}
+            "#
+        )
+    };
+    let server = |last: u8| format!("192.168.2.{last}:80");
+    let two = service(&[(&server(1), 1), (&server(2), 1)]);
+    let other_vip = two.clone() + &service_at("192.168.1.150:80", &[(&server(3), 1)]);
+    let route = other_vip.clone() + "[[route]]\nto = \"10.9.0.0/16\"\nvia = \"192.168.2.254\"\n";
+    let mut config = Config::parse("ways.toml", &text(&service(&[(&server(1), 1)])))
+        .unwrap_or_else(|errors| panic!("{errors}"));
+    let mut director = Assembly::open(eal(), &config).expect("a director");
+    for (what, rules, forgets) in [
+        ("another server", two, false),
+        ("another service, with a VIP of its own", other_vip, false),
+        ("a route", route, true),
+    ] {
+        config = config
+            .parse_change("changed.toml", &text(&rules))
+            .unwrap_or_else(|errors| panic!("{errors}"));
+        director.apply(Instant::default(), &config).expect("rules that can be built");
+        let engine = director.workers()[0].engine();
+        assert_eq!(engine.releases_egresses(), forgets, "{what}");
+    }
+    assert_eq!(director.close(&config).mbufs.missing(), 0);
+    for name in DEVICES {
+        eal().detach_vdev(name).expect("a device that nobody uses");
+    }
 }

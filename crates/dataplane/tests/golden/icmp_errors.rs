@@ -33,6 +33,10 @@ pub(crate) fn fragmentation_needed(next_hop_mtu: u16) -> Icmpv4Type {
     DestinationUnreachable(DestUnreachableHeader::FragmentationNeeded { next_hop_mtu })
 }
 
+pub(crate) fn reassembly_time_exceeded() -> Icmpv4Type {
+    TimeExceeded(TimeExceededCode::FragmentReassemblyTimeExceeded)
+}
+
 pub(crate) fn ttl_exceeded() -> Icmpv4Type {
     TimeExceeded(TimeExceededCode::TtlExceededInTransit)
 }

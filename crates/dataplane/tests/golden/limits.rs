@@ -45,26 +45,54 @@ fn packets_that_wait_for_one_neighbour() {
 #[test]
 fn packets_that_wait_in_all() {
     let hosts = 1..=40;
-    let mut case = Case::new("512 packets wait; a neighbour for which none may isn't asked for");
+    let mut case = Case::new("192 packets wait for hosts like any other; the oldest give way");
     for host in hosts.clone() {
         for id in 0..16 {
             case = case.arrives(CLIENT.sends(fragment(host, id)));
         }
     }
-    let ask_all = |mut case: Case| {
-        for host in hosts.clone().take(32) {
+    let ask = |mut case: Case, hosts: std::ops::RangeInclusive<u8>| {
+        for host in hosts {
             case = case.leaves(asks(host));
         }
         case.in_any_order()
     };
-    case = ask_all(case);
-    case = ask_all(case.after_millis(1000));
-    case = ask_all(case.after_millis(1000));
+    case = ask(case, hosts);
+    // Nobody waits for the others any more.
+    case = ask(case.after_millis(1000), 29..=40);
+    case = ask(case.after_millis(1000), 29..=40);
     case.after_millis(1000)
+        .after_millis(10)
+        .after_millis(10)
         .mbufs(1023)
-        .drops(DropReason::NeighbourQueueFull, 8 * 16)
-        .drops(DropReason::HostUnreachable, 512)
-        .pipeline(requests(3 * 32))
+        .drops(DropReason::NeighbourQueueFull, (40 - 12) * 16)
+        .drops(DropReason::HostUnreachable, 12 * 16)
+        .pipeline(requests(40 + 2 * 12))
+        .alone()
+        .run();
+}
+
+#[test]
+fn a_scan_of_a_network() {
+    let mut case =
+        Case::new("64 neighbours are asked for at the bidding of one host, and 64 a second");
+    for host in 1..=120 {
+        case = case.arrives(CLIENT.sends(fragment(host, 0)));
+    }
+    for host in 1..=64 {
+        case = case.leaves(asks(host));
+    }
+    let other =
+        Packet::raw("192.168.1.201", &inside_host(130), 47).payload([7; 8]).fragment(9, false);
+    case.after_millis(250)
+        .arrives(Host { address: "192.168.1.201", ..CLIENT }.sends(other))
+        .leaves(asks(130))
+        .after_millis(250)
+        .arrives(CLIENT.sends(fragment(131, 0)))
+        .leaves(asks(131))
+        .drops(DropReason::NeighbourQueueFull, 120 - 64)
+        .pipeline(requests(64 + 2))
+        .held(64 + 2)
         .alone()
         .run();
 }
@@ -82,13 +110,13 @@ fn packets_that_wait_when_it_ends() {
 fn a_pool_that_is_empty() {
     let mut case =
         Case::new("no mbuf to ask with, none to receive into: counted, and all come back");
-    // The last burst takes the last of 256 mbufs, so that the two hosts in it aren't asked for.
-    for host in 1..=16 {
+    // The last burst takes the last of 128 mbufs, so that the two hosts in it aren't asked for.
+    for host in 1..=8 {
         for id in 0..16 {
             case = case.arrives(CLIENT.sends(fragment(host, id)));
         }
     }
-    for host in 1..=14 {
+    for host in 1..=6 {
         case = case.leaves(asks(host));
     }
     case.after_millis(0)
@@ -96,10 +124,12 @@ fn a_pool_that_is_empty() {
         .after_millis(1000)
         .after_millis(1000)
         .after_millis(1000)
+        .after_millis(10)
+        .mbufs(128)
         .lost_by_device(1)
-        .drops(DropReason::NoMbuf, 2 + 16 + 16)
-        .drops(DropReason::HostUnreachable, 256)
-        .pipeline(requests(14))
+        .drops(DropReason::NoMbuf, 2 + 8 + 8)
+        .drops(DropReason::HostUnreachable, 128)
+        .pipeline(requests(6))
         .alone()
         .run();
 }

@@ -6,8 +6,8 @@ use shunt_testkit::Packet;
 
 use crate::{
     case::Case,
-    icmp_errors::{port_unreachable, protocol_unreachable},
-    network::{CLIENT, DIP, GATEWAY, OTHER_VIP, RS1, SNAT_ADDRESS, VIP},
+    icmp_errors::{port_unreachable, protocol_unreachable, reassembly_time_exceeded},
+    network::{CLIENT, DIP, GATEWAY, OTHER_VIP, ROUTER, RS1, RS2, SNAT_ADDRESS, VIP},
 };
 
 fn resets(resets: u64) -> PipelineCounters {
@@ -64,19 +64,92 @@ fn icmp_that_is_not_answered() {
         .run();
 }
 
+/// A ping of so many bytes in all, and its answer.
+fn large(host: &str, own: &str, len: usize) -> (Packet, Packet) {
+    let payload: Vec<u8> = (0..len - 8).map(|n| (n / 8) as u8).collect();
+    let ping = Packet::echo_request(host, own, 7, 1).id(4).payload(payload.clone());
+    (ping, Packet::echo_reply(own, host, 7, 1).id(4).dont_fragment(false).payload(payload))
+}
+
 #[test]
-fn fragments() {
-    let ping = Packet::echo_request(CLIENT.address, VIP, 7, 1).payload([7; 64]);
-    let again = ping.clone().id(1);
+fn pings_in_fragments() {
+    let counters = |echo_replies| PipelineCounters {
+        echo_replies,
+        fragmented: echo_replies,
+        ..PipelineCounters::default()
+    };
+    let mut case =
+        Case::new("a ping that is larger than the MTU is put together and answered likewise");
+    for own in [VIP, DIP, OTHER_VIP, SNAT_ADDRESS] {
+        let (ping, pong) = large(CLIENT.address, own, 3000);
+        case = case
+            .arrives(CLIENT.sends(ping.part(0..1480)))
+            .arrives(CLIENT.sends(ping.part(1480..2960)))
+            .arrives(CLIENT.sends(ping.part(2960..3000)))
+            .leaves(CLIENT.gets(pong.part(0..1480)))
+            .leaves(CLIENT.gets(pong.part(1480..2960)))
+            .leaves(CLIENT.gets(pong.part(2960..3000)));
+    }
+    case.pipeline(counters(4)).run();
+
+    let (ping, pong) = large(RS1.address, DIP, 65_515);
+    let parts = |size: usize| (0..65_515).step_by(size).map(move |at| at..65_515.min(at + size));
+    let mut case = Case::new("the largest there is; as many as are held may come before the first");
+    let mut arrivals: Vec<_> = parts(1376).collect();
+    arrivals[..17].reverse();
+    arrivals[17..].reverse();
+    for part in arrivals {
+        case = case.arrives(RS1.sends(ping.part(part)));
+    }
+    for part in parts(1376) {
+        case = case.leaves(RS1.gets(pong.part(part)));
+    }
+    case.pipeline(counters(1)).run();
+}
+
+#[test]
+fn fragments_that_are_not_answered() {
+    let (ping, _) = large(CLIENT.address, VIP, 72);
+    let (other, _) = large(RS1.address, DIP, 72);
+    let corrupt = |bytes: &mut Vec<u8>| *bytes.last_mut().expect("data") ^= 0x40;
+    let timestamp = Icmpv4Type::Unknown { type_u8: 13, code_u8: 0, bytes5to8: [0, 7, 0, 1] };
+    let asked = Packet::icmp(CLIENT.address, VIP, timestamp).id(9).payload([0; 64]);
     let datagram = Packet::udp("192.168.2.210:4000", "192.168.2.200:99").payload([7; 64]);
-    Case::new("the director puts no fragments together, whatever their order")
+    Case::new("corrupted ones, overlapping ones, other messages, and what is no ICMP")
         .arrives(CLIENT.sends(ping.part(0..32)))
-        .arrives(CLIENT.sends(ping.part(32..72)))
-        .arrives(CLIENT.sends(again.part(32..72)))
-        .arrives(CLIENT.sends(again.part(0..32)))
+        .arrives(CLIENT.sends(ping.part(32..72)).with(corrupt))
+        .arrives(RS1.sends(other.part(0..32)))
+        .arrives(RS1.sends(other.part(24..56)))
+        .arrives(RS1.sends(other.part(32..72)))
+        .arrives(CLIENT.sends(asked.part(0..32)))
+        .arrives(CLIENT.sends(asked.part(32..72)))
         .arrives(RS1.sends(datagram.part(0..32)))
         .arrives(RS1.sends(datagram.part(32..72)))
-        .drops(DropReason::FragmentToUs, 6)
+        .drops(DropReason::IcmpChecksum, 1)
+        .drops(DropReason::FragmentOverlap, 2)
+        .drops(DropReason::NotAnswered, 1)
+        .drops(DropReason::FragmentToUs, 2)
+        .run();
+}
+
+#[test]
+fn a_ping_that_is_never_complete() {
+    let (ping, _) = large(CLIENT.address, DIP, 1000);
+    let first = ping.part(0..600);
+    let quoted = first.bytes()[..548].to_vec();
+    let error = Packet::icmp(DIP, CLIENT.address, reassembly_time_exceeded()).payload(quoted);
+    Case::new("after 30 s its sender is told (RFC 1122, section 3.3.2)")
+        .arrives(CLIENT.sends(first))
+        .after_millis(29_000)
+        .arrives(CLIENT.answers())
+        .arrives(GATEWAY.answers())
+        .arrives(RS1.answers())
+        .arrives(RS2.answers())
+        .arrives(ROUTER.answers())
+        .after_millis(1000)
+        .leaves(CLIENT.gets(error))
+        .drops(DropReason::FragmentTimeout, 1)
+        .pipeline(PipelineCounters { arp_learned: 5, ..errors(1) })
         .run();
 }
 

@@ -6,7 +6,9 @@ use shunt_testkit::{Packet, mac};
 
 use crate::{
     case::Case,
-    network::{CLIENT, DIP, Frame, INSIDE_MAC, OTHER_VIP, OUTSIDE_MAC, RS1, SNAT_ADDRESS, VIP},
+    network::{
+        CLIENT, DIP, Frame, Host, INSIDE_MAC, OTHER_VIP, OUTSIDE_MAC, RS1, SNAT_ADDRESS, VIP,
+    },
 };
 
 /// Every one of the frames is dropped for the reason, and nothing leaves.
@@ -197,6 +199,53 @@ fn destinations_that_are_no_host() {
             ("everybody inside", to("192.168.2.255")),
             ("the inside network", to("192.168.2.0")),
             ("a multicast group", to("224.0.0.5")),
+        ],
+    );
+}
+
+#[test]
+fn destinations_that_no_host_has() {
+    let of = |side: &Host, destination: &'static str| {
+        side.sends(
+            Packet::tcp(&format!("{}:4000", side.address), &format!("{destination}:80")).syn(),
+        )
+    };
+    dropped(
+        DropReason::MartianDestination,
+        [
+            ("this network, from outside", of(&CLIENT, "0.0.0.0")),
+            ("this network's host, from outside", of(&CLIENT, "0.5.5.5")),
+            ("loopback, from outside", of(&CLIENT, "127.0.0.1")),
+            ("class E, from outside", of(&CLIENT, "240.0.0.9")),
+            ("this network, from inside", of(&RS1, "0.0.0.0")),
+            ("loopback, from inside", of(&RS1, "127.1.2.3")),
+            ("the last of class E, from inside", of(&RS1, "255.255.255.254")),
+        ],
+    );
+}
+
+#[test]
+fn options() {
+    let with = |destination: &str, options: &[u8]| {
+        CLIENT.sends(Packet::tcp("192.168.1.200:4000", destination).syn().options(options))
+    };
+    dropped(
+        DropReason::SourceRoute,
+        [
+            ("loose, to a service", with(HTTP, &[131, 7, 4, 192, 168, 2, 210, 0])),
+            ("strict, to a service", with(HTTP, &[1, 137, 7, 4, 192, 168, 2, 210])),
+            ("used up", with("192.168.2.210:22", &[131, 7, 8, 192, 168, 2, 210, 0])),
+            ("to us", with("192.168.2.200:22", &[131, 3, 4, 0])),
+        ],
+    );
+    dropped(
+        DropReason::Ipv4Options,
+        [
+            ("a length of 0", with(HTTP, &[148, 0, 0, 0])),
+            ("a length of 1", with(HTTP, &[148, 1, 0, 0])),
+            ("a length beyond the header", with(HTTP, &[7, 5, 4, 0])),
+            ("a kind alone", with(HTTP, &[1, 1, 1, 7])),
+            ("to us", with("192.168.2.200:22", &[148, 0, 0, 0])),
         ],
     );
 }

@@ -47,7 +47,7 @@ fn nobody_is_kept_from_its_own_work_by_what_others_send() {
     let mut director = Assembly::open_with(eal(), &config, pool).expect("a director");
 
     let now = Instant::default();
-    let tagged = ethernet(mac(1), mac(2), 0x8100, &[0; 50]);
+    let tagged = ethernet(mac(1), mac(2), 0x8100, &[1; 50]);
     let [outside, inside] = director.workers().as_mut_slice() else { panic!("two workers") };
     let mut sends = || {
         let sent = |outside: &Worker| outside.port_counters()[Side::Outside as usize].tx_packets;

@@ -6,7 +6,7 @@ use shunt_testkit::{Packet, mac};
 
 use crate::{
     case::Case,
-    network::{CLIENT, Frame, OUTSIDE_MAC, RS1},
+    network::{CLIENT, Frame, OUTSIDE_MAC, RS1, VIP},
 };
 
 /// A tagged packet from a host, with bytes behind it that an untagged one would lose.
@@ -25,6 +25,26 @@ fn dropped_unless_you_say_so() {
         .arrives(RS1.sends_as(0x8100, [0xff; 6], tagged(64)))
         .drops(DropReason::Vlan, 3)
         .run();
+}
+
+#[test]
+fn a_priority_tag_is_no_vlan() {
+    let ask = |seq| Packet::udp("192.168.1.200:9", "192.168.1.100:53").payload([seq]);
+    let told = |seq| Packet::udp("192.168.1.200:9", "192.168.2.210:5353").payload([seq]).ttl(63);
+    let with_priority = |bytes: &mut Vec<u8>| drop(bytes.splice(12..12, [0x81, 0, 0xe0, 0]));
+    for keys in ["", r#"vlan = "pass""#] {
+        Case::new("802.1Q: VLAN ID 0 names a priority; IPv4 and ARP with it are taken as they are")
+            .port_keys(keys)
+            .arrives(CLIENT.sends(ask(1)).with(with_priority))
+            .arrives(CLIENT.sends(ask(2)).with(with_priority))
+            .arrives(CLIENT.asks_for(VIP).with(with_priority))
+            .leaves(RS1.gets(told(1)))
+            .leaves(RS1.gets(told(2)))
+            .leaves(CLIENT.is_told_of(VIP))
+            .pipeline(PipelineCounters { arp_replies: 1, ..PipelineCounters::default() })
+            .opens(1)
+            .run();
+    }
 }
 
 #[test]

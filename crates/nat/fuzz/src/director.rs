@@ -2,7 +2,7 @@ use std::{collections::VecDeque, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use shunt_nat::{
     Direction::{Inbound, Outbound},
-    Engine, EngineConfig, Instant, Prepared, RulesetBuilder, Side, Topology, Verdict,
+    EgressId, EgressSet, Engine, EngineConfig, Instant, Prepared, RulesetBuilder, Side, Topology, Verdict,
 };
 use shunt_packet::{
     ethernet::{EtherType, EthernetHeader},
@@ -322,7 +322,10 @@ impl Director {
                 });
             }
             14 => toggle(&mut rules.snat, &all.snat, place, PartialEq::eq),
-            _ => self.engine.forget_egress(),
+            _ => {
+                let ways = [EgressId::FIRST, EgressId::LAST];
+                self.engine.release_egresses(&EgressSet::from_iter(ways));
+            }
         }
         let ruleset = self.builder.build(&self.rules, self.now, |_| 0).expect("IPv4").rulesets.remove(0);
         self.engine.replace_rules(ruleset);

@@ -44,9 +44,6 @@ impl Engine {
         may_open: impl FnOnce(Ipv4Addr) -> bool,
     ) -> Option<EgressId> {
         let Prepared(Some((segment, lookup))) = prepared else { return None };
-        if self.table.has_stale_egress() {
-            return None;
-        }
         let Some((id, direction)) = self.table.finish_lookup(*lookup, &segment.key) else {
             let may_open = || may_open(packet.header.src());
             let (id, egress) = self.open_chosen(now, side, segment, may_leave, may_open)?;
@@ -118,9 +115,6 @@ impl Engine {
     /// [short way](Engine::forward).
     pub fn note_egress(&mut self, prepared: &Prepared, side: Side, egress: EgressId) {
         let Prepared(Some((segment, _))) = prepared else { return };
-        if self.table.has_stale_egress() {
-            return;
-        }
         let Some((id, direction)) = self.table.lookup(&segment.key) else { return };
         self.table.set_egress(id, direction, side, egress);
         if let ConnectionKind::Service(_, server) = self.table.get(id).kind()
@@ -128,14 +122,6 @@ impl Engine {
         {
             self.rules.set_egress(server, egress);
         }
-    }
-
-    /// Has all connections forget their ways out: routes have changed, or the numbers mean something
-    /// else now. Until [`expire`](Engine::expire) has been called often enough to look at all of them,
-    /// every packet goes the long way.
-    pub fn forget_egress(&mut self) {
-        self.table.forget_egress();
-        self.rules.forget_egress();
     }
 }
 

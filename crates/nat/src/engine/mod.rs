@@ -1,5 +1,6 @@
 mod ahead;
 mod drain;
+mod egress;
 mod forward;
 mod fragments;
 mod icmp;
@@ -30,10 +31,8 @@ use crate::{
 
 use ahead::Ahead;
 use drain::Drain;
+use egress::EgressSearch;
 use fragments::Fate;
-
-/// Records that forget their ways out for each that is looked at for being silent: it is less work.
-const SWEPT_PER_LOOK: usize = 4;
 
 /// What the engine has to know of the director's surroundings; asked only when a connection opens.
 pub trait Topology {
@@ -67,6 +66,7 @@ pub struct Engine {
     ahead: Ahead,
     /// Whether the last search for a connection that the full table can do without was in vain.
     is_crowded: bool,
+    egress_search: EgressSearch,
     fragments: FragmentTracker<Fate>,
 }
 
@@ -83,6 +83,7 @@ impl Engine {
             drain: Drain::default(),
             ahead: Ahead::default(),
             is_crowded: false,
+            egress_search: EgressSearch::default(),
             fragments: FragmentTracker::new(TrackerLimits::default(), config.secret),
             rules,
         }
@@ -178,7 +179,7 @@ impl Engine {
         mut send: impl FnMut(&[u8; tcp::RESET_LEN]),
     ) {
         self.fragments.expire(now);
-        self.table.sweep_egress(budget.saturating_mul(SWEPT_PER_LOOK));
+        self.search_egresses(budget);
         while budget > 0 {
             let expired = self.table.expire(now, &mut budget);
             if expired.is_empty() {
@@ -215,6 +216,7 @@ impl Engine {
         self.settle();
         rules.take_over(&mut self.rules);
         let before = std::mem::replace(&mut self.rules, rules);
+        self.search_servers_again();
         self.drain.plan(self.rules.next_drain());
         before
     }

@@ -476,7 +476,6 @@ impl RulesetBuilder {
             services: slots.services.clone(),
             servers: slots.servers.clone(),
             states,
-            egress_epoch: 1,
         }
     }
 }

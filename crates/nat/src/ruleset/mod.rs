@@ -23,6 +23,7 @@ mod service_lookup;
 
 use std::{
     net::{Ipv4Addr, SocketAddrV4},
+    ops::Range,
     sync::Arc,
 };
 
@@ -32,6 +33,7 @@ use shunt_rules::{Defaults, ForwardingMode, Rules, ServerId, ServiceId, VirtualS
 use crate::{
     counters::{ServerCounters, ServerSlot, ServiceCounters, ServiceSlot},
     egress::EgressId,
+    egress_set::EgressSet,
     flow::{Direction, FlowKey},
     persistence::PersistenceTable,
     scheduler::{Request, WorkerState},
@@ -61,8 +63,6 @@ pub struct Ruleset {
     servers: SharedSlots<ServerSlot>,
     /// What schedulers remember, by [`ServiceId`].
     states: OwnSlots<WorkerState>,
-    /// Ways out that were noted in another one are forgotten.
-    egress_epoch: u16,
 }
 
 impl Ruleset {
@@ -280,22 +280,25 @@ impl Ruleset {
     /// The way out that packets to a server take, if one did so before.
     #[inline]
     pub(crate) fn egress(&self, server: ServerId) -> Option<EgressId> {
-        self.servers[server.0].egress(self.egress_epoch)
+        self.servers[server.0].egress()
     }
 
     /// Notes which way out packets to a server take.
     pub(crate) fn set_egress(&mut self, server: ServerId, egress: EgressId) {
-        self.servers[server.0].set_egress(Some(egress), self.egress_epoch);
+        self.servers[server.0].set_egress(Some(egress));
     }
 
-    /// Forgets the ways out to all servers.
-    pub(crate) fn forget_egress(&mut self) {
-        match self.egress_epoch.checked_add(1) {
-            Some(epoch) => self.egress_epoch = epoch,
-            None => {
-                // What was noted in the first epochs must not come back to life.
-                self.servers.iter().for_each(|server| server.set_egress(None, 0));
-                self.egress_epoch = 1;
+    /// How many servers may have a way out.
+    pub(crate) fn server_count(&self) -> usize {
+        self.compiled.servers as usize
+    }
+
+    /// Has these servers forget their ways out, as far as they are among `released`.
+    pub(crate) fn forget_egresses(&mut self, servers: Range<usize>, released: &EgressSet) {
+        for server in servers {
+            let slot = &self.servers[server as u32];
+            if slot.egress().is_some_and(|egress| released.contains(egress)) {
+                slot.set_egress(None);
             }
         }
     }
@@ -357,7 +360,6 @@ impl Ruleset {
     /// Takes over what belongs to the worker from the rules that it had before: a few pointers.
     pub(crate) fn take_over(&mut self, before: &mut Ruleset) {
         self.states.take_over(&mut before.states);
-        self.egress_epoch = before.egress_epoch;
     }
 
     /// The server of a one-packet service that a datagram from this endpoint is from.

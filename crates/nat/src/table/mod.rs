@@ -17,7 +17,7 @@ mod scan;
 mod tags;
 mod wheel;
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use ahash::RandomState;
 use arrayvec::ArrayVec;
@@ -26,6 +26,7 @@ use zerocopy::FromZeros;
 use crate::{
     connection::{Connection, ConnectionKind, Links},
     egress::EgressId,
+    egress_set::EgressSet,
     flow::{Direction, FlowKey},
     side::Side,
     state::ConnectionState,
@@ -100,8 +101,6 @@ pub struct ConnectionTable {
     hasher: RandomState,
     /// What is drawn from when a connection has to go.
     chance: u64,
-    /// Records before this one may remember ways out that are no longer right.
-    stale_egress: u32,
 }
 
 /// How many records are looked at for one that can go. With a tenth of the table half open, one in
@@ -126,7 +125,6 @@ impl ConnectionTable {
             wheel: Wheel::new(),
             hasher: RandomState::with_seeds(a, b, c, d),
             chance: a,
-            stale_egress: 0,
         }
     }
 
@@ -317,32 +315,17 @@ impl ConnectionTable {
         side: Side,
         egress: EgressId,
     ) {
-        if !self.has_stale_egress() {
-            self.records[id.0 as usize].set_egress(direction, side, egress);
-        }
+        self.records[id.0 as usize].set_egress(direction, side, egress);
     }
 
-    /// Has all connections forget their ways out, in [steps](ConnectionTable::sweep_egress). None is
-    /// noted until that is done.
-    pub(crate) fn forget_egress(&mut self) {
-        self.stale_egress = self.untouched;
+    /// How many records have ever been used: those of the connections are among the first so many.
+    pub(crate) fn touched(&self) -> usize {
+        self.untouched as usize
     }
 
-    /// Whether connections may remember ways out that are no longer right.
-    #[inline]
-    pub(crate) fn has_stale_egress(&self) -> bool {
-        self.stale_egress > 0
-    }
-
-    /// Forgets the ways out of no more than `budget` connections.
-    #[inline]
-    pub(crate) fn sweep_egress(&mut self, budget: usize) {
-        if self.has_stale_egress() {
-            let end = self.stale_egress as usize;
-            let start = end.saturating_sub(budget);
-            self.records[start..end].iter_mut().for_each(Connection::forget_egress);
-            self.stale_egress = start as u32;
-        }
+    /// Has these records forget the ways out that are among `released`.
+    pub(crate) fn forget_egresses(&mut self, records: Range<usize>, released: &EgressSet) {
+        self.records[records].iter_mut().for_each(|record| record.forget_egresses(released));
     }
 
     /// A connection that a full table can do without: one that is half open, else one that both

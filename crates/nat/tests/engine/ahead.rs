@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 use shunt_nat::{
-    EgressId, Engine, Instant, Prepared, Reply, Ruleset, ServerCounters, Side, Verdict,
+    EgressId, EgressSet, Engine, Instant, Prepared, Reply, Ruleset, ServerCounters, Side, Verdict,
 };
 use shunt_packet::{ipv4::Ipv4Packet, plain::PlainPacket};
 use shunt_rules::{Persistence, RealServer, Scheduler, VirtualService};
@@ -184,7 +184,7 @@ fn what_must_not_open_there_takes_the_long_way() {
     let late: Vec<u8> = tcp("192.168.1.200:2", VIP).syn().ttl(1).into();
     let (left, short) = at_once(&mut engine, &[late]);
     assert_eq!((left, short), (vec![Err(Verdict::Reply(Reply::TimeExceeded))], 0));
-    engine.forget_egress();
+    engine.release_egresses(&EgressSet::from_iter([EgressId::FIRST]));
     engine.expire(NOW, usize::MAX, |_| {});
     assert_eq!(at_once(&mut engine, &[opener(3)]).1, 0, "the way was forgotten");
     assert_eq!(at_once(&mut engine, &[opener(4)]).1, 1);

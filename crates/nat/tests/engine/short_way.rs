@@ -1,6 +1,9 @@
 //! The short way of packets through the engine: what may take it, and that it does as the long way.
 
-use shunt_nat::{EgressId, Engine, Instant, Prepared, Ruleset, Side, Verdict};
+use proptest::prelude::*;
+use shunt_nat::{
+    EgressId, EgressSet, Engine, Instant, Prepared, Ruleset, RulesetBuilder, Side, Verdict,
+};
 use shunt_packet::{ipv4::Ipv4Packet, plain::PlainPacket};
 use shunt_testkit::Packet;
 
@@ -66,6 +69,23 @@ impl Ways {
                 None
             }
         }
+    }
+
+    /// The way out that a packet of a connection would take.
+    fn asks(&mut self, packet: &Packet) -> Option<EgressId> {
+        let mut bytes: Vec<u8> = packet.clone().into();
+        let mut prepared = self.begin(&bytes);
+        self.engine.proceed(&mut prepared);
+        let view = PlainPacket::parse(&mut bytes)?;
+        let mut asked = None;
+        let may_leave = |egress| {
+            asked = Some(egress);
+            false
+        };
+        let left =
+            self.engine.forward(self.now, Side::Outside, view, &prepared, may_leave, |_| false);
+        assert_eq!(left, None);
+        asked
     }
 
     fn establish(&mut self) {
@@ -166,20 +186,110 @@ fn a_new_connection_with_the_endpoints_of_an_old_one_starts_anew() {
 }
 
 #[test]
-fn all_ways_can_be_forgotten_in_steps() {
+fn numbers_are_given_up_in_steps() {
     let mut ways = Ways::new();
     let client = |n: u16| format!("192.168.1.200:{}", 1000 + n);
-    let short =
-        |ways: &mut Ways, n| ways.short(Side::Outside, &udp(&client(n), VIP), true).is_some();
     for n in 0..10 {
         ways.long(Side::Outside, &udp(&client(n), VIP));
+        ways.long(Side::Inside, &udp(RS1, &client(n)));
     }
-    ways.engine.forget_egress();
-    ways.engine.expire(ways.now, 1, |_| {});
+    let short = |ways: &mut Ways, n| {
+        let there = ways.short(Side::Outside, &udp(&client(n), VIP), true).is_some();
+        (there, ways.short(Side::Inside, &udp(RS1, &client(n)), true).is_some())
+    };
+    ways.engine.release_egresses(&EgressSet::from_iter([INSIDE]));
+    for looks in 1..=3 {
+        assert!(
+            ways.engine.releases_egresses(),
+            "records 4, 8, 10; then a server for each service"
+        );
+        ways.engine.expire(ways.now, 1, |_| {});
+        let forgotten = (0..10).filter(|n| short(&mut ways, *n) == (false, true)).count();
+        assert_eq!(forgotten, 10.min(4 * looks), "in one direction; the other stays as it is");
+    }
+    assert!(!ways.engine.releases_egresses());
     ways.long(Side::Outside, &udp(&client(9), VIP));
-    assert!((0..10).all(|n| !short(&mut ways, n)), "while any may be wrong");
-    (0..2).for_each(|_| ways.engine.expire(ways.now, 1, |_| {}));
-    assert!((0..10).all(|n| !short(&mut ways, n)), "forgotten");
-    ways.long(Side::Outside, &udp(&client(9), VIP));
-    assert!(short(&mut ways, 9) && !short(&mut ways, 8));
+    assert!(short(&mut ways, 9).0 && !short(&mut ways, 8).0);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// A client's packet goes the long way, and leaves by the first of these ways that is open.
+    Send {
+        client: u16,
+        ways: [u16; 2],
+    },
+    Release(Vec<u16>),
+    Expire {
+        looks: usize,
+    },
+    Reload,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (0..40u16, [1..6u16, 1..6u16]).prop_map(|(client, ways)| Step::Send { client, ways }),
+        1 => prop::collection::vec(1..6u16, 1..3).prop_map(Step::Release),
+        4 => (0..4usize).prop_map(|looks| Step::Expire { looks }),
+        1 => Just(Step::Reload),
+    ]
+}
+
+fn way(number: u16) -> EgressId {
+    EgressId::new(number).unwrap()
+}
+
+proptest! {
+    /// Whatever happens meanwhile: when numbers have been given up, neither a connection nor a server
+    /// leads there, and before that only to what a caller keeps closed.
+    #[test]
+    fn what_is_given_up_is_remembered_by_nobody(steps in prop::collection::vec(step(), 1..150)) {
+        let rules = rules_of(&[over_udp(rr(VIP, &[RS1]))], &[]);
+        let mut builder = RulesetBuilder::new(7, 1);
+        let mut rulesets = std::iter::repeat_with(|| {
+            builder.build(&rules, Instant::default(), |_| 0).unwrap().rulesets.remove(0)
+        });
+        let engine = Engine::new(&Director::config(64), rulesets.next().unwrap());
+        let mut ways = Ways { engine, now: Instant::from_millis(5000) };
+        let packet = |client: u16| udp(&format!("192.168.1.200:{}", 1000 + client), VIP);
+        // What a way out means now: numbers that are free have another meaning each time.
+        let mut closed = EgressSet::default();
+        let mut meant = [0; 6];
+        let mut noted = [None; 40];
+        for step in steps {
+            match step {
+                Step::Send { client, ways: numbers } => {
+                    let open = numbers.into_iter().find(|n| !closed.contains(way(*n)));
+                    let bytes: Vec<u8> = packet(client).into();
+                    let prepared = ways.begin(&bytes);
+                    let mut bytes = bytes.clone();
+                    let mut packet = Ipv4Packet::parse(&mut bytes).unwrap();
+                    let _ = ways.engine.finish(ways.now, Side::Outside, &mut packet, &prepared, &Lab);
+                    if let Some(number) = open {
+                        ways.engine.note_egress(&prepared, Side::Outside, way(number));
+                        noted[usize::from(client)] = Some((number, meant[usize::from(number)]));
+                    }
+                }
+                Step::Release(numbers) => {
+                    let released: EgressSet = numbers.iter().map(|n| way(*n)).collect();
+                    closed.extend(&released);
+                    ways.engine.release_egresses(&released);
+                }
+                Step::Expire { looks } => ways.engine.expire(ways.now, looks, |_| {}),
+                Step::Reload => drop(ways.engine.replace_rules(rulesets.next().unwrap())),
+            }
+            if !ways.engine.releases_egresses() {
+                let was_closed = std::mem::take(&mut closed);
+                (1..6).filter(|n| was_closed.contains(way(*n))).for_each(|n| meant[usize::from(n)] += 1);
+            }
+            for client in 0..40 {
+                let Some(asked) = ways.asks(&packet(client)) else { continue };
+                if !closed.contains(asked) {
+                    let number = asked.get();
+                    let now = Some((number, meant[usize::from(number)]));
+                    prop_assert_eq!(noted[usize::from(client)], now, "client {}", client);
+                }
+            }
+        }
+    }
 }
