@@ -102,7 +102,7 @@ fn describe_port(text: &mut String, port: &Port) -> std::fmt::Result {
         shunt_config::Device::Vdev { devargs, .. } => devargs.clone(),
     };
     let addresses: Vec<_> = port.addresses.iter().map(ToString::to_string).collect();
-    writeln!(text, "port     {} ({}) {}", port.name, port.role, addresses.join(", "))?;
+    writeln!(text, "port     {} ({}) {}", port.name, port.side, addresses.join(", "))?;
     writeln!(text, "           device {device}")?;
     let queues = match port.queues {
         None => "a queue for each worker".to_owned(),

@@ -1,6 +1,7 @@
 //! `[dpdk]`.
 
 use std::path::PathBuf;
+use strum::{Display, IntoStaticStr, VariantArray};
 
 /// What DPDK's environment abstraction layer (EAL) is started with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,14 +44,14 @@ impl Default for Dpdk {
     }
 }
 
-keywords! {
-    /// What a worker does when no packets come.
-    pub enum Idle {
-        /// It polls on.
-        Spin = "spin",
-        /// It sleeps, for longer and longer up to some microseconds, between two looks.
-        Adaptive = "adaptive",
-    }
+/// What a worker does when no packets come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Display, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "kebab-case")]
+pub enum Idle {
+    /// It polls on.
+    Spin,
+    /// It sleeps, for longer and longer up to some microseconds, between two looks.
+    Adaptive,
 }
 
 /// Where EAL's memory comes from.

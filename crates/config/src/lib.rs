@@ -21,9 +21,6 @@
 //! Inside, the same holds for [`Config::local_addresses`].
 #![forbid(unsafe_code)]
 
-#[macro_use]
-mod keyword;
-
 mod change;
 mod device;
 mod dpdk;
@@ -51,12 +48,13 @@ pub use endpoint::VirtualEndpoint;
 pub use error::{ConfigError, Errors, Place};
 pub use log::{Level, Log};
 pub use nat::{LocalAddress, Nat, OnUnknown};
-pub use port::{Checksum, Port, Ports, Role, Vlan};
+pub use port::{Checksum, Port, Ports, Vlan};
 pub use route::Route;
 pub use service::{
     FallbackServer, ForwardingMode, Persistence, Protocol, RealServer, Scheduler, SchedulerFlags,
     VirtualService,
 };
+pub use shunt_rules::Side;
 pub use snat::Snat;
 pub use timeouts::Timeouts;
 

@@ -1,19 +1,20 @@
 //! `[log]`.
+use strum::{Display, IntoStaticStr, VariantArray};
 
-keywords! {
-    /// How much is logged: a level and everything above it.
-    pub enum Level {
-        /// What stops or breaks the director.
-        Error = "error",
-        /// What works, but not as asked.
-        Warn = "warn",
-        /// What happens at start, at reload and at the end.
-        Info = "info",
-        /// What helps to find a mistake in a configuration.
-        Debug = "debug",
-        /// Everything.
-        Trace = "trace",
-    }
+/// How much is logged: a level and everything above it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Display, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "kebab-case")]
+pub enum Level {
+    /// What stops or breaks the director.
+    Error,
+    /// What works, but not as asked.
+    Warn,
+    /// What happens at start, at reload and at the end.
+    Info,
+    /// What helps to find a mistake in a configuration.
+    Debug,
+    /// Everything.
+    Trace,
 }
 
 /// What the director says while it runs.

@@ -1,16 +1,17 @@
 //! `[nat]` and `[[nat.local-address]]`.
 
 use std::{net::Ipv4Addr, ops::RangeInclusive};
+use strum::{Display, IntoStaticStr, VariantArray};
 
-keywords! {
-    /// What becomes of a TCP packet, addressed to a service, that neither opens a connection nor
-    /// belongs to one.
-    pub enum OnUnknown {
-        /// Answered with a RST (RFC 9293 §3.5.2), so that the sender gives up at once.
-        Reset = "reset",
-        /// Dropped and counted.
-        Drop = "drop",
-    }
+/// What becomes of a TCP packet, addressed to a service, that neither opens a connection nor
+/// belongs to one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Display, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "kebab-case")]
+pub enum OnUnknown {
+    /// Answered with a RST (RFC 9293 §3.5.2), so that the sender gives up at once.
+    Reset,
+    /// Dropped and counted.
+    Drop,
 }
 
 /// What the NAT engine does as a whole.

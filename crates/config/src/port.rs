@@ -1,41 +1,34 @@
 //! `[[port]]`.
 
 use std::net::Ipv4Addr;
+use strum::{Display, IntoStaticStr, VariantArray};
 
 use ipnet::Ipv4Net;
 
+use shunt_rules::Side;
+
 use crate::Device;
 
-keywords! {
-    /// Which side of the director a port is on.
-    pub enum Role {
-        /// Towards the clients.
-        Outside = "outside",
-        /// Towards the real servers.
-        Inside = "inside",
-    }
+/// Who computes checksums of packets sent and checks those received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Display, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "kebab-case")]
+pub enum Checksum {
+    /// The device where it can, the CPU where it can't.
+    Auto,
+    /// The device; the director doesn't start if it can't.
+    Hardware,
+    /// The CPU, whatever the device can.
+    Software,
 }
 
-keywords! {
-    /// Who computes checksums of packets sent and checks those received.
-    pub enum Checksum {
-        /// The device where it can, the CPU where it can't.
-        Auto = "auto",
-        /// The device; the director doesn't start if it can't.
-        Hardware = "hardware",
-        /// The CPU, whatever the device can.
-        Software = "software",
-    }
-}
-
-keywords! {
-    /// What becomes of 802.1Q frames.
-    pub enum Vlan {
-        /// Counted and dropped.
-        Drop = "drop",
-        /// Handed to the other port untouched.
-        Pass = "pass",
-    }
+/// What becomes of 802.1Q frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Display, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "kebab-case")]
+pub enum Vlan {
+    /// Counted and dropped.
+    Drop,
+    /// Handed to the other port untouched.
+    Pass,
 }
 
 /// A DPDK port.
@@ -43,8 +36,8 @@ keywords! {
 pub struct Port {
     /// Key `name`: what logs and counters call it.
     pub name: String,
-    /// Key `role`.
-    pub role: Role,
+    /// Key `role`: which side of the director it is on.
+    pub side: Side,
     /// Key `device`.
     pub device: Device,
     /// Key `addresses`, at least one: the port's own addresses, each with the prefix of its
@@ -70,18 +63,18 @@ pub struct Port {
 /// The two ports of a director.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ports {
-    /// The port with [`Role::Outside`].
+    /// The port towards the clients.
     pub outside: Port,
-    /// The port with [`Role::Inside`].
+    /// The port towards the real servers.
     pub inside: Port,
 }
 
 impl Ports {
-    /// The port with this role.
-    pub fn get(&self, role: Role) -> &Port {
-        match role {
-            Role::Outside => &self.outside,
-            Role::Inside => &self.inside,
+    /// The port on this side.
+    pub fn get(&self, side: Side) -> &Port {
+        match side {
+            Side::Outside => &self.outside,
+            Side::Inside => &self.inside,
         }
     }
 

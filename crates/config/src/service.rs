@@ -5,53 +5,54 @@ use std::{
     net::{Ipv4Addr, SocketAddrV4},
     time::Duration,
 };
+use strum::{Display, IntoStaticStr, VariantArray};
 
 use crate::{OnUnknown, Timeouts, VirtualEndpoint};
 
-keywords! {
-    /// The transport protocol of a service.
-    pub enum Protocol {
-        /// TCP.
-        Tcp = "tcp",
-        /// UDP.
-        Udp = "udp",
-    }
+/// The transport protocol of a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Display, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "kebab-case")]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
 }
 
-keywords! {
-    /// How a new connection gets its server; the names are those of IPVS (ipvsadm(8)).
-    pub enum Scheduler {
-        /// Round robin: each server in turn.
-        Rr = "rr",
-        /// Weighted round robin: each server in turn, as often as its weight says.
-        Wrr = "wrr",
-        /// Least connections.
-        Lc = "lc",
-        /// Least connections for its weight.
-        Wlc = "wlc",
-        /// Shortest expected delay: least connections for its weight, the new one included.
-        Sed = "sed",
-        /// Never queue: an idle server if there is one, otherwise as `sed`.
-        Nq = "nq",
-        /// Source hashing: the client's address decides.
-        Sh = "sh",
-        /// Destination hashing: the virtual address decides.
-        Dh = "dh",
-        /// Maglev hashing: the client's address decides, and few clients move when servers change.
-        Mh = "mh",
-        /// Locality-based least connections: one server for each virtual address, until it is
-        /// overloaded.
-        Lblc = "lblc",
-        /// As `lblc`, with a set of servers for each virtual address.
-        Lblcr = "lblcr",
-        /// Failover: the server with the highest weight.
-        Fo = "fo",
-        /// Overflow: the server with the highest weight that has fewer connections than its weight.
-        Ovf = "ovf",
-        /// Power of two choices: of two servers drawn at random, the one with fewer connections
-        /// for its weight.
-        Twos = "twos",
-    }
+/// How a new connection gets its server; the names are those of IPVS (ipvsadm(8)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Display, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "kebab-case")]
+pub enum Scheduler {
+    /// Round robin: each server in turn.
+    Rr,
+    /// Weighted round robin: each server in turn, as often as its weight says.
+    Wrr,
+    /// Least connections.
+    Lc,
+    /// Least connections for its weight.
+    Wlc,
+    /// Shortest expected delay: least connections for its weight, the new one included.
+    Sed,
+    /// Never queue: an idle server if there is one, otherwise as `sed`.
+    Nq,
+    /// Source hashing: the client's address decides.
+    Sh,
+    /// Destination hashing: the virtual address decides.
+    Dh,
+    /// Maglev hashing: the client's address decides, and few clients move when servers change.
+    Mh,
+    /// Locality-based least connections: one server for each virtual address, until it is
+    /// overloaded.
+    Lblc,
+    /// As `lblc`, with a set of servers for each virtual address.
+    Lblcr,
+    /// Failover: the server with the highest weight.
+    Fo,
+    /// Overflow: the server with the highest weight that has fewer connections than its weight.
+    Ovf,
+    /// Power of two choices: of two servers drawn at random, the one with fewer connections
+    /// for its weight.
+    Twos,
 }
 
 /// Key `scheduler-flags`: a list of `"sh-fallback"`, `"sh-port"` with scheduler `sh`, and of
@@ -65,14 +66,15 @@ pub struct SchedulerFlags {
     pub port: bool,
 }
 
-keywords! {
-    /// How packets reach the servers.
-    pub enum ForwardingMode {
-        /// Destination NAT: servers see the client's address, and the director is their gateway.
-        Nat = "nat",
-        /// Destination and source NAT: servers see a local address of the director.
-        FullNat = "full-nat",
-    }
+/// How packets reach the servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Display, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "kebab-case")]
+pub enum ForwardingMode {
+    /// Destination NAT: servers see the client's address, and the director is their gateway.
+    Nat,
+    /// Destination and source NAT: servers see a local address of the director.
+    #[strum(serialize = "full-nat")]
+    FullNat,
 }
 
 /// What clients dial, and who answers.
@@ -135,7 +137,8 @@ impl VirtualService {
 /// Displays as protocols and endpoints: `tcp+udp 192.0.2.1:53, 192.0.2.2:53`.
 impl fmt::Display for VirtualService {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let protocols: Vec<_> = self.protocols.iter().map(|protocol| protocol.as_str()).collect();
+        let protocols: Vec<_> =
+            self.protocols.iter().map(|protocol| protocol.to_string()).collect();
         let endpoints: Vec<_> = self.endpoints.iter().map(ToString::to_string).collect();
         write!(f, "{} {}", protocols.join("+"), endpoints.join(", "))
     }

@@ -10,8 +10,8 @@ use std::{
 
 use shunt_config::{
     Checksum, Config, Device, Dpdk, FallbackServer, ForwardingMode, HugePages, Idle, Level,
-    LocalAddress, Nat, OnUnknown, PciAddress, Persistence, Protocol, RealServer, Role, Route,
-    Scheduler, SchedulerFlags, Snat, Timeouts, VirtualEndpoint, VirtualService, Vlan,
+    LocalAddress, Nat, OnUnknown, PciAddress, Persistence, Protocol, RealServer, Route, Scheduler,
+    SchedulerFlags, Side, Snat, Timeouts, VirtualEndpoint, VirtualService, Vlan,
 };
 
 const EVERYTHING: &str = include_str!("good/everything.toml");
@@ -129,7 +129,7 @@ fn everything_can_be_set() {
         }
     );
 
-    let outside = config.ports.get(Role::Outside);
+    let outside = config.ports.get(Side::Outside);
     assert_eq!(outside.name, "wan");
     assert_eq!(
         outside.device,
@@ -142,8 +142,8 @@ fn everything_can_be_set() {
     assert_eq!((outside.mtu, outside.queues), (9000, Some(2)));
     assert_eq!((outside.rx_descriptors, outside.tx_descriptors), (2048, 512));
     assert_eq!((outside.checksum, outside.vlan), (Checksum::Hardware, Vlan::Pass));
-    let inside = config.ports.get(Role::Inside);
-    assert_eq!(inside.role, Role::Inside);
+    let inside = config.ports.get(Side::Inside);
+    assert_eq!(inside.side, Side::Inside);
     assert_eq!(inside.checksum, Checksum::Software);
 
     let route = |to: &str, via| Route { destination: to.parse().unwrap(), via };
@@ -338,7 +338,7 @@ fn every_scheduler_of_ipvs_is_known() {
     for name in names {
         let vip = "[[service]]\nvip = \"192.168.1.100:80\"";
         let config = parse(&format!("{LEAST}\n{vip}\nscheduler = \"{name}\"\n"));
-        assert_eq!(config.services[0].scheduler.as_str(), name);
+        assert_eq!(config.services[0].scheduler.to_string(), name);
     }
 }
 

@@ -1,6 +1,6 @@
 use std::{net::IpAddr, ops::RangeInclusive, sync::Arc};
 
-use shunt_config::{self as config, Config, Protocol, Role};
+use shunt_config::{self as config, Config, Protocol, Side};
 use shunt_rules::{
     Defaults, ForwardingMode, LocalAddress, OnUnknown, Persistence, RealServer, Rules, Scheduler,
     SchedulerFlags, SnatRule, TimeoutOverrides, Timeouts, VirtualEndpoint, VirtualService,
@@ -23,7 +23,7 @@ pub fn rules(config: &Config) -> Rules {
         .local_addresses
         .iter()
         .map(|local| LocalAddress { address: local.address.into(), ports: local.ports.clone() });
-    let dip = config.ports.get(Role::Inside).addresses.first().map(|dip| dip.addr());
+    let dip = config.ports.get(Side::Inside).addresses.first().map(|dip| dip.addr());
     let services = config.services.iter().map(|service| Arc::new(virtual_service(service)));
     Rules {
         services: services.collect(),
@@ -51,7 +51,7 @@ fn virtual_service(service: &config::VirtualService) -> VirtualService {
         name: String::new(),
         protocols: protocols.collect(),
         endpoints: endpoints.collect(),
-        scheduler: service.scheduler.as_str().parse().unwrap_or(Scheduler::default()),
+        scheduler: service.scheduler.to_string().parse().unwrap_or(Scheduler::default()),
         scheduler_flags: SchedulerFlags {
             fallback: service.scheduler_flags.fallback,
             port: service.scheduler_flags.port,

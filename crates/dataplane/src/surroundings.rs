@@ -2,14 +2,14 @@ use std::net::Ipv4Addr;
 
 use hashbrown::HashSet;
 use ipnet::Ipv4Net;
-use shunt_config::{Config, Role};
+use shunt_config::Config;
 use shunt_nat::{Side, Topology};
 use shunt_packet::ipv4;
 
 use crate::routes::{NextHop, Routes};
 
 /// Both sides, in the order in which their ports are polled.
-pub(crate) const SIDES: [Side; 2] = [Side::Outside, Side::Inside];
+pub(crate) const SIDES: [Side; 2] = Side::BOTH;
 
 /// What is around the director: its own addresses, and the way to all others.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,8 +28,7 @@ pub(crate) struct Surroundings {
 impl Surroundings {
     /// What a service file says of them.
     pub(crate) fn new(config: &Config) -> Surroundings {
-        let ports =
-            [Role::Outside, Role::Inside].map(|role| config.ports.get(role).addresses.clone());
+        let ports = SIDES.map(|side| config.ports.get(side).addresses.clone());
         let virtual_addresses = [config.virtual_addresses(), config.local_addresses()];
         let mut routes = Routes::default();
         for side in SIDES {

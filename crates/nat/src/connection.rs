@@ -5,9 +5,9 @@ use shunt_rules::{ServerId, ServiceId};
 use zerocopy::{FromZeros, Immutable, KnownLayout};
 
 use crate::{
+    Side,
     egress::{EgressId, SPARE_BITS},
     flow::{Direction, FlowKey, Tuple},
-    side::Side,
     state::ConnectionState,
     time::Instant,
     translation::Translation,

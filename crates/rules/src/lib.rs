@@ -8,6 +8,7 @@
 //!
 //! | you look for | it is in |
 //! | --- | --- |
+//! | the two networks | `side` |
 //! | services, what clients dial | `service`, `endpoint` |
 //! | servers | `server` |
 //! | schedulers and their flags | `scheduler` |
@@ -29,6 +30,7 @@ mod identity;
 mod scheduler;
 mod server;
 mod service;
+mod side;
 mod source_address;
 mod timeouts;
 
@@ -41,6 +43,7 @@ pub use identity::{ServerId, ServerIdentity, ServiceId, ServiceIdentity};
 pub use scheduler::{Scheduler, SchedulerFlags};
 pub use server::RealServer;
 pub use service::{ForwardingMode, OnUnknown, Persistence, Protocol, VirtualService};
+pub use side::Side;
 pub use source_address::{LocalAddress, SnatRule};
 pub use timeouts::{TimeoutOverrides, Timeouts};
 

@@ -2,7 +2,7 @@
 
 use super::report::Report;
 use crate::{
-    Config, Dpdk, Port, Role,
+    Config, Dpdk, Port, Side,
     fault::Fault,
     raw::{self, Value},
     source::Span,
@@ -11,7 +11,7 @@ use crate::{
 /// Writes down every key of `file`, which means `new`, that a director which runs `old` can't take.
 pub(super) fn check(file: &raw::File, old: &Config, new: &Config, report: &mut Report) {
     check_dpdk(&file.dpdk.0, &old.dpdk, &new.dpdk, report);
-    for role in [Role::Outside, Role::Inside] {
+    for role in Side::BOTH {
         check_port(file, old.ports.get(role), new.ports.get(role), report);
     }
     let connections = &file.nat.0.connections;
@@ -44,15 +44,16 @@ fn check_dpdk(raw: &raw::Dpdk, old: &Dpdk, new: &Dpdk, report: &mut Report) {
 }
 
 fn check_port(file: &raw::File, old: &Port, new: &Port, report: &mut Report) {
-    let has_role =
-        |raw: &raw::Port| raw.role.as_ref().is_some_and(|role| role.get_ref() == new.role.as_str());
+    let has_role = |raw: &raw::Port| {
+        raw.role.as_ref().is_some_and(|role| *role.get_ref() == new.side.to_string())
+    };
     let Some(section) = file.port.iter().find(|section| has_role(&section.get_ref().0)) else {
         return;
     };
     let raw = &section.get_ref().0;
     let Port {
         name,
-        role: _,      // by which the two were matched
+        side: _,      // by which the two were matched
         addresses: _, // they can change
         device,
         mtu,

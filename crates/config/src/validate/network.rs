@@ -5,42 +5,42 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 
 use super::ipv4::never_a_host;
-use crate::{Role, fault::Fault};
+use crate::{Side, fault::Fault};
 
 /// Connected networks, own addresses and static routes.
 pub(super) struct Network {
-    addresses: Vec<(Ipv4Net, Role)>,
-    routes: Vec<(Ipv4Net, Ipv4Addr, Role)>,
+    addresses: Vec<(Ipv4Net, Side)>,
+    routes: Vec<(Ipv4Net, Ipv4Addr, Side)>,
 }
 
 impl Network {
     /// A network of ports alone, each address with the role of its port.
-    pub(super) fn new(addresses: Vec<(Ipv4Net, Role)>) -> Network {
+    pub(super) fn new(addresses: Vec<(Ipv4Net, Side)>) -> Network {
         Network { addresses, routes: Vec::new() }
     }
 
-    pub(super) fn add_route(&mut self, destination: Ipv4Net, via: Ipv4Addr, role: Role) {
+    pub(super) fn add_route(&mut self, destination: Ipv4Net, via: Ipv4Addr, role: Side) {
         self.routes.push((destination, via, role));
     }
 
     /// The networks that the port with this role is connected to.
-    pub(super) fn connected_to(&self, role: Role) -> impl Iterator<Item = Ipv4Net> {
+    pub(super) fn connected_to(&self, role: Side) -> impl Iterator<Item = Ipv4Net> {
         self.addresses.iter().filter(move |(_, of)| *of == role).map(|(net, _)| net.trunc())
     }
 
     /// The connected network in which `address` lies, and its port.
-    pub(super) fn connected(&self, address: Ipv4Addr) -> Option<(Ipv4Net, Role)> {
-        let within = |(net, _): &&(Ipv4Net, Role)| net.contains(&address);
+    pub(super) fn connected(&self, address: Ipv4Addr) -> Option<(Ipv4Net, Side)> {
+        let within = |(net, _): &&(Ipv4Net, Side)| net.contains(&address);
         self.addresses.iter().find(within).map(|(net, role)| (net.trunc(), *role))
     }
 
     /// The port whose own address this is.
-    pub(super) fn owner(&self, address: Ipv4Addr) -> Option<Role> {
+    pub(super) fn owner(&self, address: Ipv4Addr) -> Option<Side> {
         self.addresses.iter().find(|(net, _)| net.addr() == address).map(|&(_, role)| role)
     }
 
     /// Where packets to `address` leave: the longest prefix that covers it, and its port.
-    pub(super) fn egress(&self, address: Ipv4Addr) -> Option<(Ipv4Net, Role)> {
+    pub(super) fn egress(&self, address: Ipv4Addr) -> Option<(Ipv4Net, Side)> {
         let connected = self.addresses.iter().map(|(net, role)| (net.trunc(), *role));
         let routed = self.routes.iter().map(|&(net, _, role)| (net, role));
         let covering = connected.chain(routed).filter(|(net, _)| net.contains(&address));
@@ -62,7 +62,7 @@ impl Network {
     pub(super) fn check_virtual(&self, key: &str, address: Ipv4Addr) -> Result<(), Fault> {
         self.check_free(key, address)?;
         match self.connected(address) {
-            Some((net, Role::Inside)) if self.owner(address).is_none() => {
+            Some((net, Side::Inside)) if self.owner(address).is_none() => {
                 let message = format!(
                     "`{key}` is {address}, in the inside network {net}; the director answers for \
                      it on the outside port only"
@@ -81,11 +81,11 @@ impl Network {
     pub(super) fn check_local(&self, key: &str, address: Ipv4Addr) -> Result<(), Fault> {
         self.check_free(key, address)?;
         let why = match self.connected(address) {
-            Some((_, Role::Inside)) => return Ok(()),
-            Some((net, Role::Outside)) => format!("in the outside network {net}"),
+            Some((_, Side::Inside)) => return Ok(()),
+            Some((net, Side::Outside)) => format!("in the outside network {net}"),
             None => "in no network that the inside port is connected to".to_owned(),
         };
-        let help = match self.connected_to(Role::Inside).next() {
+        let help = match self.connected_to(Side::Inside).next() {
             Some(net) => format!("write a free address in {net}, or the inside port's own"),
             None => "write an address of the inside port".to_owned(),
         };
@@ -150,25 +150,25 @@ mod tests {
     fn network() -> Network {
         let net = |text: &str| text.parse::<Ipv4Net>().unwrap();
         let mut network = Network::new(vec![
-            (net("192.0.2.1/24"), Role::Outside),
-            (net("10.0.0.1/24"), Role::Inside),
-            (net("10.1.0.0/31"), Role::Inside),
+            (net("192.0.2.1/24"), Side::Outside),
+            (net("10.0.0.1/24"), Side::Inside),
+            (net("10.1.0.0/31"), Side::Inside),
         ]);
-        network.add_route(net("0.0.0.0/0"), Ipv4Addr::new(192, 0, 2, 254), Role::Outside);
-        network.add_route(net("10.9.0.0/16"), Ipv4Addr::new(10, 0, 0, 254), Role::Inside);
+        network.add_route(net("0.0.0.0/0"), Ipv4Addr::new(192, 0, 2, 254), Side::Outside);
+        network.add_route(net("10.9.0.0/16"), Ipv4Addr::new(10, 0, 0, 254), Side::Inside);
         network
     }
 
-    fn egress(text: &str) -> Option<Role> {
+    fn egress(text: &str) -> Option<Side> {
         network().egress(text.parse().unwrap()).map(|(_, role)| role)
     }
 
     #[test]
     fn the_longest_prefix_wins() {
-        assert_eq!(egress("10.0.0.9"), Some(Role::Inside));
-        assert_eq!(egress("10.9.1.1"), Some(Role::Inside));
-        assert_eq!(egress("10.8.1.1"), Some(Role::Outside));
-        assert_eq!(egress("192.0.2.9"), Some(Role::Outside));
+        assert_eq!(egress("10.0.0.9"), Some(Side::Inside));
+        assert_eq!(egress("10.9.1.1"), Some(Side::Inside));
+        assert_eq!(egress("10.8.1.1"), Some(Side::Outside));
+        assert_eq!(egress("192.0.2.9"), Some(Side::Outside));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::{
     report::Report,
 };
 use crate::{
-    Checksum, Device, Port, Ports, Role, Vlan,
+    Checksum, Device, Port, Ports, Side, Vlan,
     fault::Fault,
     raw::{self, Scalar, Table, Tables, Value},
 };
@@ -40,7 +40,7 @@ pub(super) fn validate(
     let network = addresses(&drafts, report).filter(|_| roles_are_right).map(Network::new);
 
     let port = |role| drafts.iter().find(|draft| draft.has(role)).and_then(Draft::port);
-    let ports = match (port(Role::Outside), port(Role::Inside)) {
+    let ports = match (port(Side::Outside), port(Side::Inside)) {
         (Some(outside), Some(inside)) => Some(Ports { outside, inside }),
         _ => None,
     };
@@ -50,7 +50,7 @@ pub(super) fn validate(
 /// One `[[port]]`: what is right about it, with places for what is compared with other ports.
 struct Draft {
     name: Option<Spanned<String>>,
-    role: Option<Spanned<Role>>,
+    role: Option<Spanned<Side>>,
     device: Option<Spanned<Device>>,
     addresses: Option<Vec<Spanned<Ipv4Net>>>,
     mtu: u16,
@@ -94,7 +94,7 @@ impl Draft {
         }
     }
 
-    fn has(&self, role: Role) -> bool {
+    fn has(&self, role: Side) -> bool {
         self.role.as_ref().is_some_and(|own| *own.get_ref() == role)
     }
 
@@ -102,7 +102,7 @@ impl Draft {
         let addresses = self.addresses.as_ref()?;
         Some(Port {
             name: self.name.as_ref()?.get_ref().clone(),
-            role: *self.role.as_ref()?.get_ref(),
+            side: *self.role.as_ref()?.get_ref(),
             device: self.device.as_ref()?.get_ref().clone(),
             addresses: addresses.iter().map(|address| *address.get_ref()).collect(),
             mtu: self.mtu,
@@ -189,14 +189,14 @@ fn check_roles(sections: &Tables<raw::Port>, drafts: &[Draft], report: &mut Repo
     let ports_with = |role| drafts.iter().filter(|draft| draft.has(role)).count();
     // A port whose role cannot be read may well be the one that is missed.
     let all_are_known = drafts.iter().all(|draft| draft.role.is_some());
-    for role in [Role::Outside, Role::Inside] {
+    for role in Side::BOTH {
         if ports_with(role) == 0 && all_are_known {
             let fault = Fault::new(format!("no port has role `{role}`"))
                 .help(format!("add a `[[port]]` with `role = \"{role}\"`"));
             report.add(last.span(), fault);
         }
     }
-    [Role::Outside, Role::Inside].into_iter().all(|role| ports_with(role) == 1)
+    Side::BOTH.into_iter().all(|role| ports_with(role) == 1)
 }
 
 fn check_names(drafts: &[Draft], report: &mut Report) {
@@ -231,9 +231,9 @@ fn check_devices(drafts: &[Draft], report: &mut Report) {
 }
 
 /// The addresses of all ports with the roles of their ports, if all are right and fit together.
-fn addresses(drafts: &[Draft], report: &mut Report) -> Option<Vec<(Ipv4Net, Role)>> {
-    let mut addresses: Vec<(Ipv4Net, Role)> = Vec::new();
-    let mut seen: Vec<(&Spanned<Ipv4Net>, Option<Role>)> = Vec::new();
+fn addresses(drafts: &[Draft], report: &mut Report) -> Option<Vec<(Ipv4Net, Side)>> {
+    let mut addresses: Vec<(Ipv4Net, Side)> = Vec::new();
+    let mut seen: Vec<(&Spanned<Ipv4Net>, Option<Side>)> = Vec::new();
     let mut fit = true;
     for draft in drafts {
         let role = draft.role.as_ref().map(|role| *role.get_ref());

@@ -2,12 +2,12 @@
 
 use std::{fmt::Display, ops::RangeInclusive};
 
+use strum::VariantArray;
 use toml::Spanned;
 
 use crate::{
     ConfigError, Errors,
     fault::Fault,
-    keyword::Keyword,
     raw::{Strings, Table, Value},
     source::{Source, Span},
     suggest::nearest,
@@ -118,12 +118,19 @@ impl<'a> Report<'a> {
     }
 
     /// One of the words of `T`.
-    pub(super) fn keyword<T: Keyword>(&mut self, key: &str, value: &Spanned<String>) -> Option<T> {
+    pub(super) fn keyword<T: VariantArray + Copy>(
+        &mut self,
+        key: &str,
+        value: &Spanned<String>,
+    ) -> Option<T>
+    where
+        &'static str: From<T>,
+    {
         let word = value.get_ref().as_str();
-        if let Some(&(_, known)) = T::WORDS.iter().find(|(known, _)| *known == word) {
-            return Some(known);
+        let words: Vec<&str> = T::VARIANTS.iter().map(|&variant| variant.into()).collect();
+        if let Some(index) = words.iter().position(|known| *known == word) {
+            return Some(T::VARIANTS[index]);
         }
-        let words: Vec<&str> = T::WORDS.iter().map(|&(known, _)| known).collect();
         let help = match nearest(word, words.iter().copied()) {
             Some(near) => format!("did you mean `{key} = \"{near}\"`?"),
             None if words.len() > 4 => {
@@ -137,12 +144,15 @@ impl<'a> Report<'a> {
     }
 
     /// One of the words of `T`, or `default` where there is none or a wrong one.
-    pub(super) fn keyword_or<T: Keyword>(
+    pub(super) fn keyword_or<T: VariantArray + Copy>(
         &mut self,
         key: &str,
         value: &Value<String>,
         default: T,
-    ) -> T {
+    ) -> T
+    where
+        &'static str: From<T>,
+    {
         value.as_ref().and_then(|value| self.keyword(key, value)).unwrap_or(default)
     }
 

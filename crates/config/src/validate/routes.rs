@@ -6,7 +6,7 @@ use ipnet::Ipv4Net;
 
 use super::{ipv4, network::Network, report::Report};
 use crate::{
-    Role, Route,
+    Route, Side,
     fault::Fault,
     raw::{self, Tables},
 };
@@ -55,7 +55,7 @@ fn destination(text: &str, network: Option<&Network>) -> Result<Ipv4Net, Fault> 
         return Ok(Ipv4Net::default());
     }
     let to = ipv4::network(text)?;
-    let connected = [Role::Outside, Role::Inside].into_iter().find(|&role| {
+    let connected = Side::BOTH.into_iter().find(|&role| {
         network.is_some_and(|network| network.connected_to(role).any(|net| net == to))
     });
     match connected {
@@ -66,7 +66,7 @@ fn destination(text: &str, network: Option<&Network>) -> Result<Ipv4Net, Fault> 
 }
 
 /// The gateway, and the port through which it is reached if that can be told.
-fn gateway(text: &str, network: Option<&Network>) -> Result<(Ipv4Addr, Option<Role>), Fault> {
+fn gateway(text: &str, network: Option<&Network>) -> Result<(Ipv4Addr, Option<Side>), Fault> {
     let via = ipv4::address(text)?;
     let Some(network) = network else { return Ok((via, None)) };
     network.check_host("via", via)?;

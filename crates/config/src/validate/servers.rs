@@ -10,7 +10,7 @@ use super::{
     report::Report,
 };
 use crate::{
-    FallbackServer, RealServer, Role, VirtualService,
+    FallbackServer, RealServer, Side, VirtualService,
     fault::Fault,
     raw::{self, Tables, Value},
 };
@@ -136,7 +136,7 @@ impl Reach<'_> {
             return Err(Fault::new(format!("server {rip} is an address of the director itself"))
                 .help("write the address of a host behind the inside port"));
         }
-        let inside = network.connected_to(Role::Inside).next();
+        let inside = network.connected_to(Side::Inside).next();
         let help = match inside {
             Some(net) => format!(
                 "write an address in {net}, or add a `[[route]]` to the server via a router in it"
@@ -144,8 +144,8 @@ impl Reach<'_> {
             None => "add a `[[route]]` to the server via a router inside".to_owned(),
         };
         match network.egress(rip) {
-            Some((_, Role::Inside)) => Ok(()),
-            Some((net, Role::Outside)) => {
+            Some((_, Side::Inside)) => Ok(()),
+            Some((net, Side::Outside)) => {
                 let way = if net.prefix_len() == 0 {
                     "the default route".into()
                 } else {

@@ -13,7 +13,7 @@ use super::{
     source_ports,
 };
 use crate::{
-    Role, Snat, VirtualService,
+    Side, Snat, VirtualService,
     fault::Fault,
     raw::{self, Strings, Tables},
 };
@@ -60,8 +60,8 @@ fn source_network(text: &str, network: Option<&Network>) -> Result<Ipv4Net, Faul
     let from = ipv4::network(text)?;
     let Some(network) = network else { return Ok(from) };
     let outside =
-        network.connected_to(Role::Outside).find(|net| net.contains(&from) || from.contains(net));
-    match (outside, network.connected_to(Role::Inside).next()) {
+        network.connected_to(Side::Outside).find(|net| net.contains(&from) || from.contains(net));
+    match (outside, network.connected_to(Side::Inside).next()) {
         (Some(outside), Some(inside)) => Err(Fault::new(format!(
             "{from} overlaps the outside network {outside}"
         ))
@@ -95,7 +95,7 @@ fn outside_address(
     };
     network.check_virtual("to", to)?;
     let help = "write an address of the outside port, or a free one that is routed to it";
-    if network.owner(to) == Some(Role::Inside) {
+    if network.owner(to) == Some(Side::Inside) {
         let message = format!("`to` is {to}, an address of the inside port; the outside sees it");
         return Err(Fault::new(message).help(help));
     }

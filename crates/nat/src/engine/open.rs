@@ -10,9 +10,9 @@ use shunt_rules::{OnUnknown, ServerId, ServiceId};
 
 use super::{Engine, Topology, timeouts_of};
 use crate::{
+    Side,
     connection::ConnectionKind,
     flow::{Direction, FlowKey, Segment, SegmentKind},
-    side::Side,
     source_pool::SourcePool,
     state::ConnectionState,
     table::{ConnectionId, ConnectionTable, InsertError},

@@ -24,10 +24,10 @@ use arrayvec::ArrayVec;
 use zerocopy::FromZeros;
 
 use crate::{
+    Side,
     connection::{Connection, ConnectionKind, Links},
     egress::EgressId,
     flow::{Direction, FlowKey},
-    side::Side,
     state::ConnectionState,
     time::Instant,
 };
