@@ -4,7 +4,8 @@
 //! [`Rules`] say everything: virtual services with their real servers, SNAT, the source addresses of
 //! full-NAT, and how long connections live. A [`Change`] says what is to be different, and
 //! [`Rules::apply`] makes it so, all or nothing; [`Rules::diff`] finds the changes that lead from one
-//! set of rules to another.
+//! set of rules to another. [`Rules::check`] finds what makes no
+//! sense, in itself or on the director's [`Network`], each [`Problem`] with the value that it is about.
 //!
 //! | you look for | it is in |
 //! | --- | --- |
@@ -17,6 +18,9 @@
 //! | who is who when rules change | `identity` |
 //! | changes, and applying them | `change` |
 //! | what is different | `diff` |
+//! | whether rules make sense | `check`, `overlap` |
+//! | what is wrong, where, and what to do | `problem` |
+//! | the networks around the director | `network` |
 //!
 //! Addresses are [`IpAddr`](std::net::IpAddr)s, whatever a data path can do with them today. The order
 //! of servers within a service counts (schedulers prefer the first of several that are equally good),
@@ -24,9 +28,13 @@
 #![forbid(unsafe_code)]
 
 mod change;
+mod check;
 mod diff;
 mod endpoint;
 mod identity;
+mod network;
+mod overlap;
+mod problem;
 mod scheduler;
 mod server;
 mod service;
@@ -40,6 +48,8 @@ pub use change::{ApplyError, Change, Refusal};
 pub use diff::Summary;
 pub use endpoint::VirtualEndpoint;
 pub use identity::{ServerId, ServerIdentity, ServiceId, ServiceIdentity};
+pub use network::{Network, Route, check_edge, check_host};
+pub use problem::{LocalAddressPart, Location, Problem, Reason, ServerPart, ServicePart, SnatPart};
 pub use scheduler::{Scheduler, SchedulerFlags};
 pub use server::RealServer;
 pub use service::{ForwardingMode, OnUnknown, Persistence, Protocol, VirtualService};
