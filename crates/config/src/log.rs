@@ -1,5 +1,15 @@
-//! `[log]`.
+//! `[log]`: its keys, what they can be, and what they come to.
+use serde::Deserialize;
 use strum::{Display, IntoStaticStr, VariantArray};
+
+use crate::{report::Report, value::Value};
+
+/// The section as the file has it.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Raw {
+    pub(crate) level: Value<String>,
+}
 
 /// How much is logged: a level and everything above it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Display, IntoStaticStr, VariantArray)]
@@ -28,4 +38,10 @@ impl Default for Log {
     fn default() -> Log {
         Log { level: Level::Info }
     }
+}
+
+/// What the section says.
+pub(crate) fn read(raw: &Raw, report: &mut Report) -> Log {
+    let default = Log::default();
+    Log { level: report.keyword_or("level", &raw.level, default.level) }
 }

@@ -14,11 +14,15 @@ pub(crate) type Span = Range<usize>;
 pub(crate) struct Source<'a> {
     file: &'a str,
     pub(crate) text: &'a str,
+    /// The byte at which each line begins.
+    lines: Vec<usize>,
 }
 
 impl<'a> Source<'a> {
     pub(crate) fn new(file: &'a str, text: &'a str) -> Source<'a> {
-        Source { file, text }
+        let newlines = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+        let lines = std::iter::once(0).chain(newlines.map(|(at, _)| at + 1)).collect();
+        Source { file, text, lines }
     }
 
     /// `fault` at `span`.
@@ -34,13 +38,14 @@ impl<'a> Source<'a> {
 
     /// The number of the line on which `span` begins.
     pub(crate) fn line(&self, span: &Span) -> usize {
-        self.text[..self.boundary(span.start)].matches('\n').count() + 1
+        let at = self.boundary(span.start);
+        self.lines.partition_point(|start| *start <= at)
     }
 
     /// The text of the line on which `span` begins, and the byte at which that line starts.
     pub(crate) fn line_text(&self, span: &Span) -> (&'a str, usize) {
         let at = self.boundary(span.start);
-        let start = self.text[..at].rfind('\n').map_or(0, |newline| newline + 1);
+        let start = self.lines[self.line(span) - 1];
         let end = self.text[at..].find('\n').map_or(self.text.len(), |length| at + length);
         // A line may end in CR LF, and a span may point at that LF: never cut before the span.
         let line = &self.text[start..end];

@@ -105,7 +105,7 @@ fn helps_say_what_to_write() {
         (include_str!("bad/service-scheduler-flags-twin.toml"), "write `mh-fallback`"),
         (include_str!("bad/service-mode-unknown.toml"), "did you mean `mode = \"full-nat\"`?"),
         (include_str!("bad/service-mode-full-nat.toml"), "add a `[[nat.local-address]]`"),
-        (include_str!("bad/service-vip-any-port.toml"), "add `persistence = true`"),
+        (include_str!("bad/service-vip-any-port.toml"), "add `persistence`, or write the ports"),
         (include_str!("bad/service-vip-port-0.toml"), "or `*` for any port"),
         (include_str!("bad/service-vip-overlaps.toml"), "the narrower wins"),
         (include_str!("bad/service-persistence-mask.toml"), "\"255.255.255.0\""),

@@ -21,7 +21,6 @@ use shunt_config::Config;
 use shunt_nat::{BuildError, Ruleset, RulesetBuilder, Update};
 
 use crate::{
-    ruleset::rules,
     steering::Owners,
     surroundings::{SIDES, Surroundings},
 };
@@ -130,7 +129,7 @@ impl Control {
         let owner = |endpoint: SocketAddrV4| {
             usize::from(self.owners.owner(*endpoint.ip(), endpoint.port()).0)
         };
-        let update = self.builder.build(&rules(config), owner)?;
+        let update = self.builder.build(&config.rules, owner)?;
         let moved = moved(config, &update);
         let surroundings = Surroundings::new(config);
         let mut new_addresses = SIDES.map(|side| {
@@ -155,7 +154,7 @@ fn moved(config: &Config, update: &Update) -> Vec<Moved> {
     // A ruleset lists the services of a file in the file's order.
     let ids = ruleset.services().map(|(id, ..)| id);
     let of = |id| update.disruptions.iter().find(|(disrupted, _)| *disrupted == id);
-    let disrupted = config.services.iter().zip(ids).filter_map(|(service, id)| {
+    let disrupted = config.rules.services.iter().zip(ids).filter_map(|(service, id)| {
         of(id)
             .map(|(_, disruption)| Moved { service: service.to_string(), share: disruption.moved })
     });

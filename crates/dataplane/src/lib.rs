@@ -38,7 +38,6 @@ mod ports;
 mod preflight;
 mod rate_limit;
 mod routes;
-mod ruleset;
 mod steering;
 mod surroundings;
 mod worker;
@@ -51,6 +50,5 @@ pub use director::{
 };
 pub use drop_reason::{DropCounters, DropReason};
 pub use ports::PortError;
-pub use ruleset::rules;
 pub use steering::{Owners, WorkerId, rss_key};
 pub use worker::Worker;

@@ -1,7 +1,7 @@
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use hashbrown::HashSet;
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use shunt_config::Config;
 use shunt_nat::{Side, Topology};
 use shunt_packet::ipv4;
@@ -29,7 +29,8 @@ impl Surroundings {
     /// What a service file says of them.
     pub(crate) fn new(config: &Config) -> Surroundings {
         let ports = SIDES.map(|side| config.ports.get(side).addresses.clone());
-        let virtual_addresses = [config.virtual_addresses(), config.local_addresses()];
+        let virtual_addresses = [config.virtual_addresses(), config.local_addresses()]
+            .map(|addresses| addresses.into_iter().filter_map(ipv4).collect());
         let mut routes = Routes::default();
         for side in SIDES {
             for network in &ports[side as usize] {
@@ -38,7 +39,9 @@ impl Surroundings {
         }
         for route in &config.routes {
             // The configuration was validated: each gateway is a neighbour.
-            routes.add_static(route.destination, route.via);
+            if let (IpNet::V4(destination), IpAddr::V4(via)) = (route.destination, route.via) {
+                routes.add_static(destination, via);
+            }
         }
         let own = ports.iter().flatten().map(Ipv4Net::addr);
         let local = own.chain(virtual_addresses.iter().flatten().copied()).collect();
@@ -49,12 +52,10 @@ impl Surroundings {
     }
 
     fn want_neighbours(&mut self, config: &Config) {
-        let servers = config.services.iter().flat_map(|service| {
-            let fallback = service.fallback.iter().map(|fallback| fallback.ip);
-            service.servers.iter().map(|server| server.ip).chain(fallback)
-        });
+        let servers = config.rules.services.iter().flat_map(|service| service.all_servers());
+        let servers = servers.map(|server| server.address);
         let gateways = config.routes.iter().map(|route| route.via);
-        for address in servers.chain(gateways) {
+        for address in servers.chain(gateways).filter_map(ipv4) {
             if let Some(hop) = self.next_hop(address).filter(|_| !self.is_local(address)) {
                 self.wanted[hop.side as usize].push(hop.address);
             }
@@ -111,6 +112,14 @@ impl Surroundings {
         let addresses = &self.ports[side as usize];
         let own = addresses.iter().find(|network| network.contains(&peer)).or(addresses.first());
         own.map_or(Ipv4Addr::UNSPECIFIED, Ipv4Net::addr)
+    }
+}
+
+/// Rules and routes are checked to be of IPv4.
+fn ipv4(address: IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
     }
 }
 

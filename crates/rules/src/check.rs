@@ -14,7 +14,6 @@ use crate::{
     network::{NetworkIndex, check_host},
     overlap::{self, Dialled},
     problem::{LocalAddressPart, ServerPart, SnatPart, check_duration, is_prime},
-    scheduler::SLOTS,
 };
 
 impl Rules {
@@ -108,6 +107,11 @@ impl<'a> Check<'a> {
             if !VirtualService::is_name(name) {
                 self.add(self.at(index, ServicePart::Name), Err(Reason::Name(name.clone())));
             } else if let Some(earlier) = seen.insert(name, index) {
+                let other = &self.rules.services[earlier];
+                if *name == service.default_name() && service.identity() == other.identity() {
+                    // Not because of their names: they are dialled alike, which is said below.
+                    continue;
+                }
                 let at = |index| self.at(index, ServicePart::Name);
                 let (location, related) = (at(index), at(earlier));
                 self.add_pair(location, related, Reason::NameTaken(name.clone()));
@@ -247,7 +251,9 @@ impl<'a> Check<'a> {
             Some(network) => network.check_local(address)?,
             None => check_host(address)?,
         }
-        if servers.contains(&address) { Err(Reason::IsServer(address)) } else { Ok(()) }
+        // Where the director has it, it is the server that is wrong.
+        let is_own = self.network.as_ref().is_some_and(|network| network.owner(address).is_some());
+        if servers.contains(&address) && !is_own { Err(Reason::IsServer(address)) } else { Ok(()) }
     }
 
     /// Refuses source ports among which a service has its own: a reply to the one could not be told
@@ -377,7 +383,7 @@ impl ServiceCheck<'_, '_> {
         let Some(slots) = *scheduler_slots else { return };
         let result = if *scheduler != Scheduler::Maglev {
             Err(Reason::SlotsWithoutTable(*scheduler))
-        } else if !SLOTS.contains(&slots) || !is_prime(slots) {
+        } else if !VirtualService::SLOTS.contains(&slots) || !is_prime(slots) {
             Err(Reason::Slots(slots))
         } else if (slots as usize) < servers.len() {
             Err(Reason::FewSlots { slots, servers: servers.len() })

@@ -4,10 +4,7 @@ use std::{fmt, net::IpAddr, ops::RangeInclusive, time::Duration};
 
 use ipnet::IpNet;
 
-use crate::{
-    Protocol, Scheduler, ServerIdentity, Timeouts, VirtualEndpoint, VirtualService,
-    scheduler::SLOTS,
-};
+use crate::{Protocol, Scheduler, ServerIdentity, Timeouts, VirtualEndpoint, VirtualService};
 
 /// A value that can't be, or not beside the others.
 ///
@@ -366,8 +363,8 @@ pub enum Reason {
     /// Maglev's permutations need a prime.
     #[error(
         "`scheduler-slots` is {0}; it can be a prime of {least} to {most}",
-        least = SLOTS.start(),
-        most = SLOTS.end()
+        least = VirtualService::SLOTS.start(),
+        most = VirtualService::SLOTS.end()
     )]
     Slots(u32),
     /// Each server has to get a slot.
@@ -485,7 +482,7 @@ pub enum Reason {
     #[error("{0} is in this rule already")]
     SnatAddressTwice(IpAddr),
     /// The outside doesn't reach an address inside.
-    #[error("{0} is an address of the inside port; the outside sees it")]
+    #[error("{0} is an address of the inside port, which the outside doesn't reach")]
     SnatAddressInside(IpAddr),
     /// A reply to the one could not be told from a request to the other.
     #[error("source ports {}-{} {} of the service on {endpoint}", .ports.start(), .ports.end(), taken(endpoint))]
@@ -524,8 +521,7 @@ impl Reason {
             Reason::Ipv6Network(_) => "write an IPv4 network, as in `192.168.2.0/24`",
             Reason::NotAHost { net: Some(net), .. } => return hosts(*net),
             Reason::NotAHost { .. } => "write the address of one host, as in `192.168.1.100`",
-            Reason::IsGateway(_) => "write an address that no other host has",
-            Reason::IsServer(_) => "write an address that no other host has, or a free one",
+            Reason::IsGateway(_) | Reason::IsServer(_) => "write an address that no other host has",
 
             Reason::Name(_) => {
                 "write 1 to 63 letters, digits, `.`, `_`, `:` and `-`, a letter or digit first"
@@ -671,12 +667,15 @@ fn other_ports(ports: &RangeInclusive<u16>, taken: &VirtualEndpoint) -> String {
 
 /// A prime that a table may have for slots, not below a number if there is one.
 fn nearest_prime(number: u32) -> u32 {
-    let number = number.clamp(*SLOTS.start(), *SLOTS.end());
-    (number..=*SLOTS.end()).find(|number| is_prime(*number)).unwrap_or(*SLOTS.end())
+    let number = number.clamp(*VirtualService::SLOTS.start(), *VirtualService::SLOTS.end());
+    (number..=*VirtualService::SLOTS.end())
+        .find(|number| is_prime(*number))
+        .unwrap_or(*VirtualService::SLOTS.end())
 }
 
 pub(crate) fn is_prime(number: u32) -> bool {
-    number > 1 && (2..).take_while(|d| d * d <= number).all(|divisor| !number.is_multiple_of(divisor))
+    number > 1
+        && (2..).take_while(|d| d * d <= number).all(|divisor| !number.is_multiple_of(divisor))
 }
 
 /// Whether connections may live for so long.

@@ -1,5 +1,3 @@
-use std::ops::RangeInclusive;
-
 use strum::{Display, EnumString, IntoStaticStr, VariantArray};
 
 /// How a service spreads its connections, by IPVS's names (ipvsadm(8)).
@@ -73,9 +71,6 @@ impl Scheduler {
         self.into()
     }
 }
-
-/// How many slots the table of scheduler `mh` may have.
-pub(crate) const SLOTS: RangeInclusive<u32> = 251..=131_071;
 
 /// How the hashing schedulers `sh`, `dh` and `mh` go about it; the others don't look. ipvsadm's
 /// `-b`, which knows them for `sh` and `mh` only.

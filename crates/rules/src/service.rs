@@ -143,6 +143,9 @@ impl VirtualService {
     /// section 3.7.1), 9176 fills a port's largest MTU.
     pub const MSS_LIMITS: RangeInclusive<u16> = 536..=9176;
 
+    /// What [`VirtualService::scheduler_slots`] can be.
+    pub const SLOTS: RangeInclusive<u32> = 251..=131_071;
+
     /// A plain service of one endpoint: NAT, no persistence, the default timeouts and name.
     #[must_use]
     pub fn new(
