@@ -13,7 +13,7 @@ use crate::{
     Scheduler, ServicePart, Side, TimeoutOverrides, VirtualEndpoint, VirtualService,
     network::{NetworkIndex, check_host},
     overlap::{self, Dialled},
-    problem::{LocalAddressPart, ServerPart, SnatPart, check_duration, is_prime},
+    problem::{LocalAddressPart, ServerPart, SnatPart, check_duration},
 };
 
 impl Rules {
@@ -383,7 +383,7 @@ impl ServiceCheck<'_, '_> {
         let Some(slots) = *scheduler_slots else { return };
         let result = if *scheduler != Scheduler::Maglev {
             Err(Reason::SlotsWithoutTable(*scheduler))
-        } else if !VirtualService::SLOTS.contains(&slots) || !is_prime(slots) {
+        } else if !VirtualService::may_have_slots(slots) {
             Err(Reason::Slots(slots))
         } else if (slots as usize) < servers.len() {
             Err(Reason::FewSlots { slots, servers: servers.len() })

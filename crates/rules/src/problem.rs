@@ -669,13 +669,8 @@ fn other_ports(ports: &RangeInclusive<u16>, taken: &VirtualEndpoint) -> String {
 fn nearest_prime(number: u32) -> u32 {
     let number = number.clamp(*VirtualService::SLOTS.start(), *VirtualService::SLOTS.end());
     (number..=*VirtualService::SLOTS.end())
-        .find(|number| is_prime(*number))
+        .find(|number| VirtualService::may_have_slots(*number))
         .unwrap_or(*VirtualService::SLOTS.end())
-}
-
-pub(crate) fn is_prime(number: u32) -> bool {
-    number > 1
-        && (2..).take_while(|d| d * d <= number).all(|divisor| !number.is_multiple_of(divisor))
 }
 
 /// Whether connections may live for so long.

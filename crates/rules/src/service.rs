@@ -143,8 +143,16 @@ impl VirtualService {
     /// section 3.7.1), 9176 fills a port's largest MTU.
     pub const MSS_LIMITS: RangeInclusive<u16> = 536..=9176;
 
-    /// What [`VirtualService::scheduler_slots`] can be.
+    /// Within what [`VirtualService::scheduler_slots`] can be a prime.
     pub const SLOTS: RangeInclusive<u32> = 251..=131_071;
+
+    /// Whether [`VirtualService::scheduler_slots`] can be so many, which are a prime within
+    /// [`VirtualService::SLOTS`].
+    #[must_use]
+    pub fn may_have_slots(slots: u32) -> bool {
+        Self::SLOTS.contains(&slots)
+            && (2..).take_while(|d| d * d <= slots).all(|divisor| !slots.is_multiple_of(divisor))
+    }
 
     /// A plain service of one endpoint: NAT, no persistence, the default timeouts and name.
     #[must_use]
