@@ -97,6 +97,36 @@ impl Config {
 
     /// Validates `text` as a service file; `file_name` is only what errors call it.
     ///
+    /// ```
+    /// use shunt_config::Config;
+    ///
+    /// let text = r#"
+    /// [[port]]
+    /// name = "outside"
+    /// role = "outside"
+    /// device = "net_tap0"
+    /// addresses = ["192.168.1.100/24"]
+    ///
+    /// [[port]]
+    /// name = "inside"
+    /// role = "inside"
+    /// device = "net_tap1"
+    /// addresses = ["192.168.2.200/24"]
+    ///
+    /// [[service]]
+    /// vip = "192.168.1.100:80"
+    /// scheduler = "wlc"
+    /// server = [{ address = "192.168.2.210" }, { address = "192.168.2.220" }]
+    /// "#;
+    /// let config = Config::parse("shunt.toml", text)?;
+    /// let web = config.rules.service("tcp-192.168.1.100-80").unwrap();
+    /// assert_eq!(web.servers.len(), 2);
+    ///
+    /// let errors = Config::parse("shunt.toml", &text.replace("wlc", "wcl")).unwrap_err();
+    /// assert!(errors.to_string().starts_with("shunt.toml:16:13: `scheduler` is \"wcl\""));
+    /// # Ok::<(), shunt_config::Errors>(())
+    /// ```
+    ///
     /// # Errors
     /// The first mistake in syntax, keys or types; otherwise every mistake in meaning, in the order
     /// of the file.
