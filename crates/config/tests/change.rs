@@ -188,7 +188,7 @@ fn refused(edits: &[(&str, &str)]) -> Vec<String> {
     };
     let errors = errors.iter().map(|error| {
         assert!(error.help.as_ref().unwrap().contains("restart the director"));
-        let place = error.place.as_ref().unwrap();
+        let place = error.location.as_ref().unwrap();
         format!("{}:{} {}", place.line, place.column, what(&error.message).unwrap())
     });
     errors.collect()

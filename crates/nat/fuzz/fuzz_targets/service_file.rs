@@ -36,7 +36,7 @@ fn check(text: &str, errors: &Errors) {
     let lines: Vec<&str> = text.split('\n').collect();
     let mut last = (1, 1);
     for error in errors {
-        let place = error.place.as_ref().expect("a place in the text");
+        let place = error.location.as_ref().expect("a place in the text");
         let line = lines.get(place.line - 1).expect("a line that exists");
         assert!((1..=line.chars().count() + 1).contains(&place.column), "{error}");
         assert!(last <= (place.line, place.column), "out of order: {errors}");
