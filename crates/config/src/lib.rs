@@ -48,7 +48,7 @@ mod value;
 pub use change::Change;
 pub use device::{Device, PciAddress};
 pub use dpdk::{Dpdk, HugePages, Idle};
-pub use error::{ConfigError, Errors, Place};
+pub use error::{ConfigError, Errors, SourceLocation};
 pub use log::{Level, Log};
 pub use nat::Nat;
 pub use port::{Checksum, Port, Ports, Vlan};
@@ -57,7 +57,7 @@ pub use shunt_rules::{Route, Side};
 use std::{collections::HashSet, net::IpAddr, path::Path};
 
 use file::File;
-use shunt_rules::Rules;
+use shunt_rules::{Network, Rules};
 use source::Source;
 
 /// A service file that has been read, completed with defaults and validated.
@@ -72,7 +72,8 @@ pub struct Config {
     /// `[nat]`, as far as it is fixed.
     pub nat: Nat,
     /// All other sections: `[[service]]`, `[[snat]]` and `[[nat.local-address]]` in the order of the
-    /// file, `[timeouts]` and the rest of `[nat]`. They pass [`Rules::check`].
+    /// file, `[timeouts]` and the rest of `[nat]`. They pass [`Rules::check`] on
+    /// [`Config::network`].
     pub rules: Rules,
     /// `[log]`.
     pub log: Log,
@@ -148,6 +149,20 @@ impl Config {
         let new = file.read(&source)?;
         file.check_fixed(&source, self, &new)?;
         Ok(new)
+    }
+
+    /// What the director is connected to, and what lies behind: what a change of its rules is to be
+    /// [checked](Rules::check) against.
+    #[must_use]
+    pub fn network(&self) -> Network {
+        let addresses = |port: &Port| {
+            let side = port.side;
+            port.addresses.clone().into_iter().map(move |address| (side, address.into()))
+        };
+        Network {
+            addresses: self.ports.iter().flat_map(addresses).collect(),
+            routes: self.routes.clone(),
+        }
     }
 
     /// VIPs and SNAT addresses that are no port's own, each once, in the order of the file: the

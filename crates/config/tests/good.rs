@@ -187,6 +187,16 @@ fn everything_can_be_set() {
 }
 
 #[test]
+fn the_network_is_that_of_ports_and_routes() {
+    let config = parse(EVERYTHING);
+    let network = config.network();
+    assert_eq!(network.owner(ip("192.0.2.3")), Some(Side::Outside));
+    assert_eq!(network.connected(ip("10.0.0.9")).map(|(side, _)| side), Some(Side::Inside));
+    assert_eq!(network.routes, config.routes);
+    assert_eq!(config.rules.check(&network), Ok(()));
+}
+
+#[test]
 fn everything_of_the_nat_engine_can_be_set() {
     let config = parse(EVERYTHING);
     let local = |address: &str, ports| LocalAddress { address: address.parse().unwrap(), ports };
