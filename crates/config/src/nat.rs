@@ -10,7 +10,7 @@ use crate::{
     address,
     report::{Report, span},
     source::Span,
-    value::{Table, Tables, Value, stand_in},
+    value::{Table, Tables, Value, placeholder},
 };
 
 /// The section as the file has it.
@@ -78,7 +78,7 @@ pub(crate) fn read_local_addresses(raw: &Raw, report: &mut Report) -> Vec<LocalA
             .and_then(|address| report.parse(address, address::address));
         let ports = ports.as_ref().and_then(|ports| report.parse(ports, address::l4_ports));
         LocalAddress {
-            address: address.map_or_else(|| stand_in(&section.span()), Spanned::into_inner),
+            address: address.map_or_else(|| placeholder(&section.span()), Spanned::into_inner),
             ports: ports.map_or(LocalAddress::DEFAULT_PORTS, Spanned::into_inner),
         }
     };

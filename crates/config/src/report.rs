@@ -37,10 +37,10 @@ impl<'a> Report<'a> {
         self.spans.push(span);
     }
 
-    /// Writes down what is wrong with the rules that were made of the file; `locate` finds values in it.
+    /// Adds what is wrong with the rules that were made of the file; `locate` finds values in it.
     ///
-    /// Where a value could not be read, something stands in its place that is in nobody's way, and
-    /// what is said about that is left out.
+    /// In the rules, a placeholder stands for each value that could not be read. Problems of
+    /// placeholders are left out: the value's own mistake is in the report already.
     pub(crate) fn add_problems(
         &mut self,
         problems: Vec<Problem>,
@@ -91,14 +91,14 @@ impl<'a> Report<'a> {
         Some(Spanned::new(value.span(), parsed))
     }
 
-    /// What `parse` makes of every string of `value`, written for `key`; `stand_in` makes what stands in
-    /// the place of a wrong one. Nothing if there is none, which is wrong, too.
+    /// What `parse` makes of every string of `value`, written for `key`, with a `placeholder` for each
+    /// wrong one. An empty list is a mistake, too.
     pub(crate) fn each_or<T>(
         &mut self,
         key: &str,
         value: &Spanned<Strings>,
         parse: impl Fn(&str) -> Result<T, Fault>,
-        stand_in: impl Fn(&Span) -> T,
+        placeholder: impl Fn(&Span) -> T,
     ) -> Vec<T> {
         let texts = Strings::each(value);
         if texts.is_empty() {
@@ -109,7 +109,7 @@ impl<'a> Report<'a> {
             Ok(value) => value,
             Err(fault) => {
                 self.add(text.span(), fault);
-                stand_in(&text.span())
+                placeholder(&text.span())
             }
         };
         texts.iter().map(&mut read).collect()

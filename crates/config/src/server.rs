@@ -8,7 +8,7 @@ use crate::{
     address,
     report::{Report, span},
     source::Span,
-    value::{Table, Tables, Value, stand_in},
+    value::{Table, Tables, Value, placeholder},
 };
 
 /// A section as the file has it.
@@ -38,7 +38,7 @@ fn server(section: &Spanned<Table<Raw>>, vport: Option<u16>, report: &mut Report
         .required(&raw.address, section, "address", example)
         .and_then(|address| report.parse(address, address::server_endpoint));
     let (address, rport) =
-        address.map_or_else(|| (stand_in(&section.span()), None), Spanned::into_inner);
+        address.map_or_else(|| (placeholder(&section.span()), None), Spanned::into_inner);
     let help = "write a whole number: 0 gets no new connections, 2 gets twice as many as 1";
     let weight = report.number("weight", &raw.weight, 0..=u16::MAX, 1, help);
     let help = "write a number of connections; 0 is no limit";

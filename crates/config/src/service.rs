@@ -17,7 +17,7 @@ use crate::{
     source::Span,
     suggest::nearest,
     timeouts,
-    value::{Scalar, Strings, Table, Tables, Value, stand_in},
+    value::{Scalar, Strings, Table, Tables, Value, placeholder},
 };
 
 /// A section as the file has it.
@@ -50,11 +50,10 @@ pub(crate) fn read(sections: &Tables<Raw>, report: &mut Report) -> Vec<Arc<Virtu
     sections.iter().map(|section| Arc::new(service(section, report))).collect()
 }
 
-/// One service. Where something in it is wrong the report has it, and what stands in its place is in
-/// nobody's way.
+/// One service, with placeholders for what is wrong.
 fn service(section: &Spanned<Table<Raw>>, report: &mut Report) -> VirtualService {
     let raw = &section.get_ref().0;
-    let unread = |place: &Span| VirtualEndpoint { address: stand_in(place), ports: 1..=1 };
+    let unread = |place: &Span| VirtualEndpoint { address: placeholder(place), ports: 1..=1 };
     let endpoints = report
         .required(&raw.vip, section, "vip", "vip = \"192.168.1.100:80\"")
         .map(|vip| report.each_or("vip", vip, address::virtual_endpoint, unread));
@@ -84,7 +83,7 @@ fn service(section: &Spanned<Table<Raw>>, report: &mut Report) -> VirtualService
     };
     if raw.name.is_none() {
         let name = service.identity().map(|identity| identity.default_name());
-        // Without an identity something is wrong, and nobody gets to see this name.
+        // Without an identity something is wrong, and this placeholder goes nowhere.
         service.name = name.unwrap_or_else(|| format!("unread-{}", section.span().start));
     }
     service.servers = server::read(&raw.server, service.port(), report);

@@ -9,7 +9,7 @@ use crate::{
     address,
     report::{Report, span},
     source::Span,
-    value::{Strings, Table, Tables, Value, stand_in},
+    value::{Strings, Table, Tables, Value, placeholder},
 };
 
 /// A section as the file has it.
@@ -33,10 +33,10 @@ fn rule(section: &Spanned<Table<Raw>>, report: &mut Report) -> SnatRule {
         .and_then(|from| report.parse(from, address::network));
     let to = report
         .required(to, section, "to", "to = \"192.168.1.100\"")
-        .map(|to| report.each_or("to", to, address::address, stand_in));
+        .map(|to| report.each_or("to", to, address::address, placeholder));
     let ports = ports.as_ref().and_then(|ports| report.parse(ports, address::l4_ports));
     SnatRule {
-        from: from.map_or_else(|| IpNet::from(stand_in(&section.span())), Spanned::into_inner),
+        from: from.map_or_else(|| IpNet::from(placeholder(&section.span())), Spanned::into_inner),
         to: to.unwrap_or_default(),
         ports: ports.map_or(SnatRule::DEFAULT_PORTS, Spanned::into_inner),
     }

@@ -16,9 +16,9 @@ use toml::Spanned;
 
 use crate::source::Span;
 
-/// What stands for an address in `place` that could not be read: one that is in nobody's way, as it is
-/// no other's and IPv6.
-pub(crate) fn stand_in(place: &Span) -> IpAddr {
+/// Stands for an address at `place` that could not be read. It equals no other address of the file, being
+/// one that no host has, and causes no complaint about others.
+pub(crate) fn placeholder(place: &Span) -> IpAddr {
     Ipv6Addr::from(place.start as u128).into()
 }
 

@@ -100,7 +100,7 @@ fn untangle(edits: Vec<Change>) -> Vec<Change> {
         let name = std::mem::replace(name, between);
         changes.push(Change::EditService { name, service: Arc::new(service) });
     }
-    // Whoever gives a name up for one that nobody had goes before those that want it.
+    // Services that take a name that nobody had give theirs up before others take that.
     changes.extend(others);
     let last = renamed.into_iter().map(|(name, service)| Change::EditService { name, service });
     changes.extend(last);

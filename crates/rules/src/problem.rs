@@ -6,10 +6,10 @@ use ipnet::IpNet;
 
 use crate::{Protocol, Scheduler, ServerIdentity, Timeouts, VirtualEndpoint, VirtualService};
 
-/// A value that can't be, or not beside the others.
+/// A value that is wrong, in itself or beside others.
 ///
-/// Displays as one line for people: `service web, server 10.0.0.1:80, weight: …`. Whoever has the
-/// rules from elsewhere finds there, by the [`Location`], what to point at.
+/// Displays as one line for people: `service web, server 10.0.0.1:80, lower threshold: …`. By the
+/// [`Location`], a program that made the rules from a file or a request finds what to point at there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{location}: {reason}")]
 pub struct Problem {
