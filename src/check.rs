@@ -1,8 +1,9 @@
 //! `shunt check`.
 
-use std::{fmt::Write, path::Path};
+use std::{fmt::Write, path::Path, time::Duration};
 
-use shunt_config::{Config, ForwardingMode, HugePages, Port, Timeouts, VirtualService};
+use shunt_config::{Config, HugePages, Port};
+use shunt_rules::{Defaults, ForwardingMode, VirtualService};
 
 /// Local addresses times their ports that a worker should have, on average.
 const LOCAL_ENDPOINTS: usize = 64;
@@ -44,32 +45,32 @@ fn describe(config: &Config) -> Result<String, std::fmt::Error> {
     for route in &config.routes {
         writeln!(text, "route    {} via {}", route.destination, route.via)?;
     }
-    for service in &config.services {
-        describe_service(&mut text, config, service)?;
+    for service in &config.rules.services {
+        describe_service(&mut text, &config.rules.defaults, service)?;
     }
-    for snat in &config.snat {
+    for snat in &config.rules.snat {
         let addresses: Vec<_> = snat.to.iter().map(ToString::to_string).collect();
         let (first, last) = (snat.ports.start(), snat.ports.end());
         let addresses = addresses.join(", ");
         writeln!(text, "snat     {} behind {addresses}, ports {first}-{last}", snat.from)?;
     }
-    for local in &config.nat.local_addresses {
+    for local in &config.rules.local_addresses {
         let (first, last) = (local.ports.start(), local.ports.end());
         writeln!(text, "local    {}, ports {first}-{last} (for full-nat)", local.address)?;
     }
     warn_of_few_local_endpoints(&mut text, config)?;
-    let nat = &config.nat;
-    let memory = shunt_dataplane::connection_memory(nat.connections);
+    let (connections, defaults) = (config.nat.connections, &config.rules.defaults);
+    let memory = shunt_dataplane::connection_memory(connections);
     writeln!(
         text,
         "nat      {} connections ({:.1} MiB, {} bytes each), on-unknown {}, reset-on-expiry {}",
-        nat.connections,
+        connections,
         memory as f64 / f64::from(1 << 20),
-        memory / nat.connections as usize,
-        nat.on_unknown,
-        nat.reset_on_expiry
+        memory / connections as usize,
+        defaults.on_unknown,
+        defaults.reset_on_expiry
     )?;
-    writeln!(text, "timeouts {}", describe_timeouts(&config.timeouts))?;
+    writeln!(text, "timeouts {}", describe_timeouts(defaults.timeouts.iter()))?;
     writeln!(text, "log      {}", config.log.level)?;
     let prefix = format!("shunt-{}", std::process::id());
     writeln!(text, "EAL      {}", config.eal_args(&prefix).join(" "))?;
@@ -80,10 +81,10 @@ fn describe(config: &Config) -> Result<String, std::fmt::Error> {
 /// every server at once, but one connection to each.
 fn warn_of_few_local_endpoints(text: &mut String, config: &Config) -> std::fmt::Result {
     let workers = config.dpdk.worker_lcores.len();
-    let endpoints: usize = config.nat.local_addresses.iter().map(|local| local.ports.len()).sum();
+    let endpoints: usize = config.rules.local_addresses.iter().map(|local| local.ports.len()).sum();
     let is_full_nat = |service: &VirtualService| service.mode == ForwardingMode::FullNat;
     let is_enough = workers == 1 || endpoints >= LOCAL_ENDPOINTS * workers;
-    if is_enough || !config.services.iter().any(is_full_nat) {
+    if is_enough || !config.rules.services.iter().any(|service| is_full_nat(service)) {
         return Ok(());
     }
     let average = endpoints as f64 / workers as f64;
@@ -102,7 +103,7 @@ fn describe_port(text: &mut String, port: &Port) -> std::fmt::Result {
         shunt_config::Device::Vdev { devargs, .. } => devargs.clone(),
     };
     let addresses: Vec<_> = port.addresses.iter().map(ToString::to_string).collect();
-    writeln!(text, "port     {} ({}) {}", port.name, port.role, addresses.join(", "))?;
+    writeln!(text, "port     {} ({}) {}", port.name, port.side, addresses.join(", "))?;
     writeln!(text, "           device {device}")?;
     let queues = match port.queues {
         None => "a queue for each worker".to_owned(),
@@ -118,11 +119,15 @@ fn describe_port(text: &mut String, port: &Port) -> std::fmt::Result {
 
 fn describe_service(
     text: &mut String,
-    config: &Config,
+    defaults: &Defaults,
     service: &VirtualService,
 ) -> std::fmt::Result {
-    writeln!(text, "service  {service} {} {}", service.scheduler, service.mode)?;
-    let options = service_options(config, service);
+    let VirtualService { name, scheduler, mode, .. } = service;
+    writeln!(text, "service  {service} {scheduler} {mode}")?;
+    if *name != service.default_name() {
+        writeln!(text, "           called {name}")?;
+    }
+    let options = service_options(defaults, service);
     if !options.is_empty() {
         writeln!(text, "           {}", options.join(", "))?;
     }
@@ -133,7 +138,7 @@ fn describe_service(
         }
         writeln!(text)?;
     }
-    match service.fallback {
+    match &service.fallback {
         Some(fallback) => writeln!(text, "           -> {fallback} as a fallback"),
         None if service.servers.is_empty() => {
             writeln!(text, "           no server: connections are refused")
@@ -143,7 +148,7 @@ fn describe_service(
 }
 
 /// What a service does differently, in words.
-fn service_options(config: &Config, service: &VirtualService) -> Vec<String> {
+fn service_options(defaults: &Defaults, service: &VirtualService) -> Vec<String> {
     let mut options = Vec::new();
     let mut add = |is_set: bool, option: String| {
         if is_set {
@@ -153,44 +158,34 @@ fn service_options(config: &Config, service: &VirtualService) -> Vec<String> {
     let flags = service.scheduler_flags;
     add(flags.fallback, format!("{}-fallback", service.scheduler));
     add(flags.port, format!("{}-port", service.scheduler));
+    if let Some(slots) = service.scheduler_slots {
+        add(true, format!("{slots} slots"));
+    }
     add(service.one_packet, "one-packet".to_owned());
     if let Some(persistence) = service.persistence {
         let seconds = persistence.timeout.as_secs();
-        add(true, format!("persistent for {seconds} s per /{}", persistence.mask));
+        add(true, format!("persistent for {seconds} s per /{}", persistence.prefix_len));
     }
     if let Some(timeout) = service.drain_timeout {
         add(true, format!("drained servers lose their connections after {} s", timeout.as_secs()));
     }
-    if let Some(limit) = service.mss_clamp {
+    if let Some(limit) = service.mss_limit {
         add(true, format!("mss clamped to {limit}"));
     }
     if let Some(on_unknown) = service.on_unknown {
-        add(on_unknown != config.nat.on_unknown, format!("on-unknown {on_unknown}"));
+        add(on_unknown != defaults.on_unknown, format!("on-unknown {on_unknown}"));
     }
     if let Some(resets) = service.reset_on_expiry {
-        add(resets != config.nat.reset_on_expiry, format!("reset-on-expiry {resets}"));
+        add(resets != defaults.reset_on_expiry, format!("reset-on-expiry {resets}"));
     }
-    if let Some(timeouts) = &service.timeouts {
-        add(true, format!("timeouts {}", describe_timeouts(timeouts)));
+    if !service.timeouts.is_empty() {
+        add(true, format!("timeouts {}", describe_timeouts(service.timeouts.iter())));
     }
     options
 }
 
-fn describe_timeouts(timeouts: &Timeouts) -> String {
-    let named = [
-        ("established", timeouts.established),
-        ("syn-sent", timeouts.syn_sent),
-        ("syn-recv", timeouts.syn_recv),
-        ("fin-wait", timeouts.fin_wait),
-        ("time-wait", timeouts.time_wait),
-        ("close", timeouts.close),
-        ("close-wait", timeouts.close_wait),
-        ("last-ack", timeouts.last_ack),
-        ("udp", timeouts.udp),
-        ("udp-one-way", timeouts.udp_one_way),
-        ("icmp", timeouts.icmp),
-    ];
+fn describe_timeouts(timeouts: impl Iterator<Item = (&'static str, Duration)>) -> String {
     let words: Vec<_> =
-        named.iter().map(|(name, timeout)| format!("{name} {}", timeout.as_secs())).collect();
+        timeouts.map(|(name, timeout)| format!("{name} {}", timeout.as_secs())).collect();
     words.join(", ")
 }

@@ -30,7 +30,7 @@ impl Logging {
     pub(crate) fn set_level(&self, file: Level) {
         if let Some(filter) = &self.filter {
             // It fails when there is no log any more.
-            let _ = filter.reload(EnvFilter::new(file.as_str()));
+            let _ = filter.reload(EnvFilter::new(<&str>::from(file)));
         }
     }
 }
@@ -39,11 +39,11 @@ impl Logging {
 /// service file's.
 pub(crate) fn init(command_line: Option<LogLevel>, file: Level) -> Logging {
     let said = match command_line {
-        Some(level) => Some(Level::from(level).as_str().to_owned()),
+        Some(level) => Some(Level::from(level).to_string()),
         None => std::env::var("RUST_LOG").ok(),
     };
     let is_said = said.is_some();
-    let directives = said.unwrap_or_else(|| file.as_str().to_owned());
+    let directives = said.unwrap_or_else(|| file.to_string());
     let log = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(directives))
         .with_writer(io::stderr as Stderr)

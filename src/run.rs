@@ -10,7 +10,7 @@ use signal_hook::{
     iterator::Signals,
     low_level::signal_name,
 };
-use tracing::{error, info};
+use tracing::{debug, error, info};
 
 use crate::{
     cli::LogLevel,
@@ -64,9 +64,13 @@ fn reload(file: &Path, running: Config, director: &mut Director, logging: &Loggi
             return running;
         }
     };
-    let mut changes = vec![Change::between(&running, &new).to_string()];
+    let change = Change::between(&running, &new);
+    let mut changes = vec![change.to_string()];
     changes.extend(moved.iter().map(ToString::to_string));
     info!("SIGHUP: {name} runs now: {}", changes.join("; "));
     logging.set_level(new.log.level);
+    if change.is_summarised() {
+        change.details().for_each(|detail| debug!("{detail}"));
+    }
     new
 }

@@ -119,7 +119,7 @@ fn check_prints_what_a_service_does() {
         "service  tcp+udp 192.168.1.100:5060, 192.168.1.100:8000-8999 mh nat",
         "mh-port, persistent for 600 s per /24, drained servers lose their connections after 300 s, \
          mss clamped to 1360, on-unknown reset, reset-on-expiry false",
-        "udp 60, udp-one-way 5",
+        "reset-on-expiry false, timeouts udp 60\n",
         "-> 192.168.2.210 weight 2, upper 10, lower 5",
         "-> 192.168.2.250 as a fallback",
         "service  udp 192.168.1.100:53 rr nat\n           one-packet",
@@ -130,6 +130,7 @@ fn check_prints_what_a_service_does() {
         "nat      4096 connections (",
         "on-unknown drop, reset-on-expiry true",
         "timeouts established 7200, ",
+        "udp 300, udp-one-way 5, icmp 30",
     ] {
         assert!(plan.contains(part), "{part} is missing:\n{plan}");
     }
@@ -376,10 +377,7 @@ fn sighup_makes_it_run_what_its_file_says_now() {
     stage.edit("192.168.2.210:8080\" }", "192.168.2.210:8080\" }, { address = \"192.168.2.220\" }");
     stage.edit("vip = \"192.168.1.100:80\"", "vip = [\"192.168.1.100:80\", \"192.168.1.101:80\"]");
     send("HUP", &director);
-    stage.await_log(
-        &mut director,
-        "lb.toml runs now: tcp 192.168.1.100:80, 192.168.1.101:80: 192.168.2.220:80 added, options changed",
-    );
+    stage.await_log(&mut director, "lb.toml runs now: service tcp-192.168.1.100-80 edited");
     send("HUP", &director);
     stage.await_log(&mut director, "lb.toml says nothing new");
     // The worker looks for what is due ten times a second.
@@ -407,8 +405,10 @@ fn sighup_changes_nothing_when_the_file_is_wrong() {
     stage.await_log(&mut director, "lb.toml:21:62: `weight` is 70000; it can be 0 to 65535");
     stage.edit("weight = 70000", "weight = 7");
     send("HUP", &director);
-    stage
-        .await_log(&mut director, "tcp 192.168.1.100:80: 192.168.2.210:8080 weight 7 instead of 1");
+    stage.await_log(
+        &mut director,
+        "runs now: tcp-192.168.1.100-80: 192.168.2.210:8080 edited, weight 7",
+    );
     stopped(&stage, director);
 }
 

@@ -67,7 +67,7 @@ pub(crate) struct Latency {
 impl Latency {
     /// Whether a worker without packets slept.
     pub(crate) fn is_adaptive(&self) -> bool {
-        self.idle == Idle::Adaptive.as_str()
+        self.idle == Idle::Adaptive.to_string()
     }
 }
 

@@ -34,7 +34,6 @@ pub(crate) fn config(wanted: &Wanted) -> anyhow::Result<Config> {
 pub(crate) fn text(wanted: &Wanted, idle: Idle) -> String {
     let Wanted { case, crew, devices: [outside, inside], no_huge } = wanted;
     let Memory { mbufs, mib } = Memory::of(*case);
-    let idle = idle.as_str();
     let workers = crew.cpus();
     let connections = case.connections();
     let protocol = match case.protocol {

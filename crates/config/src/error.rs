@@ -19,16 +19,16 @@ pub struct ConfigError {
     /// The file as the caller named it.
     pub file: String,
     /// Where in the file; `None` when the file could not be read at all.
-    pub place: Option<Place>,
+    pub location: Option<SourceLocation>,
     /// What is wrong.
     pub message: String,
     /// What to write or do instead.
     pub help: Option<String>,
 }
 
-/// A place in a service file.
+/// Where in a service file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct SourceLocation {
     /// Line, counted from 1.
     pub line: usize,
     /// Column in characters, counted from 1.
@@ -46,7 +46,7 @@ impl ConfigError {
         };
         ConfigError {
             file: file.to_owned(),
-            place: None,
+            location: None,
             message: format!("cannot be read: {error}"),
             help: Some(help.to_owned()),
         }
@@ -63,11 +63,11 @@ impl ConfigError {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ConfigError { file, place, message, help } = self;
+        let ConfigError { file, location, message, help } = self;
         // `= help` stands under the gutter, which is as wide as the line number.
         let mut gutter = 2;
-        match place {
-            Some(Place { line, column, snippet }) => {
+        match location {
+            Some(SourceLocation { line, column, snippet }) => {
                 gutter = line.to_string().len();
                 write!(f, "{file}:{line}:{column}: {message}\n{snippet}")?;
             }
@@ -84,14 +84,17 @@ impl std::error::Error for ConfigError {}
 
 /// Every mistake found in a service file, at least one, in the order of the file.
 ///
-/// Displays them one after the other, a blank line between.
+/// Displays them one after the other, a blank line between; of very many, the first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Errors(Vec<ConfigError>);
 
 impl Errors {
-    /// `errors` in the order of their places.
+    /// So many are displayed.
+    const DISPLAYED: usize = 50;
+
+    /// `errors` in the order of the file.
     pub(crate) fn sorted(mut errors: Vec<ConfigError>) -> Errors {
-        errors.sort_by_key(|error| error.place.as_ref().map(|place| (place.line, place.column)));
+        errors.sort_by_key(|error| error.location.as_ref().map(|at| (at.line, at.column)));
         Errors(errors)
     }
 
@@ -118,13 +121,16 @@ impl From<ConfigError> for Errors {
 
 impl fmt::Display for Errors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, error) in self.iter().enumerate() {
+        for (index, error) in self.iter().take(Self::DISPLAYED).enumerate() {
             if index > 0 {
                 f.write_str("\n\n")?;
             }
             error.fmt(f)?;
         }
-        Ok(())
+        match self.0.len().saturating_sub(Self::DISPLAYED) {
+            0 => Ok(()),
+            more => write!(f, "\n\nand {more} more mistakes"),
+        }
     }
 }
 

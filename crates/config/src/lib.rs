@@ -10,10 +10,11 @@
 //! | `[dpdk]` | lcores, memory, mbufs, extra EAL arguments | [`Dpdk`] |
 //! | `[[port]]` | one per role, `outside` and `inside` | [`Port`] |
 //! | `[[route]]` | static routes and the default gateway | [`Route`] |
-//! | `[nat]`, `[[nat.local-address]]` | the NAT engine as a whole, and the source addresses of `full-nat` | [`Nat`], [`LocalAddress`] |
-//! | `[timeouts]` | how long connections live, by state | [`Timeouts`] |
-//! | `[[service]]`, `[[service.server]]` | virtual services and their real servers | [`VirtualService`], [`RealServer`] |
-//! | `[[snat]]` | inside networks that reach the outside behind an address | [`Snat`] |
+//! | `[nat]` | the NAT engine as a whole | [`Nat`], [`Defaults`](shunt_rules::Defaults) |
+//! | `[[nat.local-address]]` | the source addresses of `full-nat` | [`LocalAddress`](shunt_rules::LocalAddress) |
+//! | `[timeouts]` | how long connections live, by state | [`Timeouts`](shunt_rules::Timeouts) |
+//! | `[[service]]`, `[[service.server]]` | virtual services and their real servers | [`VirtualService`](shunt_rules::VirtualService), [`RealServer`](shunt_rules::RealServer) |
+//! | `[[snat]]` | inside networks that reach the outside behind an address | [`SnatRule`](shunt_rules::SnatRule) |
 //! | `[log]` | how much is said | [`Log`] |
 //!
 //! A VIP, or the `to` of an `[[snat]]` rule, that is no address of a port becomes one of the
@@ -21,47 +22,42 @@
 //! Inside, the same holds for [`Config::local_addresses`].
 #![forbid(unsafe_code)]
 
-#[macro_use]
-mod keyword;
-
+mod address;
 mod change;
 mod device;
 mod dpdk;
+mod duration;
 mod eal;
-mod endpoint;
 mod error;
 mod fault;
+mod file;
 mod log;
 mod nat;
 mod port;
-mod raw;
+mod report;
 mod route;
+mod server;
 mod service;
 mod snat;
 mod source;
 mod suggest;
 mod timeouts;
 mod toml_error;
-mod validate;
+mod value;
 
 pub use change::Change;
 pub use device::{Device, PciAddress};
 pub use dpdk::{Dpdk, HugePages, Idle};
-pub use endpoint::VirtualEndpoint;
-pub use error::{ConfigError, Errors, Place};
+pub use error::{ConfigError, Errors, SourceLocation};
 pub use log::{Level, Log};
-pub use nat::{LocalAddress, Nat, OnUnknown};
-pub use port::{Checksum, Port, Ports, Role, Vlan};
-pub use route::Route;
-pub use service::{
-    FallbackServer, ForwardingMode, Persistence, Protocol, RealServer, Scheduler, SchedulerFlags,
-    VirtualService,
-};
-pub use snat::Snat;
-pub use timeouts::Timeouts;
+pub use nat::Nat;
+pub use port::{Checksum, Port, Ports, Vlan};
+pub use shunt_rules::{Route, Side};
 
-use std::{net::Ipv4Addr, path::Path};
+use std::{collections::HashSet, net::IpAddr, path::Path};
 
+use file::File;
+use shunt_rules::{Network, Rules};
 use source::Source;
 
 /// A service file that has been read, completed with defaults and validated.
@@ -73,14 +69,12 @@ pub struct Config {
     pub ports: Ports,
     /// `[[route]]`, in the order of the file, destinations unique.
     pub routes: Vec<Route>,
-    /// `[nat]`.
+    /// `[nat]`, as far as it is fixed.
     pub nat: Nat,
-    /// `[timeouts]`.
-    pub timeouts: Timeouts,
-    /// `[[service]]`, in the order of the file. Where two share ports, one encloses the other.
-    pub services: Vec<VirtualService>,
-    /// `[[snat]]`, in the order of the file, `from` networks disjoint.
-    pub snat: Vec<Snat>,
+    /// All other sections: `[[service]]`, `[[snat]]` and `[[nat.local-address]]` in the order of the
+    /// file, `[timeouts]` and the rest of `[nat]`. They pass [`Rules::check`] on
+    /// [`Config::network`].
+    pub rules: Rules,
     /// `[log]`.
     pub log: Log,
 }
@@ -104,13 +98,42 @@ impl Config {
 
     /// Validates `text` as a service file; `file_name` is only what errors call it.
     ///
+    /// ```
+    /// use shunt_config::Config;
+    ///
+    /// let text = r#"
+    /// [[port]]
+    /// name = "outside"
+    /// role = "outside"
+    /// device = "net_tap0"
+    /// addresses = ["192.168.1.100/24"]
+    ///
+    /// [[port]]
+    /// name = "inside"
+    /// role = "inside"
+    /// device = "net_tap1"
+    /// addresses = ["192.168.2.200/24"]
+    ///
+    /// [[service]]
+    /// vip = "192.168.1.100:80"
+    /// scheduler = "wlc"
+    /// server = [{ address = "192.168.2.210" }, { address = "192.168.2.220" }]
+    /// "#;
+    /// let config = Config::parse("shunt.toml", text)?;
+    /// let web = config.rules.service("tcp-192.168.1.100-80").unwrap();
+    /// assert_eq!(web.servers.len(), 2);
+    ///
+    /// let errors = Config::parse("shunt.toml", &text.replace("wlc", "wcl")).unwrap_err();
+    /// assert!(errors.to_string().starts_with("shunt.toml:16:13: `scheduler` is \"wcl\""));
+    /// # Ok::<(), shunt_config::Errors>(())
+    /// ```
+    ///
     /// # Errors
     /// The first mistake in syntax, keys or types; otherwise every mistake in meaning, in the order
     /// of the file.
     pub fn parse(file_name: &str, text: &str) -> Result<Config, Errors> {
         let source = Source::new(file_name, text);
-        let file = raw::File::parse(&source)?;
-        validate::validate(&file, &source)
+        File::parse(&source)?.read(&source)
     }
 
     /// Validates `text` as what a director that runs this configuration is to run from now on;
@@ -122,35 +145,45 @@ impl Config {
     /// `connections`.
     pub fn parse_change(&self, file_name: &str, text: &str) -> Result<Config, Errors> {
         let source = Source::new(file_name, text);
-        let file = raw::File::parse(&source)?;
-        let new = validate::validate(&file, &source)?;
-        validate::check_fixed(&file, &source, self, &new)?;
+        let file = File::parse(&source)?;
+        let new = file.read(&source)?;
+        file.check_fixed(&source, self, &new)?;
         Ok(new)
+    }
+
+    /// What the director is connected to, and what lies behind: what a change of its rules is to be
+    /// [checked](Rules::check) against.
+    #[must_use]
+    pub fn network(&self) -> Network {
+        let addresses = |port: &Port| {
+            let side = port.side;
+            port.addresses.clone().into_iter().map(move |address| (side, address.into()))
+        };
+        Network {
+            addresses: self.ports.iter().flat_map(addresses).collect(),
+            routes: self.routes.clone(),
+        }
     }
 
     /// VIPs and SNAT addresses that are no port's own, each once, in the order of the file: the
     /// outside port answers ARP for them.
-    pub fn virtual_addresses(&self) -> Vec<Ipv4Addr> {
-        let endpoints = self.services.iter().flat_map(|service| &service.endpoints);
-        let sources = self.snat.iter().flat_map(|rule| &rule.to).copied();
+    pub fn virtual_addresses(&self) -> Vec<IpAddr> {
+        let endpoints = self.rules.services.iter().flat_map(|service| &service.endpoints);
+        let sources = self.rules.snat.iter().flat_map(|rule| &rule.to).copied();
         self.foreign(endpoints.map(|endpoint| endpoint.address).chain(sources))
     }
 
     /// Local addresses of `full-nat` that are no port's own, each once, in the order of the file:
     /// the inside port answers ARP for them.
-    pub fn local_addresses(&self) -> Vec<Ipv4Addr> {
-        self.foreign(self.nat.local_addresses.iter().map(|local| local.address))
+    pub fn local_addresses(&self) -> Vec<IpAddr> {
+        self.foreign(self.rules.local_addresses.iter().map(|local| local.address))
     }
 
     /// Those of `addresses` that no port has, each once.
-    fn foreign(&self, addresses: impl Iterator<Item = Ipv4Addr>) -> Vec<Ipv4Addr> {
-        let mut foreign = Vec::new();
-        for address in addresses.filter(|address| !self.ports.own(*address)) {
-            if !foreign.contains(&address) {
-                foreign.push(address);
-            }
-        }
-        foreign
+    fn foreign(&self, addresses: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
+        let own = self.ports.iter().flat_map(|port| &port.addresses);
+        let mut seen: HashSet<IpAddr> = own.map(|own| own.addr().into()).collect();
+        addresses.filter(|address| seen.insert(*address)).collect()
     }
 }
 

@@ -1,23 +1,56 @@
-//! `[[snat]]`.
+//! `[[snat]]`: its keys, and what they come to.
 
-use std::{net::Ipv4Addr, ops::RangeInclusive};
+use ipnet::IpNet;
+use serde::Deserialize;
+use shunt_rules::{SnatPart, SnatRule};
+use toml::Spanned;
 
-use ipnet::Ipv4Net;
+use crate::{
+    address,
+    report::{Report, span},
+    source::Span,
+    value::{Strings, Table, Tables, Value, placeholder},
+};
 
-/// Hosts inside that reach the outside behind addresses of the director.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Snat {
-    /// Key `from`: the source network inside, without host bits. No two rules overlap.
-    pub from: Ipv4Net,
-    /// Key `to`, a string or a list: the source addresses that the outside sees, at least one, each
-    /// once.
-    pub to: Vec<Ipv4Addr>,
-    /// Key `ports`, by default `"32768-60999"` (Linux's `ip_local_port_range`): source ports that
-    /// the outside sees on each of them, never 0 and none that a service on the same address uses.
-    pub ports: RangeInclusive<u16>,
+/// A section as the file has it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Raw {
+    from: Value<String>,
+    to: Value<Strings>,
+    ports: Value<String>,
 }
 
-impl Snat {
-    /// [`Snat::ports`] where the file doesn't say.
-    pub const DEFAULT_PORTS: RangeInclusive<u16> = 32768..=60999;
+/// The rules, in the order of the file.
+pub(crate) fn read(sections: &Tables<Raw>, report: &mut Report) -> Vec<SnatRule> {
+    sections.iter().map(|section| rule(section, report)).collect()
+}
+
+fn rule(section: &Spanned<Table<Raw>>, report: &mut Report) -> SnatRule {
+    let Raw { from, to, ports } = &section.get_ref().0;
+    let from = report
+        .required(from, section, "from", "from = \"192.168.2.0/24\"")
+        .and_then(|from| report.parse(from, address::network));
+    let to = report
+        .required(to, section, "to", "to = \"192.168.1.100\"")
+        .map(|to| report.each_or("to", to, address::address, placeholder));
+    let ports = ports.as_ref().and_then(|ports| report.parse(ports, address::l4_ports));
+    SnatRule {
+        from: from.map_or_else(|| IpNet::from(placeholder(&section.span())), Spanned::into_inner),
+        to: to.unwrap_or_default(),
+        ports: ports.map_or(SnatRule::DEFAULT_PORTS, Spanned::into_inner),
+    }
+}
+
+/// The place of a value of a rule.
+pub(crate) fn locate(section: &Spanned<Table<Raw>>, part: SnatPart) -> Span {
+    let Raw { from, to, ports } = &section.get_ref().0;
+    let address = |index| to.as_ref().map(|to| Strings::place(to, index));
+    let value = match part {
+        SnatPart::From => span(from),
+        SnatPart::Addresses => span(to),
+        SnatPart::Address(index) => address(index),
+        SnatPart::Ports(index) => span(ports).or_else(|| address(index)),
+    };
+    value.unwrap_or_else(|| section.span())
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::{
-    error::{ConfigError, Place},
+    error::{ConfigError, SourceLocation},
     fault::Fault,
 };
 
@@ -14,11 +14,15 @@ pub(crate) type Span = Range<usize>;
 pub(crate) struct Source<'a> {
     file: &'a str,
     pub(crate) text: &'a str,
+    /// The byte at which each line begins.
+    lines: Vec<usize>,
 }
 
 impl<'a> Source<'a> {
     pub(crate) fn new(file: &'a str, text: &'a str) -> Source<'a> {
-        Source { file, text }
+        let newlines = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+        let lines = std::iter::once(0).chain(newlines.map(|(at, _)| at + 1)).collect();
+        Source { file, text, lines }
     }
 
     /// `fault` at `span`.
@@ -26,7 +30,7 @@ impl<'a> Source<'a> {
         let Fault { message, help } = fault;
         ConfigError {
             file: self.file.to_owned(),
-            place: Some(self.place(span)),
+            location: Some(self.location(span)),
             message: printable(&message),
             help: help.map(|help| printable(&help)),
         }
@@ -34,13 +38,14 @@ impl<'a> Source<'a> {
 
     /// The number of the line on which `span` begins.
     pub(crate) fn line(&self, span: &Span) -> usize {
-        self.text[..self.boundary(span.start)].matches('\n').count() + 1
+        let at = self.boundary(span.start);
+        self.lines.partition_point(|start| *start <= at)
     }
 
     /// The text of the line on which `span` begins, and the byte at which that line starts.
     pub(crate) fn line_text(&self, span: &Span) -> (&'a str, usize) {
         let at = self.boundary(span.start);
-        let start = self.text[..at].rfind('\n').map_or(0, |newline| newline + 1);
+        let start = self.lines[self.line(span) - 1];
         let end = self.text[at..].find('\n').map_or(self.text.len(), |length| at + length);
         // A line may end in CR LF, and a span may point at that LF: never cut before the span.
         let line = &self.text[start..end];
@@ -53,27 +58,48 @@ impl<'a> Source<'a> {
         end..end
     }
 
-    fn place(&self, span: Span) -> Place {
+    fn location(&self, span: Span) -> SourceLocation {
         let line = self.line(&span);
         let (text, start) = self.line_text(&span);
         let from = self.boundary(span.start) - start;
         let to = self.boundary(span.end).saturating_sub(start).clamp(from, text.len());
-        let (before, culprit) = (&text[..from], &text[from..to]);
+        let column = text[..from].chars().count() + 1;
+        let window = window(text, &(from..to));
+        let (before, culprit) = (&text[window.start..from], &text[from..to.min(window.end)]);
 
         // Tabs stay tabs, so that the carets stand under the culprit whatever the tab width.
         let indent: String = before.chars().map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
         let carets = "^".repeat(culprit.chars().count().max(1));
         let gutter = line.to_string().len();
-        let shown = printable(text);
-        let snippet =
-            format!("{:gutter$} |\n{line} | {shown}\n{:gutter$} | {indent}{carets}", "", "");
-        Place { line, column: before.chars().count() + 1, snippet }
+        let shown = printable(&text[window.clone()]);
+        let (left, right) = (window.start > 0, window.end < text.len());
+        let (left, right) = (if left { "… " } else { "" }, if right { " …" } else { "" });
+        let left_indent = " ".repeat(left.chars().count());
+        let snippet = format!(
+            "{:gutter$} |\n{line} | {left}{shown}{right}\n{:gutter$} | {left_indent}{indent}{carets}",
+            "", ""
+        );
+        SourceLocation { line, column, snippet }
     }
 
     /// `at`, moved back to where a character begins and into the text.
     fn boundary(&self, at: usize) -> usize {
         self.text.floor_char_boundary(at)
     }
+}
+
+/// Bytes of a line that are shown whole, and how many on either side of a culprit in a longer one.
+const LINE: usize = 400;
+const AROUND: usize = 100;
+
+/// The part of a line to show: all of it, or what is around the culprit, without cutting a character.
+fn window(line: &str, culprit: &Span) -> Span {
+    if line.len() <= LINE {
+        return 0..line.len();
+    }
+    let start = line.ceil_char_boundary(culprit.start.saturating_sub(AROUND));
+    let end = line.floor_char_boundary((culprit.end.min(culprit.start + AROUND)) + AROUND);
+    start.min(culprit.start)..end.max(culprit.start)
 }
 
 /// `text` with control characters (but for tabs) replaced, so that a hostile file cannot steer the
@@ -86,8 +112,23 @@ fn printable(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn place(text: &str, span: Span) -> Place {
-        Source::new("f", text).place(span)
+    fn place(text: &str, span: Span) -> SourceLocation {
+        Source::new("f", text).location(span)
+    }
+
+    #[test]
+    fn of_a_long_line_the_part_around_the_culprit_is_shown() {
+        let line = format!("{}x{}", "ß".repeat(5000), "ü".repeat(5000));
+        let SourceLocation { column, snippet, .. } = place(&line, 10_000..10_001);
+        assert_eq!(column, 5001);
+        let shown: Vec<&str> = snippet.lines().collect();
+        assert_eq!(shown[1], format!("1 | … {}x{} …", "ß".repeat(50), "ü".repeat(50)));
+        assert_eq!(
+            shown[2].chars().position(|c| c == '^'),
+            shown[1].chars().position(|c| c == 'x')
+        );
+        let whole = place(&line, 0..line.len()).snippet;
+        assert!(whole.len() < 2000 && whole.contains("^^^"), "{whole}");
     }
 
     #[test]

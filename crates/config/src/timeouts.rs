@@ -1,49 +1,54 @@
-//! `[timeouts]`, and `timeouts` of a service.
+//! `[timeouts]`, and `timeouts` of a service: their keys, and what they come to.
 
-use std::time::Duration;
+use serde::Deserialize;
+use shunt_rules::TimeoutOverrides;
 
-/// How long a connection lives without a packet, by its state. The defaults are those of IPVS;
-/// every value is whole seconds, 1 second to 7 days.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Timeouts {
-    /// Key `established`, by default 900 s: TCP, both sides have agreed to talk.
-    pub established: Duration,
-    /// Key `syn-sent`, by default 120 s: TCP, a host inside asked (SNAT) and nobody answered.
-    pub syn_sent: Duration,
-    /// Key `syn-recv`, by default 60 s: TCP, a client asked and the handshake isn't complete.
-    pub syn_recv: Duration,
-    /// Key `fin-wait`, by default 120 s: TCP, one side is done.
-    pub fin_wait: Duration,
-    /// Key `time-wait`, by default 120 s: TCP, both sides are done.
-    pub time_wait: Duration,
-    /// Key `close`, by default 10 s: TCP, after a reset.
-    pub close: Duration,
-    /// Key `close-wait`, by default 60 s: TCP, the client is done and the server isn't yet.
-    pub close_wait: Duration,
-    /// Key `last-ack`, by default 30 s: TCP, only the last acknowledgement is missing.
-    pub last_ack: Duration,
-    /// Key `udp`, by default 300 s: UDP, once a reply was seen.
-    pub udp: Duration,
-    /// Key `udp-one-way`, by default 30 s: UDP, as long as no reply was seen.
-    pub udp_one_way: Duration,
-    /// Key `icmp`, by default 30 s: an ICMP echo through NAT.
-    pub icmp: Duration,
+use crate::{
+    duration::duration,
+    report::{Report, span},
+    source::Span,
+    value::{Scalar, Value},
+};
+
+/// Declares the table as the file has it, with the name of each key.
+macro_rules! timeouts {
+    ($($field:ident = $key:literal,)*) => {
+        /// The table as the file has it.
+        #[derive(Default, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub(crate) struct Raw {
+            $(#[serde(rename = $key)] $field: Value<Scalar>,)*
+        }
+
+        /// What the table says.
+        pub(crate) fn read(raw: &Raw, report: &mut Report) -> TimeoutOverrides {
+            let mut read = |key: &str, value: &Value<Scalar>| {
+                let value = value.as_ref()?;
+                report.check(value.span(), duration(key, value.get_ref()))
+            };
+            TimeoutOverrides { $($field: read($key, &raw.$field),)* }
+        }
+
+        /// The place of a timeout.
+        pub(crate) fn locate(raw: &Raw, key: &str) -> Option<Span> {
+            match key {
+                $($key => span(&raw.$field),)*
+                _ => None,
+            }
+        }
+    };
 }
 
-impl Default for Timeouts {
-    fn default() -> Timeouts {
-        Timeouts {
-            established: Duration::from_secs(900),
-            syn_sent: Duration::from_secs(120),
-            syn_recv: Duration::from_secs(60),
-            fin_wait: Duration::from_secs(120),
-            time_wait: Duration::from_secs(120),
-            close: Duration::from_secs(10),
-            close_wait: Duration::from_secs(60),
-            last_ack: Duration::from_secs(30),
-            udp: Duration::from_secs(300),
-            udp_one_way: Duration::from_secs(30),
-            icmp: Duration::from_secs(30),
-        }
-    }
+timeouts! {
+    established = "established",
+    syn_sent = "syn-sent",
+    syn_recv = "syn-recv",
+    fin_wait = "fin-wait",
+    time_wait = "time-wait",
+    close = "close",
+    close_wait = "close-wait",
+    last_ack = "last-ack",
+    udp = "udp",
+    udp_one_way = "udp-one-way",
+    icmp = "icmp",
 }

@@ -11,7 +11,7 @@ fn read_or_refuse(text: &str) {
         assert!(errors.iter().count() > 0);
         let lines = text.split('\n').count();
         for error in &errors {
-            let place = error.place.as_ref().expect("a place in the text");
+            let place = error.location.as_ref().expect("a place in the text");
             assert!((1..=lines).contains(&place.line), "{error}");
             let line = text.split('\n').nth(place.line - 1).expect("a line that exists");
             assert!((1..=line.chars().count() + 1).contains(&place.column), "{error}");

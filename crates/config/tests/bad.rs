@@ -34,7 +34,7 @@ fn unexpected(text: &str, errors: &Errors) -> Option<String> {
         .map(|line| line.split_once(' ').unwrap())
         .collect();
     let is_expected = |error: &ConfigError, (place, part): (&str, &str)| {
-        let found = error.place.as_ref().unwrap();
+        let found = error.location.as_ref().unwrap();
         format!("{}:{}", found.line, found.column) == place && error.message.contains(part)
     };
     let all_right = errors.iter().count() == expected.len()
@@ -44,7 +44,7 @@ fn unexpected(text: &str, errors: &Errors) -> Option<String> {
 
 /// Every mistake shows its line, underlines something, and says what to write instead.
 fn check_form(error: &ConfigError, text: &str) {
-    let place = error.place.as_ref().unwrap();
+    let place = error.location.as_ref().unwrap();
     let line = text.lines().nth(place.line - 1).unwrap();
     let shown: Vec<&str> = place.snippet.lines().collect();
     assert_eq!(shown.len(), 3, "{error}");
@@ -105,7 +105,7 @@ fn helps_say_what_to_write() {
         (include_str!("bad/service-scheduler-flags-twin.toml"), "write `mh-fallback`"),
         (include_str!("bad/service-mode-unknown.toml"), "did you mean `mode = \"full-nat\"`?"),
         (include_str!("bad/service-mode-full-nat.toml"), "add a `[[nat.local-address]]`"),
-        (include_str!("bad/service-vip-any-port.toml"), "add `persistence = true`"),
+        (include_str!("bad/service-vip-any-port.toml"), "add `persistence`, or write the ports"),
         (include_str!("bad/service-vip-port-0.toml"), "or `*` for any port"),
         (include_str!("bad/service-vip-overlaps.toml"), "the narrower wins"),
         (include_str!("bad/service-persistence-mask.toml"), "\"255.255.255.0\""),
@@ -130,6 +130,18 @@ fn helps_say_what_to_write() {
 }
 
 #[test]
+fn of_very_many_mistakes_the_first_are_shown() {
+    let wrong = "{ address = \"192.168.1.7\" }, ".repeat(1000);
+    let text = include_str!("bad/server-outside.toml")
+        .replace("server = [", &format!("server = [{wrong}"));
+    let errors = Config::parse("f", &text).unwrap_err();
+    // 1001 are outside, and 999 of them are there already.
+    assert_eq!(errors.iter().count(), 2000);
+    let shown = errors.to_string();
+    assert!(shown.ends_with("\n\nand 1950 more mistakes"), "{}", &shown[shown.len() - 99..]);
+}
+
+#[test]
 fn files_that_cannot_be_read_are_named() {
     let errors = Config::load(Path::new("/nonexistent/shunt.toml")).unwrap_err();
     let said = errors.to_string();
@@ -143,7 +155,7 @@ fn files_that_are_not_utf8_are_refused_at_the_byte() {
     fs::write(file.path(), b"[log]\nlevel = \"caf\xe9\"\n").unwrap();
     let errors = Config::load(file.path()).unwrap_err();
     let error = errors.iter().next().unwrap();
-    let place = error.place.as_ref().unwrap();
+    let place = error.location.as_ref().unwrap();
     assert_eq!((place.line, place.column), (2, 13));
     assert!(error.message.contains("not UTF-8"), "{error}");
 }

@@ -73,23 +73,23 @@ fn a_change_reads_like_this() {
     for (new, expected) in [
         (
             r#"{ address = "192.168.2.210", weight = 2 }, { address = "192.168.2.230" }"#,
-            "192.168.2.230:80 added, 192.168.2.220:80 removed",
+            &["192.168.2.220:80 removed", "192.168.2.230:80 added"][..],
         ),
         (
             r#"{ address = "192.168.2.210", weight = 5 }, { address = "192.168.2.220", weight = 0 }"#,
-            "192.168.2.210:80 weight 5 instead of 2, 192.168.2.220:80 drained",
+            &["192.168.2.210:80 edited, weight 5", "192.168.2.220:80 drained"],
         ),
         (
             r#"{ address = "192.168.2.210", weight = 2, upper = 9 }, { address = "192.168.2.220" }"#,
-            "192.168.2.210:80 thresholds changed",
-        ),
-        (
-            r#"{ address = "192.168.2.220" }, { address = "192.168.2.210", weight = 2 }"#,
-            "options changed",
+            &["192.168.2.210:80 edited, weight 2, thresholds 9 and 0"],
         ),
     ] {
-        assert_eq!(change(&[(servers, new)]), format!("tcp 192.168.1.100:80: {expected}"));
+        let expected: Vec<_> =
+            expected.iter().map(|what| format!("tcp-192.168.1.100-80: {what}")).collect();
+        assert_eq!(change(&[(servers, new)]), expected.join("; "));
     }
+    let reordered = r#"{ address = "192.168.2.220" }, { address = "192.168.2.210", weight = 2 }"#;
+    assert_eq!(change(&[(servers, reordered)]), "service tcp-192.168.1.100-80 edited");
     assert_eq!(change(&[]), "nothing");
 }
 
@@ -99,7 +99,7 @@ fn a_drained_server_comes_back() {
     let drained = Config::parse("f", &drained).unwrap();
     assert_eq!(
         Change::between(&drained, &running()).to_string(),
-        "tcp 192.168.1.100:80: 192.168.2.210:80 back with weight 2"
+        "tcp-192.168.1.100-80: 192.168.2.210:80 edited, weight 2"
     );
 }
 
@@ -107,16 +107,15 @@ fn a_drained_server_comes_back() {
 fn services_come_go_and_change() {
     assert_eq!(
         change(&[(":53", ":54"), ("\"wrr\"", "\"wrr\"\ndrain-timeout = 60")]),
-        "tcp 192.168.1.100:80: options changed; udp 192.168.1.100:54 added; \
-         udp 192.168.1.100:53 removed"
+        "service udp-192.168.1.100-53 removed; service tcp-192.168.1.100-80 edited; \
+         service udp-192.168.1.100-54 added"
     );
     assert_eq!(
         change(&[(
             "vip = \"192.168.1.100:80\"",
             "vip = [\"192.168.1.100:80\", \"192.168.1.100:81\"]"
         )]),
-        "tcp 192.168.1.100:80, 192.168.1.100:81: 192.168.2.210 added, 192.168.2.220 added, \
-         192.168.2.210:80 removed, 192.168.2.220:80 removed, options changed"
+        "service tcp-192.168.1.100-80 edited"
     );
 }
 
@@ -149,7 +148,31 @@ protocol = "udp"
             ("connections = 4096", "connections = 4096\nreset-on-expiry = true"),
             ("192.168.1.100/24\"", "192.168.1.100/24\", \"192.168.1.99/24\""),
         ]),
-        "[[snat]]; [nat]; [[nat.local-address]]; [timeouts]; [[route]]; addresses of [[port]]; [log]"
+        "SNAT of 192.168.2.0/24 added; local address 192.168.2.201 added; defaults edited; \
+         [[route]]; addresses of [[port]]; [log]"
+    );
+}
+
+#[test]
+fn a_large_change_is_told_by_its_numbers() {
+    let services: String = (1..=300)
+        .map(|port| format!("[[service]]\nvip = \"192.168.1.101:{port}\"\nscheduler = \"rr\"\n"))
+        .collect();
+    let text = format!("{}{services}", edited(&[("weight = 2", "weight = 0"), (":53", ":54")]));
+    let new = Config::parse("f", &text).unwrap();
+    let change = Change::between(&running(), &new);
+    assert!(change.is_summarised());
+    assert_eq!(change.to_string(), "services: 301 added, 1 removed; servers: 1 edited");
+    let details: Vec<_> = change.details().map(ToString::to_string).collect();
+    assert_eq!(details.len(), 303);
+    assert!(details.contains(&"tcp-192.168.1.100-80: 192.168.2.210:80 drained".to_owned()));
+}
+
+#[test]
+fn a_service_keeps_its_identity_when_it_gets_a_name() {
+    assert_eq!(
+        change(&[("scheduler = \"wrr\"", "scheduler = \"wrr\"\nname = \"web\"")]),
+        "service tcp-192.168.1.100-80 edited, and called web"
     );
 }
 
@@ -165,7 +188,7 @@ fn refused(edits: &[(&str, &str)]) -> Vec<String> {
     };
     let errors = errors.iter().map(|error| {
         assert!(error.help.as_ref().unwrap().contains("restart the director"));
-        let place = error.place.as_ref().unwrap();
+        let place = error.location.as_ref().unwrap();
         format!("{}:{} {}", place.line, place.column, what(&error.message).unwrap())
     });
     errors.collect()

@@ -105,7 +105,7 @@ fn ranges_are_as_said() {
             checked += 1;
         }
     }
-    assert_eq!(checked, 11, "keys with a range");
+    assert_eq!(checked, 12, "keys with a range");
 }
 
 #[test]

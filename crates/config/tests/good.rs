@@ -2,16 +2,20 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
     path::Path,
+    sync::Arc,
     time::Duration,
 };
 
 use shunt_config::{
-    Checksum, Config, Device, Dpdk, FallbackServer, ForwardingMode, HugePages, Idle, Level,
-    LocalAddress, Nat, OnUnknown, PciAddress, Persistence, Protocol, RealServer, Role, Route,
-    Scheduler, SchedulerFlags, Snat, Timeouts, VirtualEndpoint, VirtualService, Vlan,
+    Checksum, Config, Device, Dpdk, HugePages, Idle, Level, Nat, PciAddress, Route, Side, Vlan,
+};
+use shunt_rules::{
+    Defaults, ForwardingMode, LocalAddress, OnUnknown, Persistence, Protocol, RealServer,
+    Scheduler, SchedulerFlags, SnatRule, TimeoutOverrides, Timeouts, VirtualEndpoint,
+    VirtualService,
 };
 
 const EVERYTHING: &str = include_str!("good/everything.toml");
@@ -26,17 +30,21 @@ fn section(keys: &str) -> String {
     format!("\n[[service]]\nscheduler = \"rr\"\n{keys}\n")
 }
 
-fn service(keys: &str) -> VirtualService {
-    parse(&format!("{LEAST}{}", section(keys))).services.remove(0)
+fn service(keys: &str) -> Arc<VirtualService> {
+    parse(&format!("{LEAST}{}", section(keys))).rules.services.remove(0)
+}
+
+fn ip(address: &str) -> IpAddr {
+    address.parse().unwrap()
 }
 
 fn endpoint(address: &str, ports: RangeInclusive<u16>) -> VirtualEndpoint {
     VirtualEndpoint { address: address.parse().unwrap(), ports }
 }
 
-fn server(ip: &str, port: Option<u16>, weight: u16) -> RealServer {
-    let ip = ip.parse().unwrap();
-    RealServer { ip, port, weight, upper_threshold: 0, lower_threshold: 0 }
+fn server(address: &str, port: Option<u16>, weight: u16) -> RealServer {
+    let address = address.parse().unwrap();
+    RealServer { address, port, weight, upper_threshold: 0, lower_threshold: 0 }
 }
 
 #[test]
@@ -55,20 +63,26 @@ fn what_is_left_out_has_defaults() {
         assert_eq!((port.rx_descriptors, port.tx_descriptors), (1024, 1024));
         assert_eq!((port.checksum, port.vlan), (Checksum::Auto, Vlan::Drop));
     }
-    assert!(config.routes.is_empty() && config.services.is_empty() && config.snat.is_empty());
+    assert!(
+        config.routes.is_empty()
+            && config.rules.services.is_empty()
+            && config.rules.snat.is_empty()
+    );
     assert!(config.virtual_addresses().is_empty() && config.local_addresses().is_empty());
 
     assert_eq!(config.nat, Nat::default());
+    assert_eq!(config.rules.defaults, Defaults::default());
     assert_eq!(config.nat.connections, 1_048_576);
-    assert_eq!(config.nat.on_unknown, OnUnknown::Reset);
-    assert!(!config.nat.reset_on_expiry && config.nat.local_addresses.is_empty());
-    assert_eq!(config.timeouts, Timeouts::default());
+    assert!(config.rules.local_addresses.is_empty());
+    let dip = LocalAddress { address: ip("192.168.2.200"), ports: 32768..=60999 };
+    assert_eq!(config.rules.hairpin, Some(dip));
+    assert_eq!(config.rules.defaults.timeouts, Timeouts::default());
 }
 
 /// The table of IPVS, and what it doesn't have.
 #[test]
 fn timeouts_are_those_of_ipvs() {
-    let timeouts = parse(LEAST).timeouts;
+    let timeouts = parse(LEAST).rules.defaults.timeouts;
     let seconds = [
         (timeouts.established, 900),
         (timeouts.syn_sent, 120),
@@ -91,22 +105,24 @@ fn timeouts_are_those_of_ipvs() {
 fn a_service_has_defaults() {
     let service = service("vip = \"192.168.1.100:80\"\nserver = [{ address = \"192.168.2.210\" }]");
     assert_eq!(
-        service,
+        *service,
         VirtualService {
+            name: "tcp-192.168.1.100-80".to_owned(),
             protocols: vec![Protocol::Tcp],
             endpoints: vec![endpoint("192.168.1.100", 80..=80)],
-            scheduler: Scheduler::Rr,
+            scheduler: Scheduler::RoundRobin,
             scheduler_flags: SchedulerFlags { fallback: false, port: false },
+            scheduler_slots: None,
             mode: ForwardingMode::Nat,
             servers: vec![server("192.168.2.210", Some(80), 1)],
             fallback: None,
             persistence: None,
             one_packet: false,
             drain_timeout: None,
-            mss_clamp: None,
+            mss_limit: None,
             on_unknown: None,
             reset_on_expiry: None,
-            timeouts: None,
+            timeouts: TimeoutOverrides::default(),
         }
     );
 }
@@ -129,7 +145,7 @@ fn everything_can_be_set() {
         }
     );
 
-    let outside = config.ports.get(Role::Outside);
+    let outside = config.ports.get(Side::Outside);
     assert_eq!(outside.name, "wan");
     assert_eq!(
         outside.device,
@@ -142,31 +158,28 @@ fn everything_can_be_set() {
     assert_eq!((outside.mtu, outside.queues), (9000, Some(2)));
     assert_eq!((outside.rx_descriptors, outside.tx_descriptors), (2048, 512));
     assert_eq!((outside.checksum, outside.vlan), (Checksum::Hardware, Vlan::Pass));
-    let inside = config.ports.get(Role::Inside);
-    assert_eq!(inside.role, Role::Inside);
+    let inside = config.ports.get(Side::Inside);
+    assert_eq!(inside.side, Side::Inside);
     assert_eq!(inside.checksum, Checksum::Software);
 
     let route = |to: &str, via| Route { destination: to.parse().unwrap(), via };
     assert_eq!(
         config.routes,
-        [
-            route("0.0.0.0/0", Ipv4Addr::new(192, 0, 2, 1)),
-            route("10.9.0.0/16", Ipv4Addr::new(10, 0, 0, 254)),
-        ]
+        [route("0.0.0.0/0", ip("192.0.2.1")), route("10.9.0.0/16", ip("10.0.0.254")),]
     );
 
     assert_eq!(
-        config.snat,
+        config.rules.snat,
         [
-            Snat {
+            SnatRule {
                 from: "10.0.0.0/24".parse().unwrap(),
-                to: vec![Ipv4Addr::new(192, 0, 2, 9), Ipv4Addr::new(192, 0, 2, 3)],
+                to: vec![ip("192.0.2.9"), ip("192.0.2.3")],
                 ports: 1024..=65535
             },
-            Snat {
+            SnatRule {
                 from: "10.9.0.0/16".parse().unwrap(),
-                to: vec![Ipv4Addr::new(192, 0, 2, 2)],
-                ports: Snat::DEFAULT_PORTS
+                to: vec![ip("192.0.2.2")],
+                ports: SnatRule::DEFAULT_PORTS
             },
         ]
     );
@@ -174,24 +187,32 @@ fn everything_can_be_set() {
 }
 
 #[test]
+fn the_network_is_that_of_ports_and_routes() {
+    let config = parse(EVERYTHING);
+    let network = config.network();
+    assert_eq!(network.owner(ip("192.0.2.3")), Some(Side::Outside));
+    assert_eq!(network.connected(ip("10.0.0.9")).map(|(side, _)| side), Some(Side::Inside));
+    assert_eq!(network.routes, config.routes);
+    assert_eq!(config.rules.check(&network), Ok(()));
+}
+
+#[test]
 fn everything_of_the_nat_engine_can_be_set() {
     let config = parse(EVERYTHING);
     let local = |address: &str, ports| LocalAddress { address: address.parse().unwrap(), ports };
+    assert_eq!(config.nat, Nat { connections: 65536 });
+    let defaults = config.rules.defaults;
+    assert_eq!((defaults.on_unknown, defaults.reset_on_expiry), (OnUnknown::Drop, true));
     assert_eq!(
-        config.nat,
-        Nat {
-            connections: 65536,
-            on_unknown: OnUnknown::Drop,
-            reset_on_expiry: true,
-            local_addresses: vec![
-                local("10.0.0.1", LocalAddress::DEFAULT_PORTS),
-                local("10.0.0.2", 2000..=2999),
-                local("10.0.0.2", 3000..=3999),
-            ],
-        }
+        config.rules.local_addresses,
+        [
+            local("10.0.0.1", LocalAddress::DEFAULT_PORTS),
+            local("10.0.0.2", 2000..=2999),
+            local("10.0.0.2", 3000..=3999),
+        ]
     );
     assert_eq!(
-        config.timeouts,
+        config.rules.defaults.timeouts,
         Timeouts {
             established: Duration::from_secs(3600),
             syn_sent: Duration::from_secs(100),
@@ -211,11 +232,25 @@ fn everything_of_the_nat_engine_can_be_set() {
 #[test]
 fn everything_of_a_service_can_be_set() {
     let config = parse(EVERYTHING);
-    let [web, dns, closed, group, narrow] = &config.services[..] else {
-        panic!("{:?}", config.services)
+    let [web, dns, closed, group, narrow] = &config.rules.services[..] else {
+        panic!("{:?}", config.rules.services)
     };
 
-    assert_eq!((&web.protocols[..], web.scheduler), (&[Protocol::Tcp][..], Scheduler::Wrr));
+    assert_eq!(
+        (&web.protocols[..], web.scheduler),
+        (&[Protocol::Tcp][..], Scheduler::WeightedRoundRobin)
+    );
+    let names = [web, dns, closed, group, narrow].map(|service| service.name.as_str());
+    assert_eq!(
+        names,
+        [
+            "web",
+            "udp-192.0.2.2-53",
+            "udp-198.51.100.7-80",
+            "tcp-198.51.100.8-any",
+            "tcp-198.51.100.8-443"
+        ]
+    );
     assert_eq!(web.endpoints, [endpoint("198.51.100.7", 80..=80)]);
     assert_eq!(
         web.servers,
@@ -229,21 +264,21 @@ fn everything_of_a_service_can_be_set() {
             server("10.0.0.10", Some(80), 0),
         ]
     );
-    let sorry = FallbackServer { ip: Ipv4Addr::new(10, 0, 0, 250), port: Some(8080) };
+    let sorry = server("10.0.0.250", Some(8080), 1);
     assert_eq!(web.fallback, Some(sorry));
     assert_eq!(web.drain_timeout, Some(Duration::from_secs(90)));
-    assert_eq!((web.mss_clamp, web.one_packet), (Some(1400), false));
+    assert_eq!((web.mss_limit, web.one_packet), (Some(1400), false));
     assert_eq!((web.on_unknown, web.reset_on_expiry), (Some(OnUnknown::Reset), Some(false)));
     assert_eq!(
         web.timeouts,
-        Some(Timeouts {
-            established: Duration::from_secs(7200),
-            udp: Duration::from_secs(10),
-            ..config.timeouts
-        })
+        TimeoutOverrides {
+            established: Some(Duration::from_secs(7200)),
+            udp: Some(Duration::from_secs(10)),
+            ..TimeoutOverrides::default()
+        }
     );
 
-    assert_eq!((&dns.protocols[..], dns.scheduler), (&[Protocol::Udp][..], Scheduler::Sh));
+    assert_eq!((&dns.protocols[..], dns.scheduler), (&[Protocol::Udp][..], Scheduler::SourceHash));
     assert_eq!(dns.scheduler_flags, SchedulerFlags { fallback: true, port: true });
     assert_eq!(dns.servers, [server("10.0.0.53", Some(53), 1)]);
     assert!(dns.one_packet);
@@ -255,18 +290,16 @@ fn everything_of_a_service_can_be_set() {
         [endpoint("198.51.100.8", 1..=65535), endpoint("198.51.100.9", 5000..=5999)]
     );
     assert_eq!(group.scheduler_flags, SchedulerFlags { fallback: false, port: true });
+    assert_eq!((web.scheduler_slots, group.scheduler_slots), (None, Some(509)));
     assert_eq!(group.mode, ForwardingMode::FullNat);
-    let persistence = Persistence { timeout: Duration::from_secs(600), mask: 24 };
+    let persistence = Persistence { timeout: Duration::from_secs(600), prefix_len: 24 };
     assert_eq!(group.persistence, Some(persistence));
-    assert_eq!(
-        group.fallback,
-        Some(FallbackServer { ip: Ipv4Addr::new(10, 0, 0, 250), port: None })
-    );
+    assert_eq!(group.fallback, Some(server("10.0.0.250", None, 1)));
     assert_eq!(group.servers, [server("10.0.0.20", None, 1), server("10.0.0.20", Some(7000), 1)]);
 
     assert_eq!(
         narrow.persistence,
-        Some(Persistence { timeout: Duration::from_secs(360), mask: 32 })
+        Some(Persistence { timeout: Duration::from_secs(360), prefix_len: 32 })
     );
 }
 
@@ -289,10 +322,7 @@ fn a_server_without_a_port_has_the_one_that_is_dialled() {
         assert_eq!(service.servers[0].port, port, "{vip}");
         assert_eq!(service.fallback.unwrap().port, port, "{vip}");
         let rport = port.unwrap_or(7);
-        assert_eq!(
-            service.servers[0].endpoint(7),
-            SocketAddrV4::new(Ipv4Addr::new(192, 168, 2, 210), rport)
-        );
+        assert_eq!(service.servers[0].endpoint(7), SocketAddr::new(ip("192.168.2.210"), rport));
     }
 }
 
@@ -302,14 +332,16 @@ fn a_narrower_endpoint_may_lie_in_a_wider_one() {
     let text: String =
         endpoints.map(|vip| section(&format!("vip = \"{vip}\"\npersistence = 9"))).concat();
     let config = parse(&format!("{LEAST}{text}"));
-    let [any, range, exact] = &config.services[..] else { panic!("{:?}", config.services) };
+    let [any, range, exact] = &config.rules.services[..] else {
+        panic!("{:?}", config.rules.services)
+    };
     let (any, range, exact) = (&any.endpoints[0], &range.endpoints[0], &exact.endpoints[0]);
     assert!(any.encloses(range) && any.encloses(exact) && range.encloses(exact));
     assert!(!range.encloses(any) && !exact.encloses(exact));
     assert!(any.overlaps(exact) && exact.overlaps(any));
-    assert!(range.contains(Ipv4Addr::new(192, 168, 1, 100), 89));
-    assert!(!range.contains(Ipv4Addr::new(192, 168, 1, 100), 90));
-    assert!(!range.contains(Ipv4Addr::new(192, 168, 1, 101), 89));
+    assert!(range.contains(ip("192.168.1.100"), 89));
+    assert!(!range.contains(ip("192.168.1.100"), 90));
+    assert!(!range.contains(ip("192.168.1.101"), 89));
     assert_eq!((exact.port(), range.port(), any.is_any_port()), (Some(85), None, true));
     assert_eq!([any, range, exact].map(ToString::to_string), endpoints);
 }
@@ -318,7 +350,7 @@ fn a_narrower_endpoint_may_lie_in_a_wider_one() {
 fn services_of_different_protocols_may_share_an_endpoint() {
     let of = |protocol| section(&format!("vip = \"192.168.1.100:53\"\nprotocol = {protocol}"));
     let config = parse(&format!("{LEAST}{}{}", of("\"tcp\""), of("\"udp\"")));
-    assert_eq!(config.services.len(), 2);
+    assert_eq!(config.rules.services.len(), 2);
 }
 
 #[test]
@@ -326,7 +358,7 @@ fn persistence_masks_are_netmasks_or_lengths() {
     for (mask, length) in [("\"255.255.0.0\"", 16), ("16", 16), ("1", 1), ("32", 32)] {
         let keys =
             format!("vip = \"192.168.1.100:80\"\npersistence = 1\npersistence-mask = {mask}");
-        assert_eq!(service(&keys).persistence.unwrap().mask, length, "{mask}");
+        assert_eq!(service(&keys).persistence.unwrap().prefix_len, length, "{mask}");
     }
     assert_eq!(service("vip = \"192.168.1.100:80\"\npersistence = false").persistence, None);
 }
@@ -338,20 +370,20 @@ fn every_scheduler_of_ipvs_is_known() {
     for name in names {
         let vip = "[[service]]\nvip = \"192.168.1.100:80\"";
         let config = parse(&format!("{LEAST}\n{vip}\nscheduler = \"{name}\"\n"));
-        assert_eq!(config.services[0].scheduler.as_str(), name);
+        assert_eq!(config.rules.services[0].scheduler.to_string(), name);
     }
 }
 
 #[test]
 fn foreign_vips_and_snat_addresses_become_the_directors() {
     let addresses = parse(EVERYTHING).virtual_addresses();
-    let outside = |last| Ipv4Addr::new(198, 51, 100, last);
-    assert_eq!(addresses, [outside(7), outside(8), outside(9), Ipv4Addr::new(192, 0, 2, 9)]);
+    let outside = |last| IpAddr::from([198, 51, 100, last]);
+    assert_eq!(addresses, [outside(7), outside(8), outside(9), ip("192.0.2.9")]);
 }
 
 #[test]
 fn foreign_local_addresses_become_the_directors() {
-    assert_eq!(parse(EVERYTHING).local_addresses(), [Ipv4Addr::new(10, 0, 0, 2)]);
+    assert_eq!(parse(EVERYTHING).local_addresses(), [ip("10.0.0.2")]);
 }
 
 #[test]
@@ -359,9 +391,9 @@ fn the_example_is_right() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/lvs-nat.toml");
     let config = Config::load(&path).unwrap_or_else(|errors| panic!("{errors}"));
     assert_eq!(config.ports.outside.device.name(), "net_af_packet0");
-    assert_eq!(config.services.len(), 1);
-    assert_eq!(config.services[0].servers.len(), 2);
-    assert_eq!(config.services[0].scheduler, Scheduler::Rr);
+    assert_eq!(config.rules.services.len(), 1);
+    assert_eq!(config.rules.services[0].servers.len(), 2);
+    assert_eq!(config.rules.services[0].scheduler, Scheduler::RoundRobin);
     assert!(config.virtual_addresses().is_empty());
     let lines = fs::read_to_string(&path).unwrap().lines().count();
     assert!(lines < 30, "the example has {lines} lines and should be short");

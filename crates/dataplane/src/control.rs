@@ -25,7 +25,6 @@ use shunt_nat::{BuildError, Instant, Ruleset, RulesetBuilder, Update};
 
 use crate::{
     local_network::{LocalNetwork, SIDES},
-    ruleset::rules,
     steering::Owners,
 };
 
@@ -137,7 +136,7 @@ impl Control {
         let owner = |endpoint: SocketAddrV4| {
             usize::from(self.owners.owner(*endpoint.ip(), endpoint.port()).0)
         };
-        let update = self.builder.build(&rules(config), now, owner)?;
+        let update = self.builder.build(&config.rules, now, owner)?;
         let moved = moved(config, &update);
         let network = Arc::new(LocalNetwork::new(config));
         let mut new_addresses = SIDES.map(|side| {
@@ -162,7 +161,7 @@ fn moved(config: &Config, update: &Update) -> Vec<Moved> {
     // A ruleset lists the services of a file in the file's order.
     let ids = ruleset.services().map(|(id, ..)| id);
     let of = |id| update.disruptions.iter().find(|(disrupted, _)| *disrupted == id);
-    let disrupted = config.services.iter().zip(ids).filter_map(|(service, id)| {
+    let disrupted = config.rules.services.iter().zip(ids).filter_map(|(service, id)| {
         of(id)
             .map(|(_, disruption)| Moved { service: service.to_string(), share: disruption.moved })
     });

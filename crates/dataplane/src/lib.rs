@@ -40,7 +40,6 @@ mod ports;
 mod preflight;
 mod rate_limit;
 mod routes;
-mod ruleset;
 mod steering;
 mod worker;
 
@@ -52,6 +51,5 @@ pub use director::{
 };
 pub use drop_reason::{DropCounters, DropReason};
 pub use ports::PortError;
-pub use ruleset::rules;
 pub use steering::{Owners, WorkerId, rss_key};
 pub use worker::Worker;

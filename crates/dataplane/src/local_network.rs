@@ -1,8 +1,8 @@
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use hashbrown::HashSet;
-use ipnet::Ipv4Net;
-use shunt_config::{Config, Role};
+use ipnet::{IpNet, Ipv4Net};
+use shunt_config::Config;
 use shunt_nat::{Side, Topology};
 use shunt_packet::ipv4;
 
@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Both sides, in the order in which their ports are polled.
-pub(crate) const SIDES: [Side; 2] = [Side::Outside, Side::Inside];
+pub(crate) const SIDES: [Side; 2] = Side::BOTH;
 
 /// The director's place in the network: its own addresses, and the way to all others. All workers
 /// share one.
@@ -75,16 +75,16 @@ impl FromIterator<Ipv4Addr> for AddressList {
 impl LocalNetwork {
     /// What a service file says of it.
     pub(crate) fn new(config: &Config) -> LocalNetwork {
-        let ports =
-            [Role::Outside, Role::Inside].map(|role| config.ports.get(role).addresses.clone());
+        let ports = SIDES.map(|side| config.ports.get(side).addresses.clone());
         let own = |side: Side| ports[side as usize].iter().map(Ipv4Net::addr);
         // A VIP may be an address of either port.
         let is_port_s =
             |address: &Ipv4Addr| SIDES.iter().any(|side| own(*side).any(|o| o == *address));
-        let endpoints = config.services.iter().flat_map(|service| &service.endpoints);
-        let vips = endpoints.map(|endpoint| endpoint.address);
-        let sources = config.snat.iter().flat_map(|rule| rule.to.iter().copied());
-        let local = config.nat.local_addresses.iter().map(|local| local.address);
+        let rules = &config.rules;
+        let endpoints = rules.services.iter().flat_map(|service| &service.endpoints);
+        let vips = endpoints.filter_map(|endpoint| v4(endpoint.address));
+        let sources = rules.snat.iter().flat_map(|rule| &rule.to).filter_map(|to| v4(*to));
+        let local = rules.local_addresses.iter().filter_map(|local| v4(local.address));
         let foreign = |address: &Ipv4Addr| !is_port_s(address);
         let answered = [
             own(Side::Outside).chain(vips.chain(sources).filter(foreign)).collect(),
@@ -98,15 +98,15 @@ impl LocalNetwork {
         }
         for route in &config.routes {
             // The configuration was validated: each gateway is a neighbour.
-            routes.add_static(route.destination, route.via);
+            if let (IpNet::V4(destination), IpAddr::V4(via)) = (route.destination, route.via) {
+                routes.add_static(destination, via);
+            }
         }
         let mut network = LocalNetwork { ports, answered, routes, wanted: Default::default() };
         // Gateways first: most depends on them.
-        let gateways = config.routes.iter().map(|route| route.via);
-        let servers = config.services.iter().flat_map(|service| {
-            let fallback = service.fallback.iter().map(|fallback| fallback.ip);
-            service.servers.iter().map(|server| server.ip).chain(fallback)
-        });
+        let gateways = config.routes.iter().filter_map(|route| v4(route.via));
+        let servers = rules.services.iter().flat_map(|service| service.all_servers());
+        let servers = servers.filter_map(|server| v4(server.address));
         for address in gateways.chain(servers) {
             if let Some(hop) = network.next_hop(address).filter(|_| !network.is_local(address)) {
                 network.wanted[hop.side as usize].push(hop.address);
@@ -179,6 +179,14 @@ impl LocalNetwork {
         let addresses = &self.ports[side as usize];
         let own = addresses.iter().find(|network| network.contains(&peer)).or(addresses.first());
         own.map_or(Ipv4Addr::UNSPECIFIED, Ipv4Net::addr)
+    }
+}
+
+/// Addresses of IPv4; a service file has no others.
+fn v4(address: IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
     }
 }
 

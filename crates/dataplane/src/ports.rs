@@ -5,7 +5,6 @@ use shunt_dpdk::{
     Eal, Error, Mempool, Port, PortConfig, PortId, PortInfo, RssHashTypes, RxQueue, TxOffloads,
     TxQueue,
 };
-use shunt_nat::Side;
 use shunt_packet::ethernet::MacAddr;
 use tracing::{info, warn};
 
@@ -135,7 +134,7 @@ impl<'a> Candidate<'a> {
         workers: usize,
     ) -> Result<OpenPort, PortError> {
         let Candidate { wanted, id, info, offloads, queues } = self;
-        let side = side(wanted.role);
+        let side = wanted.side;
         let rss = if queues.rx > 1 { rss::wanted(&info, side, owners) } else { None };
         // All mbufs come from one pool, and none is shared.
         let fast_free = info.tx_offloads & TxOffloads::FAST_FREE;
@@ -165,7 +164,7 @@ impl<'a> Candidate<'a> {
         info!(
             "port {} ({}) is {} on {}, mtu {}, {}; checksums {offloads}",
             wanted.name,
-            wanted.role,
+            wanted.side,
             mac,
             info.driver,
             wanted.mtu,
@@ -242,11 +241,4 @@ fn negotiate(wanted: &config::Port, info: &PortInfo) -> Result<Offloads, PortErr
         return Err(PortError::Mtu { port, driver, mtu, min, max });
     }
     Offloads::negotiate(wanted.checksum, info).ok_or(PortError::NoChecksumHardware { port, driver })
-}
-
-fn side(role: config::Role) -> Side {
-    match role {
-        config::Role::Outside => Side::Outside,
-        config::Role::Inside => Side::Inside,
-    }
 }

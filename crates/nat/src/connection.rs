@@ -5,10 +5,10 @@ use shunt_rules::{ServerId, ServiceId};
 use zerocopy::{FromZeros, Immutable, KnownLayout};
 
 use crate::{
+    Side,
     egress::{EgressId, SPARE_BITS},
     egress_set::EgressSet,
     flow::{Direction, FlowKey, Tuple},
-    side::Side,
     state::ConnectionState,
     time::Instant,
     translation::Translation,

@@ -1,6 +1,10 @@
 //! What is different between two sets of rules.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    sync::Arc,
+};
 
 use crate::{Change, RealServer, Rules, ServerIdentity, ServiceIdentity, VirtualService};
 
@@ -73,13 +77,16 @@ impl Rules {
 }
 
 /// Orders edits so that no service gets a name that another one still has: a service whose new name is
-/// taken gets a name in between first.
+/// one that another one gives up gets a name in between first.
 fn untangle(edits: Vec<Change>) -> Vec<Change> {
+    let given_up: HashSet<String> = edits.iter().filter_map(name_given_up).cloned().collect();
     let mut renamed = Vec::new();
     let mut others = Vec::new();
     for edit in edits {
         match edit {
-            Change::EditService { name, service } if name != service.name => {
+            Change::EditService { name, service }
+                if name != service.name && given_up.contains(&service.name) =>
+            {
                 renamed.push((name, service));
             }
             other => others.push(other),
@@ -93,10 +100,19 @@ fn untangle(edits: Vec<Change>) -> Vec<Change> {
         let name = std::mem::replace(name, between);
         changes.push(Change::EditService { name, service: Arc::new(service) });
     }
+    // Services that take a name that nobody had give theirs up before others take that.
+    changes.extend(others);
     let last = renamed.into_iter().map(|(name, service)| Change::EditService { name, service });
     changes.extend(last);
-    changes.extend(others);
     changes
+}
+
+/// The name that a service has no longer after an edit.
+fn name_given_up(edit: &Change) -> Option<&String> {
+    match edit {
+        Change::EditService { name, service } if *name != service.name => Some(name),
+        _ => None,
+    }
 }
 
 fn diff_service(

@@ -4,10 +4,12 @@
 //! [`Rules`] say everything: virtual services with their real servers, SNAT, the source addresses of
 //! full-NAT, and how long connections live. A [`Change`] says what is to be different, and
 //! [`Rules::apply`] makes it so, all or nothing; [`Rules::diff`] finds the changes that lead from one
-//! set of rules to another.
+//! set of rules to another. [`Rules::check`] finds what makes no
+//! sense, in itself or on the director's [`Network`], each [`Problem`] with the value that it is about.
 //!
 //! | you look for | it is in |
 //! | --- | --- |
+//! | the two networks | `side` |
 //! | services, what clients dial | `service`, `endpoint` |
 //! | servers | `server` |
 //! | schedulers and their flags | `scheduler` |
@@ -16,6 +18,9 @@
 //! | who is who when rules change | `identity` |
 //! | changes, and applying them | `change` |
 //! | what is different | `diff` |
+//! | whether rules make sense | `check`, `overlap` |
+//! | what is wrong, where, and what to do | `problem` |
+//! | the networks around the director | `network` |
 //!
 //! Addresses are [`IpAddr`](std::net::IpAddr)s, whatever a data path can do with them today. The order
 //! of servers within a service counts (schedulers prefer the first of several that are equally good),
@@ -23,12 +28,17 @@
 #![forbid(unsafe_code)]
 
 mod change;
+mod check;
 mod diff;
 mod endpoint;
 mod identity;
+mod network;
+mod overlap;
+mod problem;
 mod scheduler;
 mod server;
 mod service;
+mod side;
 mod source_address;
 mod timeouts;
 
@@ -38,9 +48,12 @@ pub use change::{ApplyError, Change, Refusal};
 pub use diff::Summary;
 pub use endpoint::VirtualEndpoint;
 pub use identity::{ServerId, ServerIdentity, ServiceId, ServiceIdentity};
+pub use network::{Network, Route, check_edge, check_host};
+pub use problem::{LocalAddressPart, Location, Problem, Reason, ServerPart, ServicePart, SnatPart};
 pub use scheduler::{Scheduler, SchedulerFlags};
 pub use server::RealServer;
 pub use service::{ForwardingMode, OnUnknown, Persistence, Protocol, VirtualService};
+pub use side::Side;
 pub use source_address::{LocalAddress, SnatRule};
 pub use timeouts::{TimeoutOverrides, Timeouts};
 

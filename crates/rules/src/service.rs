@@ -1,4 +1,4 @@
-use std::{fmt, net::SocketAddr, time::Duration};
+use std::{fmt, net::SocketAddr, ops::RangeInclusive, time::Duration};
 
 use strum::{Display, EnumString, IntoStaticStr, VariantArray};
 
@@ -97,7 +97,7 @@ impl Persistence {
 /// Displays as protocols and endpoints: `tcp+udp 192.0.2.1:53, 192.0.2.2:53`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VirtualService {
-    /// What operators call it; unique. By default what its identity says: `tcp-192.0.2.1-80`.
+    /// What operators call it: 1 to 63 letters, digits, `.`, `_`, `:` and `-`, a letter or digit first; unique. By default what its identity says: `tcp-192.0.2.1-80`.
     pub name: String,
     /// At least one, each once.
     pub protocols: Vec<Protocol>,
@@ -109,7 +109,7 @@ pub struct VirtualService {
     pub scheduler: Scheduler,
     /// The scheduler's options.
     pub scheduler_flags: SchedulerFlags,
-    /// Slots of the table of scheduler `mh`, a prime; `None` chooses by the number of servers.
+    /// Slots of the table of scheduler `mh`: a prime of 251 to 131071, and at least one for each server; `None` chooses by the number of servers.
     pub scheduler_slots: Option<u32>,
     /// What is translated.
     pub mode: ForwardingMode,
@@ -139,6 +139,21 @@ pub struct VirtualService {
 }
 
 impl VirtualService {
+    /// What [`VirtualService::mss_limit`] can be, in bytes: 536 is what every host must take (RFC 9293,
+    /// section 3.7.1), 9176 fills a port's largest MTU.
+    pub const MSS_LIMITS: RangeInclusive<u16> = 536..=9176;
+
+    /// Within what [`VirtualService::scheduler_slots`] can be a prime.
+    pub const SLOTS: RangeInclusive<u32> = 251..=131_071;
+
+    /// Whether [`VirtualService::scheduler_slots`] can be so many, which are a prime within
+    /// [`VirtualService::SLOTS`].
+    #[must_use]
+    pub fn may_have_slots(slots: u32) -> bool {
+        Self::SLOTS.contains(&slots)
+            && (2..).take_while(|d| d * d <= slots).all(|divisor| !slots.is_multiple_of(divisor))
+    }
+
     /// A plain service of one endpoint: NAT, no persistence, the default timeouts and name.
     #[must_use]
     pub fn new(

@@ -2,9 +2,8 @@
 
 use std::sync::{Arc, Once};
 
-use shunt_config::{Config, Role};
+use shunt_config::{Config, Side};
 use shunt_dpdk::{Eal, Mempool, Port, RingConsumer, RingProducer, RxQueue, ring};
-use shunt_nat::Side;
 
 use super::{StartError, secrets};
 use crate::{
@@ -54,7 +53,7 @@ impl Crew<'_> {
         &self,
         config: &Config,
     ) -> Result<(DrivenPorts, Owners, Vec<Seat>), StartError> {
-        let [outside, inside] = [Role::Outside, Role::Inside].map(|role| config.ports.get(role));
+        let [outside, inside] = Side::BOTH.map(|side| config.ports.get(side));
         let outside = Candidate::examine(outside, self.workers)?;
         let inside = Candidate::examine(inside, self.workers)?;
         let tables = [&outside, &inside].into_iter().filter_map(Candidate::redirection_entries);

@@ -1,12 +1,13 @@
 //! What a director did, for people to read when it ends.
 
-use std::{fmt, ops::AddAssign};
+use std::{fmt, ops::AddAssign, sync::Arc};
 
-use shunt_config::{Config, VirtualService};
+use shunt_config::Config;
 use shunt_dpdk::{Mempool, PortStats};
 use shunt_nat::{
     Engine, EngineCounters, PoolUsage, Server, ServerCounters, ServiceCounters, ServiceId,
 };
+use shunt_rules::VirtualService;
 
 use crate::{
     counters::{PipelineCounters, PortCounters},
@@ -137,18 +138,19 @@ fn services(config: &Config, engines: &[&Engine]) -> Vec<ServiceReport> {
     let all_services = sum(engines.iter().map(|engine| engine.service_counters().collect()));
     let all_servers = sum(engines.iter().map(|engine| engine.server_counters().collect()));
     let Some(engine) = engines.first() else { return Vec::new() };
-    let report = |(service, (id, _, servers)): (&VirtualService, (ServiceId, _, &[Server]))| {
-        let scheduled = service.servers.iter().map(ToString::to_string);
-        let fallback = service.fallback.iter().map(|fallback| format!("{fallback} (fallback)"));
-        let names = scheduled.chain(fallback);
-        let counters = servers.iter().map(|server| all_servers[server.id().0 as usize]);
-        ServiceReport {
-            name: service.to_string(),
-            counters: all_services[id.0 as usize],
-            servers: names.zip(counters).collect(),
-        }
-    };
-    config.services.iter().zip(engine.rules().services()).map(report).collect()
+    let report =
+        |(service, (id, _, servers)): (&Arc<VirtualService>, (ServiceId, _, &[Server]))| {
+            let scheduled = service.servers.iter().map(ToString::to_string);
+            let fallback = service.fallback.iter().map(|fallback| format!("{fallback} (fallback)"));
+            let names = scheduled.chain(fallback);
+            let counters = servers.iter().map(|server| all_servers[server.id().0 as usize]);
+            ServiceReport {
+                name: service.to_string(),
+                counters: all_services[id.0 as usize],
+                servers: names.zip(counters).collect(),
+            }
+        };
+    config.rules.services.iter().zip(engine.rules().services()).map(report).collect()
 }
 
 /// The sums of what all workers have counted, place by place.
@@ -161,7 +163,7 @@ fn sum<T: Copy + Default + AddAssign>(workers: impl Iterator<Item = Vec<T>>) -> 
 }
 
 fn pools(config: &Config, engines: &[&Engine]) -> Vec<(String, PoolUsage)> {
-    let snat = config.snat.iter().map(|rule| format!("snat {}", rule.from));
+    let snat = config.rules.snat.iter().map(|rule| format!("snat {}", rule.from));
     // Every worker may use all endpoints of an SNAT rule, and has some of the others for itself.
     let snat_usages = sum(engines.iter().map(|engine| engine.rules().snat_usage().collect()));
     let endpoints = engines.first().into_iter().flat_map(|engine| engine.rules().snat_usage());

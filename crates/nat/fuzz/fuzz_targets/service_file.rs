@@ -8,10 +8,6 @@ use libfuzzer_sys::fuzz_target;
 use shunt_config::{Config, Errors};
 use shunt_nat::Ruleset;
 
-// The dataplane's, without the dataplane: that would bring DPDK along.
-#[path = "../../../dataplane/src/ruleset.rs"]
-mod ruleset;
-
 fuzz_target!(|input: &[u8]| {
     let (text, result) = match std::str::from_utf8(input) {
         Ok(text) => (text.into(), Config::parse("fuzz.toml", text)),
@@ -19,11 +15,8 @@ fuzz_target!(|input: &[u8]| {
     };
     match result {
         Ok(config) => {
-            let rules = ruleset::rules(&config);
-            assert_eq!(
-                Ruleset::new(&rules, 7).expect("IPv4").services().count(),
-                config.services.len()
-            );
+            let ruleset = Ruleset::new(&config.rules, 7).expect("IPv4");
+            assert_eq!(ruleset.services().count(), config.rules.services.len());
         }
         Err(errors) => check(&text, &errors),
     }
@@ -43,7 +36,7 @@ fn check(text: &str, errors: &Errors) {
     let lines: Vec<&str> = text.split('\n').collect();
     let mut last = (1, 1);
     for error in errors {
-        let place = error.place.as_ref().expect("a place in the text");
+        let place = error.location.as_ref().expect("a place in the text");
         let line = lines.get(place.line - 1).expect("a line that exists");
         assert!((1..=line.chars().count() + 1).contains(&place.column), "{error}");
         assert!(last <= (place.line, place.column), "out of order: {errors}");

@@ -8,7 +8,7 @@ use arrayvec::ArrayVec;
 use shunt_rules::{ServerId, ServiceId};
 
 use super::{Engine, Prepared};
-use crate::{flow::FlowKey, ruleset::Ruleset, side::Side, time::Instant};
+use crate::{Side, flow::FlowKey, ruleset::Ruleset, time::Instant};
 
 /// Choices that can be outstanding: a burst's.
 const MOST: usize = 32;

@@ -10,10 +10,10 @@ use shunt_packet::{
 
 use super::{Engine, Prepared, ahead::Choice};
 use crate::{
+    Side,
     connection::ConnectionKind,
     egress::EgressId,
     flow::{Direction, Segment, SegmentKind},
-    side::Side,
     state::ConnectionState,
     table::ConnectionId,
     time::Instant,

@@ -17,12 +17,12 @@ use shunt_packet::{
 use shunt_rules::Timeouts;
 
 use crate::{
+    Side,
     connection::{Connection, ConnectionKind},
     counters::{EngineCounters, ServerCounters, ServiceCounters},
     flow::{Direction, FlowKey, Segment, SegmentKind},
     fragments::{FragmentTracker, TrackerLimits},
     ruleset::Ruleset,
-    side::Side,
     state::ConnectionState,
     table::{ConnectionId, ConnectionTable, Lookup},
     time::Instant,

@@ -10,10 +10,10 @@ use shunt_rules::{OnUnknown, ServerId, ServiceId};
 
 use super::{Engine, Topology, timeouts_of};
 use crate::{
+    Side,
     connection::ConnectionKind,
     flow::{Direction, FlowKey, Segment, SegmentKind},
     ruleset::OnePacketSource,
-    side::Side,
     source_pool::SourcePool,
     state::ConnectionState,
     table::{ConnectionId, ConnectionTable, InsertError},

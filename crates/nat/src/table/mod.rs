@@ -24,11 +24,11 @@ use arrayvec::ArrayVec;
 use zerocopy::FromZeros;
 
 use crate::{
+    Side,
     connection::{Connection, ConnectionKind, Links},
     egress::EgressId,
     egress_set::EgressSet,
     flow::{Direction, FlowKey},
-    side::Side,
     state::ConnectionState,
     time::Instant,
 };

@@ -1,20 +1,21 @@
-//! IPv4 addresses, networks and endpoints as the file writes them.
+//! Addresses, networks and endpoints as the file writes them.
+//!
+//! IPv6 is read where rules can have it; [`Rules::check`](shunt_rules::Rules::check) knows what the data
+//! path can't do yet. The ports' own addresses are IPv4.
 
 use std::{
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     ops::RangeInclusive,
 };
 
-use ipnet::{Ipv4Net, ipv4_mask_to_prefix};
+use ipnet::{IpNet, Ipv4Net, ipv4_mask_to_prefix};
+use shunt_rules::{Reason, VirtualEndpoint};
 
-use crate::{VirtualEndpoint, fault::Fault};
+use crate::fault::Fault;
 
 /// `192.168.1.100`.
-pub(super) fn address(text: &str) -> Result<Ipv4Addr, Fault> {
+pub(crate) fn address(text: &str) -> Result<IpAddr, Fault> {
     text.parse().map_err(|_| {
-        if is_ipv6(text) {
-            return ipv6(text);
-        }
         let help = if text.contains('/') {
             "write the address alone, without a prefix length"
         } else if text.contains(':') {
@@ -26,10 +27,18 @@ pub(super) fn address(text: &str) -> Result<Ipv4Addr, Fault> {
     })
 }
 
+/// `192.168.1.100`, where nothing but IPv4 will do.
+pub(crate) fn ipv4_address(text: &str) -> Result<Ipv4Addr, Fault> {
+    match address(text)? {
+        IpAddr::V4(address) => Ok(address),
+        address => Err(Reason::Ipv6(address).into()),
+    }
+}
+
 /// `192.168.1.100/24`: a host's address and the prefix of its network.
-pub(super) fn host_in_network(text: &str) -> Result<Ipv4Net, Fault> {
+pub(crate) fn host_in_network(text: &str) -> Result<Ipv4Net, Fault> {
     let (host, prefix) = text.split_once('/').unwrap_or((text, ""));
-    let host = address(host)?;
+    let host = ipv4_address(host)?;
     let help = format!("write the prefix length of its network, 1 to 32, as in `{host}/24`");
     if prefix.is_empty() {
         return Err(Fault::new(format!("`{text}` has no prefix length")).help(help));
@@ -41,28 +50,33 @@ pub(super) fn host_in_network(text: &str) -> Result<Ipv4Net, Fault> {
 }
 
 /// `192.168.2.0/24`: a network, without host bits.
-pub(super) fn network(text: &str) -> Result<Ipv4Net, Fault> {
+pub(crate) fn network(text: &str) -> Result<IpNet, Fault> {
     let (base, prefix) = text.split_once('/').unwrap_or((text, ""));
     let base = address(base)?;
+    let longest = if base.is_ipv4() { 32 } else { 128 };
     if prefix.is_empty() {
-        return Err(Fault::new(format!("`{text}` has no prefix length"))
-            .help(format!("write `{base}/32` for that one host, or `/24`, … for its network")));
+        return Err(Fault::new(format!("`{text}` has no prefix length")).help(format!(
+            "write `{base}/{longest}` for that one host, or `/24`, … for its network"
+        )));
     }
-    let network =
-        prefix_length(prefix).and_then(|length| Ipv4Net::new(base, length).ok()).ok_or_else(
-            || Fault::new(format!("`/{prefix}` is no prefix length")).help("write `/0` to `/32`"),
-        )?;
+    let network = prefix_length(prefix)
+        .and_then(|length| IpNet::new(base, length).ok())
+        .ok_or_else(|| {
+            Fault::new(format!("`/{prefix}` is no prefix length"))
+                .help(format!("write `/0` to `/{longest}`"))
+        })?;
     let truncated = network.trunc();
     if network == truncated {
         Ok(network)
     } else {
-        Err(Fault::new(format!("`{text}` is a host in a network, not a network"))
-            .help(format!("write `{truncated}` for the network, or `{base}/32` for the host")))
+        Err(Fault::new(format!("`{text}` is a host in a network, not a network")).help(format!(
+            "write `{truncated}` for the network, or `{base}/{longest}` for the host"
+        )))
     }
 }
 
 /// A server's `192.168.2.210:80`, or without the port.
-pub(super) fn server_endpoint(text: &str) -> Result<(Ipv4Addr, Option<u16>), Fault> {
+pub(crate) fn server_endpoint(text: &str) -> Result<(IpAddr, Option<u16>), Fault> {
     let (address, port) = split_endpoint(text)?;
     let help = "write one port of 1 to 65535, or leave it out for the port that was dialled";
     let port = port.map(l4_port).transpose().map_err(|fault| fault.help(help))?;
@@ -70,7 +84,7 @@ pub(super) fn server_endpoint(text: &str) -> Result<(Ipv4Addr, Option<u16>), Fau
 }
 
 /// `192.168.1.100:80`, `192.168.1.100:8000-8999` or `192.168.1.100:*`.
-pub(super) fn virtual_endpoint(text: &str) -> Result<VirtualEndpoint, Fault> {
+pub(crate) fn virtual_endpoint(text: &str) -> Result<VirtualEndpoint, Fault> {
     let (address, ports) = split_endpoint(text)?;
     let ports = match ports {
         Some("*") => VirtualEndpoint::ANY_PORT,
@@ -80,6 +94,7 @@ pub(super) fn virtual_endpoint(text: &str) -> Result<VirtualEndpoint, Fault> {
             let port = l4_port(port).map_err(|fault| fault.help(help))?;
             port..=port
         }
+        None if address.is_ipv6() => return Err(Reason::Ipv6(address).into()),
         None => {
             return Err(Fault::new(format!("`{text}` has no port")).help(format!(
                 "write the port that clients dial, as in `vip = \"{address}:80\"`"
@@ -89,19 +104,22 @@ pub(super) fn virtual_endpoint(text: &str) -> Result<VirtualEndpoint, Fault> {
     Ok(VirtualEndpoint { address, ports })
 }
 
-/// An address, and what stands behind the colon if there is one.
-fn split_endpoint(text: &str) -> Result<(Ipv4Addr, Option<&str>), Fault> {
-    if is_ipv6(text) || text.starts_with('[') {
-        return Err(ipv6(text));
+/// An address, and what stands behind the colon if there is one: `192.168.1.100:80`, `[2001:db8::1]:80`.
+fn split_endpoint(text: &str) -> Result<(IpAddr, Option<&str>), Fault> {
+    if let Some((host, rest)) = text.strip_prefix('[').and_then(|text| text.split_once(']')) {
+        let port = if rest.is_empty() { Some(None) } else { rest.strip_prefix(':').map(Some) };
+        if let (Ok(host), Some(port)) = (host.parse::<Ipv6Addr>(), port) {
+            return Ok((host.into(), port));
+        }
     }
     match text.split_once(':') {
-        None => Ok((address(text)?, None)),
-        Some((host, port)) => Ok((address(host)?, Some(port))),
+        Some((host, port)) if text.parse::<Ipv6Addr>().is_err() => Ok((address(host)?, Some(port))),
+        _ => Ok((address(text)?, None)),
     }
 }
 
 /// `32768-60999`.
-pub(super) fn l4_ports(text: &str) -> Result<RangeInclusive<u16>, Fault> {
+pub(crate) fn l4_ports(text: &str) -> Result<RangeInclusive<u16>, Fault> {
     let help = "write the first and the last, as in `32768-60999`";
     let Some((first, last)) = text.split_once('-') else {
         return Err(Fault::new(format!("`{text}` is no range of ports")).help(help));
@@ -115,7 +133,7 @@ pub(super) fn l4_ports(text: &str) -> Result<RangeInclusive<u16>, Fault> {
 }
 
 /// The length of the prefix that `255.255.255.0` stands for, not 0.
-pub(super) fn netmask(text: &str) -> Option<u8> {
+pub(crate) fn netmask(text: &str) -> Option<u8> {
     ipv4_mask_to_prefix(text.parse().ok()?).ok().filter(|&length| length > 0)
 }
 
@@ -140,29 +158,6 @@ fn digits(text: &str) -> Option<&str> {
     text.chars().all(|c| c.is_ascii_digit()).then_some(text)
 }
 
-/// Why no host can have `address`, if so.
-pub(super) fn never_a_host(address: Ipv4Addr) -> Option<&'static str> {
-    match address.octets() {
-        [0, 0, 0, 0] => Some("the unspecified address"),
-        [0, ..] => Some("in 0.0.0.0/8, where no host is (RFC 1122 §3.2.1.3)"),
-        [127, ..] => Some("a loopback address"),
-        [224..=239, ..] => Some("a multicast address"),
-        [255, 255, 255, 255] => Some("the broadcast address"),
-        [240..=255, ..] => Some("in the reserved 240.0.0.0/4"),
-        _ => None,
-    }
-}
-
-fn is_ipv6(text: &str) -> bool {
-    let host = text.split('/').next().unwrap_or(text);
-    host.parse::<Ipv6Addr>().is_ok()
-}
-
-fn ipv6(text: &str) -> Fault {
-    Fault::new(format!("`{text}` is an IPv6 address; IPv6 is not supported yet"))
-        .help("write an IPv4 address, as in `192.168.1.100`")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,12 +168,13 @@ mod tests {
 
     #[test]
     fn addresses() {
-        assert_eq!(address("192.168.1.100"), Ok(Ipv4Addr::new(192, 168, 1, 100)));
+        assert_eq!(address("192.168.1.100"), Ok(Ipv4Addr::new(192, 168, 1, 100).into()));
         for text in ["", "1.2.3", "1.2.3.256", "1.2.3.4/24", "1.2.3.4:80", "01.2.3.4", "localhost"]
         {
             assert!(message(address(text)).contains("is not an IPv4 address"), "{text}");
         }
-        assert!(message(address("fd00::1")).contains("IPv6 is not supported yet"));
+        assert_eq!(address("fd00::1").unwrap().to_string(), "fd00::1");
+        assert!(message(ipv4_address("fd00::1")).contains("IPv6 is not supported yet"));
     }
 
     #[test]
@@ -194,18 +190,19 @@ mod tests {
 
     #[test]
     fn networks_have_no_host_bits() {
-        assert_eq!(network("0.0.0.0/0"), Ok(Ipv4Net::default()));
+        assert_eq!(network("0.0.0.0/0"), Ok(Ipv4Net::default().into()));
         assert!(network("10.1.2.3/32").is_ok());
         let fault = network("10.0.0.7/8").unwrap_err();
         assert!(fault.message.contains("is a host in a network"));
         assert!(fault.help.unwrap().contains("10.0.0.0/8"));
         assert!(message(network("10.0.0.0")).contains("no prefix length"));
+        assert_eq!(network("2001:db8::/32").unwrap().to_string(), "2001:db8::/32");
         assert!(message(network("10.0.0.0/40")).contains("/40"));
     }
 
     #[test]
     fn server_endpoints() {
-        let host = Ipv4Addr::new(10, 0, 0, 1);
+        let host = IpAddr::from([10, 0, 0, 1]);
         assert_eq!(server_endpoint("10.0.0.1:8080"), Ok((host, Some(8080))));
         assert_eq!(server_endpoint("10.0.0.1"), Ok((host, None)));
         assert!(message(server_endpoint("10.0.0.1:0")).contains("port 0"));
@@ -214,13 +211,18 @@ mod tests {
             let text = format!("10.0.0.1:{port}");
             assert!(message(server_endpoint(&text)).contains("is no port"), "{text}");
         }
-        assert!(message(server_endpoint("[fd00::1]:80")).contains("IPv6"));
-        assert!(message(server_endpoint("::1")).contains("IPv6"));
+        let host = IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 1]);
+        assert_eq!(server_endpoint("[fd00::1]:80"), Ok((host, Some(80))));
+        assert_eq!(server_endpoint("[fd00::1]"), Ok((host, None)));
+        assert_eq!(server_endpoint("fd00::1"), Ok((host, None)));
+        for text in ["[fd00::1", "[fd00::1]80", "[10.0.0.1]:80", "fd00::g", "[]"] {
+            assert!(message(server_endpoint(text)).contains("is not an IPv4 address"), "{text}");
+        }
     }
 
     #[test]
     fn virtual_endpoints_display_as_they_are_written() {
-        for text in ["10.0.0.1:80", "10.0.0.1:8000-8999", "10.0.0.1:*"] {
+        for text in ["10.0.0.1:80", "10.0.0.1:8000-8999", "10.0.0.1:*", "[fd00::1]:80"] {
             assert_eq!(virtual_endpoint(text).unwrap().to_string(), text);
         }
         assert_eq!(virtual_endpoint("10.0.0.1:80-80").unwrap().to_string(), "10.0.0.1:80");
@@ -234,7 +236,7 @@ mod tests {
             let text = format!("10.0.0.1:{port}");
             assert!(message(virtual_endpoint(&text)).contains("is no port"), "{text}");
         }
-        assert!(message(virtual_endpoint("[fd00::1]:80")).contains("IPv6"));
+        assert!(message(virtual_endpoint("fd00::1")).contains("IPv6"));
     }
 
     #[test]
@@ -255,14 +257,5 @@ mod tests {
         assert!(message(l4_ports("0-1")).contains("port 0"));
         assert!(message(l4_ports("80")).contains("no range"));
         assert!(message(l4_ports("a-b")).contains("no port"));
-    }
-
-    #[test]
-    fn what_no_host_can_have() {
-        for text in ["0.0.0.0", "0.1.2.3", "127.0.0.1", "224.0.0.1", "239.1.1.1", "240.0.0.1"] {
-            assert!(never_a_host(text.parse().unwrap()).is_some(), "{text}");
-        }
-        assert_eq!(never_a_host(Ipv4Addr::BROADCAST), Some("the broadcast address"));
-        assert_eq!(never_a_host(Ipv4Addr::new(192, 0, 2, 1)), None);
     }
 }

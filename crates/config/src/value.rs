@@ -1,6 +1,9 @@
 //! Shapes of values that serde has no type for.
 
-use std::fmt;
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr},
+};
 
 use serde::{
     Deserialize, Deserializer,
@@ -10,6 +13,19 @@ use serde::{
     },
 };
 use toml::Spanned;
+
+use crate::source::Span;
+
+/// Stands for an address at `place` that could not be read. It equals no other address of the file, being
+/// one that no host has, and causes no complaint about others.
+pub(crate) fn placeholder(place: &Span) -> IpAddr {
+    Ipv6Addr::from(place.start as u128).into()
+}
+
+/// A value and its place.
+pub(crate) type Value<T> = Option<Spanned<T>>;
+/// An array of tables, each with the place of its header.
+pub(crate) type Tables<T> = Vec<Spanned<Table<T>>>;
 
 /// A table and nothing else. A derived struct would take a list too, its values in the order of the
 /// fields, and so read `[[dpdk]]` as something that nobody meant.
@@ -48,6 +64,14 @@ impl Strings {
         match value.get_ref() {
             Strings::One(text) => vec![Spanned::new(value.span(), text.clone())],
             Strings::List(texts) => texts.clone(),
+        }
+    }
+
+    /// The place of one of them; of all if there is no such.
+    pub(crate) fn place(value: &Spanned<Strings>, index: usize) -> Span {
+        match value.get_ref() {
+            Strings::List(texts) => texts.get(index).map_or_else(|| value.span(), Spanned::span),
+            Strings::One(_) => value.span(),
         }
     }
 }

@@ -1,48 +1,21 @@
-//! `[timeouts]`, `timeouts` of a service, and durations anywhere.
+//! Durations, anywhere.
 
-use std::{ops::RangeInclusive, time::Duration};
+use std::time::Duration;
 
-use super::report::Report;
-use crate::{
-    Timeouts,
-    fault::Fault,
-    raw::{self, Scalar, Value},
-};
+use shunt_rules::Timeouts;
 
-/// Seconds: below 1 there is no resolution, above 7 days is a slip of the pen.
-const SECONDS: RangeInclusive<u64> = 1..=7 * 24 * 60 * 60;
-
-/// `base`, with what `raw` changes.
-pub(super) fn timeouts(raw: &raw::Timeouts, base: Timeouts, report: &mut Report) -> Timeouts {
-    let mut or = |key: &str, value: &Value<Scalar>, base: Duration| {
-        let Some(value) = value else { return base };
-        report.check(value.span(), duration(key, value.get_ref())).unwrap_or(base)
-    };
-    Timeouts {
-        established: or("established", &raw.established, base.established),
-        syn_sent: or("syn-sent", &raw.syn_sent, base.syn_sent),
-        syn_recv: or("syn-recv", &raw.syn_recv, base.syn_recv),
-        fin_wait: or("fin-wait", &raw.fin_wait, base.fin_wait),
-        time_wait: or("time-wait", &raw.time_wait, base.time_wait),
-        close: or("close", &raw.close, base.close),
-        close_wait: or("close-wait", &raw.close_wait, base.close_wait),
-        last_ack: or("last-ack", &raw.last_ack, base.last_ack),
-        udp: or("udp", &raw.udp, base.udp),
-        udp_one_way: or("udp-one-way", &raw.udp_one_way, base.udp_one_way),
-        icmp: or("icmp", &raw.icmp, base.icmp),
-    }
-}
+use crate::{fault::Fault, value::Scalar};
 
 /// `900`, `"900s"`, `"15m"`, `"2h"` or `"1d"`, written for `key`.
-pub(super) fn duration(key: &str, value: &Scalar) -> Result<Duration, Fault> {
+pub(crate) fn duration(key: &str, value: &Scalar) -> Result<Duration, Fault> {
     let seconds = match value {
         Scalar::Number(number) => Some(u64::try_from(*number).unwrap_or(0)),
         Scalar::Text(text) => seconds(text),
         Scalar::Boolean(_) => None,
     };
     let help = format!("write seconds, or a number with its unit, as in `{key} = \"15m\"`");
-    match seconds {
-        Some(seconds) if SECONDS.contains(&seconds) => Ok(Duration::from_secs(seconds)),
+    match seconds.map(Duration::from_secs) {
+        Some(duration) if Timeouts::LIMITS.contains(&duration) => Ok(duration),
         Some(_) => Err(Fault::new(format!("`{key}` is {value}; it can be 1s to 7d")).help(help)),
         None => Err(Fault::new(format!("`{key}` is {value}, which is no duration"))
             .help(format!("{help}; units are `s`, `m`, `h` and `d`"))),
