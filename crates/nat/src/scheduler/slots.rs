@@ -77,16 +77,14 @@ pub(super) fn choose(
 ) -> Option<usize> {
     let total = candidates.clone().map(|(_, server)| u64::from(server.weight())).sum();
     let mut point = hash::scale(random, total);
-    let mut last = None;
-    for (index, server) in candidates {
+    for (index, server) in candidates.clone() {
         let weight = u64::from(server.weight());
         if point < weight {
             return Some(index);
         }
         point -= weight;
-        last = Some(index);
     }
-    last
+    candidates.map(|(index, _)| index).last()
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::{
-    Built, Construction, Request, Schedule, WorkerState, roster::Roster, usable, worker::Handover,
+    Built, Construction, Request, Schedule, WorkerState, roster::Roster, worker::Handover,
 };
 use crate::server::Server;
 
@@ -63,50 +63,66 @@ struct Credits {
     version: u64,
     roster: Arc<Roster>,
     /// By index.
-    credits: Box<[i64]>,
+    credits: Box<[Credit]>,
     /// The sum of the weights of the usable servers at the last pick.
     total: i64,
 }
 
+#[derive(Clone, Copy, Debug, Default)]
+struct Credit {
+    credit: i64,
+    /// How much of it was added for the last pick: the weight then, if the server was usable.
+    added: i64,
+}
+
 impl Credits {
     fn new(version: u64, roster: Arc<Roster>) -> Credits {
-        Credits { version, credits: vec![0; roster.len()].into(), roster, total: 0 }
+        let credits = vec![Credit::default(); roster.len()].into();
+        Credits { version, credits, roster, total: 0 }
     }
 
-    /// Two steps for each server.
+    /// A step for each server, or two if the total changed.
     fn pick(&mut self, servers: &[Server]) -> Option<usize> {
-        self.set_total(usable(servers).map(|(_, server)| i64::from(server.weight())).sum());
-        // What was given out: it differs from the total if a server changes meanwhile.
-        let mut given = 0;
-        let mut best: Option<(usize, i64)> = None;
-        for ((index, server), credit) in servers.iter().enumerate().zip(&mut self.credits) {
+        let mut total = 0;
+        let mut best = None;
+        for (index, (server, credit)) in servers.iter().zip(&mut self.credits).enumerate() {
             let server = server.shared.observe();
             if !server.is_usable() {
+                credit.added = 0;
                 continue;
             }
-            let weight = i64::from(server.weight());
-            *credit += weight;
-            given += weight;
-            if best.is_none_or(|(_, most)| *credit > most) {
-                best = Some((index, *credit));
-            }
+            credit.added = i64::from(server.weight());
+            credit.credit += credit.added;
+            total += credit.added;
+            best = better(best, index, credit);
+        }
+        if total != self.total {
+            best = self.scale(total);
         }
         let (picked, _) = best?;
-        self.credits[picked] -= given;
+        self.credits[picked].credit -= total;
         Some(picked)
     }
 
-    fn set_total(&mut self, total: i64) {
-        if total == self.total || total == 0 {
-            return;
+    /// Scales what was there before the weights were added to a new total, and says who has most now.
+    #[cold]
+    fn scale(&mut self, total: i64) -> Option<(usize, i64)> {
+        if total == 0 {
+            return None;
         }
-        if self.total != 0 {
-            for credit in &mut self.credits {
-                let scaled = i128::from(*credit) * i128::from(total) / i128::from(self.total);
-                *credit = scaled as i64;
+        let mut best = None;
+        for (index, credit) in self.credits.iter_mut().enumerate() {
+            if self.total != 0 {
+                let before = i128::from(credit.credit - credit.added);
+                let scaled = before * i128::from(total) / i128::from(self.total);
+                credit.credit = scaled as i64 + credit.added;
+            }
+            if credit.added > 0 {
+                best = better(best, index, credit);
             }
         }
         self.total = total;
+        best
     }
 
     /// Who stays keeps its credit; who comes starts with none.
@@ -119,6 +135,15 @@ impl Credits {
             self.credits[index] = before.credits[was_at];
         }
         self.total = before.total;
+    }
+}
+
+/// The first of those with the most credit.
+#[inline]
+fn better(best: Option<(usize, i64)>, index: usize, credit: &Credit) -> Option<(usize, i64)> {
+    match best {
+        Some((_, most)) if most >= credit.credit => best,
+        _ => Some((index, credit.credit)),
     }
 }
 
