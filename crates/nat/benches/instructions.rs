@@ -5,7 +5,7 @@
 //!
 //! The packets are those of the bench `engine`, of a thousand flows. Each workload runs twice, for a
 //! different number of rounds, and what the longer run has more is divided by the packets that it has
-//! more; copying a packet from its template is included (six instructions).
+//! more. Copying a packet from its template is included.
 //!
 //! | workload | a unit is |
 //! | --- | --- |
@@ -35,7 +35,10 @@ const ROUNDS: [u64; 2] = [4, 20];
 /// The argument with which the program runs a workload instead of counting.
 const RUN: &str = "--run";
 
-const WORKLOADS: [(&str, fn(Kind, u64)); 3] =
+/// Something that a service of this kind does for so many rounds.
+type Workload = fn(Kind, u64);
+
+const WORKLOADS: [(&str, Workload); 3] =
     [("forward", forward), ("reverse", reverse), ("open", open)];
 
 fn main() -> ExitCode {
@@ -62,7 +65,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn workloads() -> impl Iterator<Item = (String, fn(Kind, u64), Kind)> {
+fn workloads() -> impl Iterator<Item = (String, Workload, Kind)> {
     KINDS.into_iter().flat_map(|kind| {
         WORKLOADS.map(|(what, workload)| (format!("{what}/{}", kind.name), workload, kind))
     })

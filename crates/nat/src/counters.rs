@@ -18,7 +18,7 @@ pub struct EngineCounters {
     /// ICMP errors translated.
     pub icmp_errors: u64,
     /// TCP resets that were passed on but not believed, for their sequence number.
-    pub disbelieved_resets: u64,
+    pub out_of_window_resets: u64,
     /// Connections that were ended because their server was drained and their time was over.
     pub drained: u64,
 }
@@ -90,7 +90,7 @@ macro_rules! add_up {
 }
 
 add_up! {
-    EngineCounters { opened, expired, replaced, evicted, icmp_errors, disbelieved_resets, drained }
+    EngineCounters { opened, expired, replaced, evicted, icmp_errors, out_of_window_resets, drained }
     ServiceCounters { connections, in_packets, in_bytes, out_packets, out_bytes, refused }
     ServerCounters { connections, active, inactive }
     PoolUsage { endpoints, in_use, scarce, exhausted }

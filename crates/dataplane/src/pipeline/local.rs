@@ -11,8 +11,12 @@ use shunt_packet::{
     tcp::{self, TcpFlags, TcpHeader},
 };
 
-use super::{Outgoing, Pipeline, Rewrite, ipv4::packet_in};
-use crate::drop_reason::DropReason;
+use super::Pipeline;
+use crate::{
+    drop_reason::DropReason,
+    frame::packet_in,
+    outgoing::{Outgoing, Rewrite},
+};
 
 impl Pipeline {
     /// A packet to one of our own addresses that belongs to no connection.

@@ -6,7 +6,7 @@
 use std::{hint::black_box, net::Ipv4Addr, sync::Arc};
 
 use shunt_nat::{
-    ConnectionState, EgressId, Engine, EngineConfig, Instant, Prepared, Ruleset, Side, Verdict,
+    ConnectionState, EgressId, Engine, EngineConfig, Instant, Ruleset, Side, SlowPath, Verdict,
 };
 use shunt_packet::{ipv4::Ipv4Packet, plain::PlainPacket};
 use shunt_rules::{
@@ -88,45 +88,29 @@ fn template(packet: &Packet) -> Template {
 /// When connections open.
 pub(crate) const NOW: Instant = Instant::from_millis(1_000);
 
-/// Passes packets through the engine, as a worker does: in steps over a burst, the short way if they
-/// can. They are changed where they are: who moved them afterwards would measure how long a wide load
-/// waits for narrow stores.
+/// Passes packets through the engine, as a worker does: as a burst, by the fast path if they can. They are
+/// changed where they are: who moved them afterwards would measure how long a wide load waits for narrow
+/// stores.
 #[inline(never)]
-fn pass(engine: &mut Engine, now: Instant, side: Side, burst: &mut [Template]) {
-    let mut prepared = [Prepared::default(); BURST];
-    for (bytes, prepared) in burst.iter_mut().zip(&mut prepared) {
-        *prepared = engine.begin(&PlainPacket::parse(bytes).expect("a plain packet"));
-    }
-    let prepared = &mut prepared[..burst.len()];
-    let mut may_open = false;
-    for prepared in &mut *prepared {
-        may_open |= engine.proceed(prepared);
-    }
-    if may_open {
-        engine.choose_ahead(now, side, &*prepared);
-    }
-    for (bytes, prepared) in burst.iter_mut().zip(&*prepared) {
-        let packet = PlainPacket::view(bytes).expect("a plain packet");
-        if engine.forward(now, side, packet, prepared, |_| true, |_| true).is_none() {
-            pass_the_long_way(engine, now, side, bytes, prepared);
+fn pass(engine: &mut Engine, now: Instant, side: Side, frames: &mut [Template]) {
+    let mut burst = engine.burst(now, side);
+    let packets = burst.prefetch(frames.iter_mut().map(|bytes| PlainPacket::parse(bytes)));
+    packets.for_each(frames, |bytes, packet| {
+        let view = PlainPacket::view(bytes).expect("a plain packet");
+        if let Err(slow_path) = packet.fast_path(view, |_| true, |_| true) {
+            pass_by_slow_path(bytes, slow_path);
         }
-    }
-    engine.settle();
+    });
 }
 
-fn pass_the_long_way(
-    engine: &mut Engine,
-    now: Instant,
-    side: Side,
-    bytes: &mut Template,
-    prepared: &Prepared,
-) {
+fn pass_by_slow_path(bytes: &mut Template, slow_path: SlowPath<'_>) {
     let mut packet = Ipv4Packet::parse(bytes).expect("a sound packet");
-    match engine.finish(now, side, &mut packet, prepared, &Surroundings) {
+    let (verdict, mut processed) = slow_path.process(&mut packet, &Surroundings);
+    match verdict {
         Verdict::Translate(translation) => {
             translation.apply(&mut packet);
             packet.header.decrement_ttl();
-            engine.note_egress(prepared, side, EgressId::FIRST);
+            processed.note_egress(EgressId::FIRST);
         }
         verdict => panic!("{verdict:?}"),
     }

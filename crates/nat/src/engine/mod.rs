@@ -1,9 +1,10 @@
-mod ahead;
+mod burst;
 mod drain;
-mod forward;
+mod fast_path;
 mod fragments;
 mod icmp;
 mod open;
+mod preschedule;
 
 use std::net::Ipv4Addr;
 
@@ -28,9 +29,10 @@ use crate::{
     verdict::{DropReason, Reply, Verdict},
 };
 
-use ahead::Ahead;
+pub use burst::{Burst, BurstPacket, MAX_BURST, PrefetchedBurst, Processed, SlowPath};
 use drain::Drain;
-use fragments::Fate;
+use fragments::FragmentAction;
+use preschedule::Prescheduled;
 
 /// Records that forget their ways out for each that is looked at for being silent: it is less work.
 const SWEPT_PER_LOOK: usize = 4;
@@ -53,10 +55,10 @@ pub struct EngineConfig {
     pub secret: [u64; 4],
 }
 
-/// A packet between the steps of [`Engine::process`]: what it says of itself, and how far its
-/// connection was looked up. The default is a packet of which nothing is known.
+/// A packet of a burst: what it says of itself, and how far its connection was looked up. The default
+/// is a packet of which nothing is known.
 #[derive(Clone, Copy, Default)]
-pub struct Prepared(Option<(Segment, Lookup)>);
+struct PendingLookup(Option<(Segment, Lookup)>);
 
 /// The NAT engine of one worker.
 pub struct Engine {
@@ -64,10 +66,10 @@ pub struct Engine {
     table: ConnectionTable,
     counters: EngineCounters,
     drain: Drain,
-    ahead: Ahead,
+    prescheduled: Prescheduled,
     /// Whether the last search for a connection that the full table can do without was in vain.
     is_crowded: bool,
-    fragments: FragmentTracker<Fate>,
+    fragments: FragmentTracker<FragmentAction>,
 }
 
 impl Engine {
@@ -81,7 +83,7 @@ impl Engine {
             table: ConnectionTable::new(config.capacity, config.secret),
             counters: EngineCounters::default(),
             drain: Drain::default(),
-            ahead: Ahead::default(),
+            prescheduled: Prescheduled::default(),
             is_crowded: false,
             fragments: FragmentTracker::new(TrackerLimits::default(), config.secret),
             rules,
@@ -97,52 +99,48 @@ impl Engine {
         packet: &mut Ipv4Packet<'_>,
         topology: &impl Topology,
     ) -> Verdict {
-        self.finish(now, side, packet, &Prepared::default(), topology)
+        self.process_looked_up(now, side, packet, &PendingLookup::default(), topology)
     }
 
-    /// The first of three steps of [`process`](Engine::process), for the bulk of all packets: reads a
-    /// packet's headers, and has the processor fetch what leads to its connection. Taken for all
-    /// packets of a burst one after the other, the steps let these wait for memory together.
+    /// Reads a packet's headers, and prefetches the part of the index that leads to its connection.
     #[inline]
-    #[must_use]
-    pub fn begin(&self, packet: &PlainPacket<'_>) -> Prepared {
-        // One that goes no further takes the long way to being answered.
+    fn prefetch_bucket(&self, packet: &PlainPacket<'_>) -> PendingLookup {
+        // Expired TTLs take the slow path, which answers them.
         if packet.header.ttl() <= 1 {
-            return Prepared::default();
+            return PendingLookup::default();
         }
         let segment = Segment::of(packet);
-        Prepared(Some((segment, self.table.begin_lookup(&segment.key))))
+        PendingLookup(Some((segment, self.table.prefetch_bucket(&segment.key))))
     }
 
-    /// The second step: has the processor fetch the connection. Returns whether there is certainly none,
-    /// so that the packet may open one: see [`choose_ahead`](Engine::choose_ahead).
+    /// Prefetches the connection. Returns whether there is certainly none, so that the packet may open
+    /// one.
     #[inline]
-    pub fn proceed(&self, prepared: &mut Prepared) -> bool {
-        let Prepared(Some((_, lookup))) = prepared else { return false };
-        self.table.continue_lookup(lookup);
-        lookup.is_in_vain()
+    fn prefetch_record(&self, lookup: &mut PendingLookup) -> bool {
+        let PendingLookup(Some((_, lookup))) = lookup else { return false };
+        self.table.prefetch_record(lookup);
+        lookup.is_miss()
     }
 
-    /// The third step: what to do with a packet that was prepared, and not changed since. One that
-    /// was not comes with [`Prepared::default`].
+    /// What to do with a packet that was looked up, and not changed since.
     #[inline]
-    pub fn finish(
+    fn process_looked_up(
         &mut self,
         now: Instant,
         side: Side,
         packet: &mut Ipv4Packet<'_>,
-        prepared: &Prepared,
+        lookup: &PendingLookup,
         topology: &impl Topology,
     ) -> Verdict {
-        match prepared {
-            Prepared(Some((segment, lookup))) => {
+        match lookup {
+            PendingLookup(Some((segment, lookup))) => {
                 let found = self.table.finish_lookup(*lookup, &segment.key);
                 self.process_segment(now, side, packet, segment, found, topology)
             }
-            Prepared(None) if packet.header.is_fragment() => {
+            PendingLookup(None) if packet.header.is_fragment() => {
                 self.process_fragment(now, side, packet, topology)
             }
-            Prepared(None) => self.process_whole(now, side, packet, topology),
+            PendingLookup(None) => self.process_whole(now, side, packet, topology),
         }
     }
 
@@ -212,7 +210,6 @@ impl Engine {
     /// disturbs nobody. Connections live on: under the new options of their service, or the last ones
     /// of a service that was removed.
     pub fn replace_rules(&mut self, now: Instant, mut rules: Ruleset) -> Ruleset {
-        self.settle();
         rules.take_over(&mut self.rules, now);
         let before = std::mem::replace(&mut self.rules, rules);
         self.drain.plan(self.rules.next_drain());
@@ -323,7 +320,7 @@ impl Engine {
             SegmentKind::Tcp { flags, sequence, .. }
                 if flags.has(TcpFlags::RST) && !record.believes_reset(direction, sequence) =>
             {
-                self.counters.disbelieved_resets += 1;
+                self.counters.out_of_window_resets += 1;
                 record.state()
             }
             // An opener alone gets nowhere, or a flood could fill the table with what must stay.
@@ -356,7 +353,7 @@ impl Engine {
         is_wanted && connection.state() == ConnectionState::Established
     }
 
-    /// Settles the accounts of a connection that has left the table.
+    /// Releases the counters and ports of a connection that has left the table.
     fn forget(&mut self, now: Instant, connection: &Connection) {
         match connection.kind() {
             ConnectionKind::Service(service, server) => {

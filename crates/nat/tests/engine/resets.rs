@@ -30,7 +30,7 @@ fn establish(director: &mut Director, client_next: u32, server_next: u32) {
 /// The client resets the connection; whether the director believes it.
 #[track_caller]
 fn client_resets(director: &mut Director, sequence: u32) -> bool {
-    let before = director.counters().disbelieved_resets;
+    let before = director.counters().out_of_window_resets;
     let reset = |src, dst| tcp(src, dst).rst().seq(sequence);
     director.outside(reset(CLIENT, VIP)).leaves_as(reset(CLIENT, RS1));
     believed(director, before)
@@ -39,7 +39,7 @@ fn client_resets(director: &mut Director, sequence: u32) -> bool {
 /// The server does.
 #[track_caller]
 fn server_resets(director: &mut Director, sequence: u32) -> bool {
-    let before = director.counters().disbelieved_resets;
+    let before = director.counters().out_of_window_resets;
     let reset = |src, dst| tcp(src, dst).rst().seq(sequence);
     director.inside(reset(RS1, CLIENT)).leaves_as(reset(VIP, CLIENT));
     believed(director, before)
@@ -48,7 +48,7 @@ fn server_resets(director: &mut Director, sequence: u32) -> bool {
 #[track_caller]
 fn believed(director: &Director, disbelieved_before: u64) -> bool {
     let is_believed = director.state() == Close;
-    let disbelieved = director.counters().disbelieved_resets - disbelieved_before;
+    let disbelieved = director.counters().out_of_window_resets - disbelieved_before;
     assert_eq!(disbelieved, u64::from(!is_believed));
     is_believed
 }
@@ -136,7 +136,7 @@ fn an_unfinished_handshake_is_reset_by_any() {
         director.inside(tcp(HOST, REMOTE).syn()).leaves_as(tcp(behind, REMOTE).syn());
         assert_eq!(director.state(), SynSent);
         director.outside(refusal(REMOTE, behind)).leaves_as(refusal(REMOTE, HOST));
-        assert_eq!((director.state(), director.counters().disbelieved_resets), (Close, 0));
+        assert_eq!((director.state(), director.counters().out_of_window_resets), (Close, 0));
     }
 }
 

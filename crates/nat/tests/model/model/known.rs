@@ -70,7 +70,7 @@ impl Model {
             self.connections[at].timeout = self.timeout(owner, state);
         }
         let leaves_as = self.connections[at].leaves_as(direction);
-        self.counters.disbelieved_resets += u64::from(!is_believed);
+        self.counters.out_of_window_resets += u64::from(!is_believed);
         self.count(owner, direction, packet);
         self.recount();
         Sent(translated(packet.0, &leaves_as, self.mss_limit(owner)), Vec::new())

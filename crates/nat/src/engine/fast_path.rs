@@ -1,4 +1,4 @@
-//! The short way: packets of connections that stand as they stood before, and those that open one
+//! The fast path: packets that leave their connection in the state that it is in, and those that open one
 //! with a server to which the way is known.
 
 use std::net::Ipv4Addr;
@@ -8,7 +8,7 @@ use shunt_packet::{
     tcp::TcpFlags,
 };
 
-use super::{Engine, Prepared, ahead::Choice};
+use super::{Engine, PendingLookup, preschedule::Choice};
 use crate::{
     connection::ConnectionKind,
     egress::EgressId,
@@ -20,30 +20,18 @@ use crate::{
 };
 
 impl Engine {
-    /// The short way through the engine, for the bulk of all packets: those of a connection whose way
-    /// out is known, and which leave it in the state that it is in, and those that open a connection
-    /// with a server that was [chosen ahead](Engine::choose_ahead), and to which the way is known. The
-    /// packet is rewritten at once, its TTL included, and the caller has only to send it to the
-    /// neighbour that it knows by the number returned.
-    ///
-    /// The packet must be the one that was [prepared](Engine::begin), unchanged: a
-    /// [view](PlainPacket::view) of it will do.
-    ///
-    /// `may_leave` says whether a packet may take this way out, and `may_open` whether one from this
-    /// address may open a connection; neither is asked twice. With `None`, the packet
-    /// is as it came, and takes the long way, [`finish`](Engine::finish).
+    /// See [`BurstPacket::fast_path`](super::BurstPacket::fast_path).
     #[inline]
-    #[must_use = "`None` is for the long way"]
-    pub fn forward(
+    pub(super) fn fast_path(
         &mut self,
         now: Instant,
         side: Side,
         packet: PlainPacket<'_>,
-        prepared: &Prepared,
+        lookup: &PendingLookup,
         may_leave: impl FnOnce(EgressId) -> bool,
         may_open: impl FnOnce(Ipv4Addr) -> bool,
     ) -> Option<EgressId> {
-        let Prepared(Some((segment, lookup))) = prepared else { return None };
+        let PendingLookup(Some((segment, lookup))) = lookup else { return None };
         if self.table.has_stale_egress() {
             return None;
         }
@@ -66,7 +54,7 @@ impl Engine {
         Some(egress)
     }
 
-    /// Opens a connection with the server that was chosen for a packet.
+    /// Opens a connection with the server that was prescheduled for a packet.
     fn open_chosen(
         &mut self,
         now: Instant,
@@ -84,7 +72,7 @@ impl Engine {
         if !segment.opens() || is_clamped {
             return None;
         }
-        // The long way would search a second time for a connection that can go.
+        // The slow path would search a second time for a connection that can go.
         if self.is_crowded && self.table.is_full() {
             return None;
         }
@@ -113,11 +101,9 @@ impl Engine {
         self.count(kind, direction, packet.header);
     }
 
-    /// Notes that a packet which was prepared, arrived on `side` and was [translated](crate::Verdict::Translate)
-    /// took this way out: those that follow it, and those to the same server, may go the
-    /// [short way](Engine::forward).
-    pub fn note_egress(&mut self, prepared: &Prepared, side: Side, egress: EgressId) {
-        let Prepared(Some((segment, _))) = prepared else { return };
+    /// See [`Processed::note_egress`](super::Processed::note_egress).
+    pub(super) fn note_egress(&mut self, lookup: &PendingLookup, side: Side, egress: EgressId) {
+        let PendingLookup(Some((segment, _))) = lookup else { return };
         if self.table.has_stale_egress() {
             return;
         }
@@ -132,7 +118,7 @@ impl Engine {
 
     /// Has all connections forget their ways out: routes have changed, or the numbers mean something
     /// else now. Until [`expire`](Engine::expire) has been called often enough to look at all of them,
-    /// every packet goes the long way.
+    /// every packet takes the slow path.
     pub fn forget_egress(&mut self) {
         self.table.forget_egress();
         self.rules.forget_egress();
