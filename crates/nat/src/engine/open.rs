@@ -13,7 +13,7 @@ use crate::{
     connection::ConnectionKind,
     flow::{Direction, FlowKey, Segment, SegmentKind},
     side::Side,
-    source_pool::SourcePool,
+    source_pool::{Availability, SourcePool},
     state::ConnectionState,
     table::{ConnectionId, ConnectionTable, InsertError},
     time::Instant,
@@ -293,7 +293,7 @@ impl Engine {
 /// A source endpoint for a connection of `host` with `peer`: one on which no other connection
 /// expects packets from that peer. So one endpoint serves many peers (RFC 4787, "address and
 /// port-dependent mapping"). The host's own endpoint is none: who poses as one of the director's
-/// addresses gets another.
+/// addresses gets another. Its own connection that closes is: its TCP knows what may follow.
 fn allocate(
     table: &ConnectionTable,
     pool: &SourcePool,
@@ -302,9 +302,17 @@ fn allocate(
     protocol: u8,
 ) -> Option<SocketAddrV4> {
     pool.allocate(*host.ip(), host.port(), |endpoint| {
+        if endpoint == host {
+            return Availability::Taken;
+        }
         let replies = FlowKey::new(protocol, peer, endpoint);
-        let is_closing = |(id, _)| table.get(id).state().is_closing();
-        endpoint != host && table.lookup(&replies).is_none_or(is_closing)
+        let Some((id, _)) = table.lookup(&replies) else { return Availability::Free };
+        let user = table.get(id);
+        match user.state().is_closing() {
+            true if user.key(Direction::Inbound).src() == host => Availability::Free,
+            true => Availability::Closing,
+            false => Availability::Taken,
+        }
     })
 }
 

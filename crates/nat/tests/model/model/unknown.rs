@@ -272,8 +272,9 @@ impl Model {
         })
     }
 
-    /// A source endpoint for a connection with `peer`: one on which no living connection expects
-    /// packets from there, and not the opener's own.
+    /// A source endpoint for a connection with `peer`: one on which no connection expects packets from
+    /// there but one of the opener's that is over, else one on which another's is over that does. And
+    /// not the opener's own.
     fn allocate(
         &mut self,
         worker: usize,
@@ -282,14 +283,20 @@ impl Model {
         peer: SocketAddrV4,
         witness: Witness<'_>,
     ) -> Option<SocketAddrV4> {
-        let is_free = |endpoint: &SocketAddrV4| {
+        let user = |endpoint: &SocketAddrV4| {
             let answers = Flow { src: peer, dst: *endpoint, ..flow };
-            let user = self.find(worker, &answers).map(|(at, _)| &self.connections[at]);
-            *endpoint != flow.src && user.is_none_or(|user| is_over(user.state))
+            self.find(worker, &answers).map(|(at, _)| &self.connections[at])
         };
-        let free: Vec<_> = self.pool(worker, name).endpoints().filter(is_free).collect();
+        let is_own = |user: &Connection| user.flow(Inbound).src == flow.src;
+        let others = self.pool(worker, name).endpoints().filter(|endpoint| *endpoint != flow.src);
+        let over: Vec<_> = others
+            .filter(|endpoint| user(endpoint).is_none_or(|user| is_over(user.state)))
+            .collect();
+        let is_free = |endpoint: &SocketAddrV4| user(endpoint).is_none_or(is_own);
+        let free: Vec<_> = over.iter().copied().filter(is_free).collect();
+        let candidates = if free.is_empty() { over } else { free.clone() };
         let pool = self.pool_mut(worker, name);
-        let allocated = pool.allocate(flow.src, &free, witness.seen_as(worker, flow))?;
+        let allocated = pool.allocate(flow.src, &candidates, witness.seen_as(worker, flow))?;
         let was_long = witness.usage(worker, name).scarce > pool.scarce;
         pool.scarce += u64::from(was_long && pool.is_scarce(free.len()));
         Some(allocated)
