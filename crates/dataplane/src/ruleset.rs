@@ -2,8 +2,9 @@ use std::{net::IpAddr, ops::RangeInclusive, sync::Arc};
 
 use shunt_config::{self as config, Config, Protocol, Role};
 use shunt_rules::{
-    Defaults, ForwardingMode, LocalAddress, OnUnknown, Persistence, RealServer, Rules, Scheduler,
-    SchedulerFlags, SnatRule, TimeoutOverrides, Timeouts, VirtualEndpoint, VirtualService,
+    Defaults, ForwardingMode, LatePackets, LocalAddress, OnUnknown, Persistence, RealServer, Rules,
+    Scheduler, SchedulerFlags, SnatRule, TimeoutOverrides, Timeouts, VirtualEndpoint,
+    VirtualService,
 };
 
 /// Source ports of inside hosts that dial a virtual service: Linux's `ip_local_port_range`.
@@ -33,6 +34,7 @@ pub fn rules(config: &Config) -> Rules {
         defaults: Defaults {
             timeouts: timeouts(config.timeouts),
             on_unknown: on_unknown(config.nat.on_unknown),
+            late_packets: LatePackets::default(),
             reset_on_expiry: config.nat.reset_on_expiry,
         },
     }

@@ -11,6 +11,7 @@ use super::{
     dialled::Dialled,
     known::{Generation, Known, KnownServer},
     plan::{Place, Plan, ServiceOptions, ServicePlan},
+    server_endpoints::ServerEndpoints,
     sources::{KnownSources, Sources},
     v4, v4_net,
 };
@@ -184,6 +185,22 @@ impl RulesetBuilder {
         }
     }
 
+    /// Servers that were removed, or whose service was, may be heard of for as long as they are known.
+    fn add_server_endpoints(&self, plan: &mut Plan) {
+        for id in self.known.order.iter().copied().chain(self.known.removed_services()) {
+            let known = self.known.service(id);
+            let servers = known.listed.iter().chain(&known.removed_servers);
+            for endpoint in servers.map(|server| self.server(*server).endpoint) {
+                for protocol in &known.options.protocols {
+                    for dialled in &known.options.endpoints {
+                        let endpoints = &mut plan.server_endpoints;
+                        endpoints.add(id, protocol.number(), endpoint, &dialled.ports);
+                    }
+                }
+            }
+        }
+    }
+
     fn plan(&self, rules: &Rules) -> Plan {
         let mut plan = Plan {
             services: Vec::with_capacity(self.known.services.len()),
@@ -192,6 +209,7 @@ impl RulesetBuilder {
             places: vec![None; self.known.servers.len()],
             dialled: Dialled::default(),
             one_packet: HashMap::new(),
+            server_endpoints: ServerEndpoints::default(),
             defaults: rules.defaults,
             has_hairpin: rules.hairpin.as_ref().is_some_and(|hairpin| !hairpin.ports.is_empty()),
             outside_addresses: HashSet::new(),
@@ -232,6 +250,7 @@ impl RulesetBuilder {
                         .all(|server| server.shared.thresholds().0 == 0),
             }));
         }
+        self.add_server_endpoints(&mut plan);
         let snat = rules.snat.iter().chain(self.sources.former_rules());
         plan.outside_addresses.extend(snat.flat_map(|rule| &rule.to).map(|address| v4(*address)));
         for (id, service) in plan.order.iter().zip(&rules.services) {

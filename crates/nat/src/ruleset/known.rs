@@ -104,7 +104,7 @@ impl Known {
         }
     }
 
-    fn removed_services(&self) -> impl Iterator<Item = ServiceId> {
+    pub(super) fn removed_services(&self) -> impl Iterator<Item = ServiceId> {
         let is_removed = |known: &KnownService| known.removed.is_some();
         let services = (0..).map(ServiceId).zip(&self.services);
         services.filter(move |(_, known)| known.as_ref().is_some_and(is_removed)).map(|(id, _)| id)

@@ -9,6 +9,7 @@ mod builder;
 mod dialled;
 mod known;
 mod plan;
+mod server_endpoints;
 mod sources;
 
 use std::{
@@ -369,6 +370,11 @@ impl Ruleset {
         self.plan.one_packet.get(&real).copied()
     }
 
+    /// The service whose servers send from this endpoint.
+    pub(crate) fn server_service(&self, protocol: u8, endpoint: SocketAddrV4) -> Option<ServiceId> {
+        self.plan.server_endpoints.service(protocol, endpoint)
+    }
+
     /// Whether an SNAT rule covers this inside host.
     pub(crate) fn snat_covers(&self, host: Ipv4Addr) -> bool {
         self.snat_pool(host).is_some()
@@ -411,6 +417,7 @@ impl Ruleset {
     pub(crate) fn concerns(&self, src: Ipv4Addr, dst: Ipv4Addr) -> bool {
         self.plan.translates_to(dst)
             || self.plan.translates_from(src)
+            || self.plan.server_addresses.contains(&dst)
             || self.snat_covers(src)
             || self.snat_covers(dst)
     }

@@ -12,7 +12,7 @@ use shunt_rules::{
     Defaults, ForwardingMode, OnUnknown, ServerId, ServiceId, Timeouts, VirtualService,
 };
 
-use super::dialled::Dialled;
+use super::{dialled::Dialled, server_endpoints::ServerEndpoints};
 use crate::{persistence::KeepRule, scheduler::compares_loads, server::Server};
 
 /// Rules arranged for looking up: what all workers share, and what stays as it is until the next
@@ -30,6 +30,7 @@ pub(super) struct Plan {
     pub(super) dialled: Dialled,
     /// The virtual endpoint that datagrams from a server of a one-packet service leave from.
     pub(super) one_packet: HashMap<SocketAddrV4, (ServiceId, SocketAddrV4)>,
+    pub(super) server_endpoints: ServerEndpoints,
     pub(super) defaults: Defaults,
     pub(super) has_hairpin: bool,
     /// Virtual addresses, and those of SNAT rules: of now, and of before as long as connections may

@@ -21,6 +21,7 @@ mod harness;
 mod hostile;
 mod icmp;
 mod invariants;
+mod late_packets;
 mod mss;
 mod one_packet;
 mod passthrough;

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Outcomes, states, kinds, and events that counters tell of.
-const EVERYTHING: [&str; 68] = [
+const EVERYTHING: [&str; 69] = [
     "Sent",
     "Sent with followers",
     "Forwarded",
@@ -42,6 +42,7 @@ const EVERYTHING: [&str; 68] = [
     "Dropped(Fragment(Overlap))",
     "Dropped(FragmentRefused)",
     "Dropped(UnknownConnection)",
+    "Dropped(LatePacket)",
     "Dropped(TableFull)",
     "Dropped(SnatPortsExhausted)",
     "Dropped(LocalPortsExhausted)",

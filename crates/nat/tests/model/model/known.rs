@@ -78,7 +78,16 @@ impl Model {
 
     fn receive_icmp_error(&mut self, arrival: Arrival, packet: Ip<'_>) -> Outcome {
         let Some(quoted) = wire::quoted_flow(packet) else { return Punted };
-        let Some(original) = self.before_it_left(arrival, &quoted) else { return Punted };
+        let Some(original) = self.before_it_left(arrival, &quoted) else {
+            let to = packet.dst();
+            let leads_out = arrival.side == Side::Inside
+                && Lab.side_of(to) == Some(Side::Outside)
+                && !Lab.is_local(to);
+            return match leads_out && self.is_server(&quoted.reverse()) {
+                true => Dropped(DropReason::LatePacket),
+                false => Punted,
+            };
+        };
         if packet.ttl() <= 1 {
             return Answered(Reply::TimeExceeded);
         }
@@ -178,7 +187,11 @@ impl Model {
                     rule.from.contains(&IpAddr::from(src)) || rule.to.contains(&dst.into())
                 })
                 || snat.iter().any(|rule| rule.from.contains(&IpAddr::from(dst)))
-                || self.servers.iter().flatten().any(|server| v4(server.real.address) == src))
+                || self
+                    .servers
+                    .iter()
+                    .flatten()
+                    .any(|server| [src, dst].contains(&v4(server.real.address))))
     }
 }
 
