@@ -15,6 +15,8 @@ pub struct EngineCounters {
     pub replaced: u64,
     /// Half-open or closing connections that made room for a new one in a full table.
     pub evicted: u64,
+    /// Half-open connections whose server was gone, and whose client was given another one.
+    pub rescheduled: u64,
     /// ICMP errors translated.
     pub icmp_errors: u64,
     /// TCP resets that were passed on but not believed, for their sequence number.
@@ -90,7 +92,7 @@ macro_rules! add_up {
 }
 
 add_up! {
-    EngineCounters { opened, expired, replaced, evicted, icmp_errors, out_of_window_resets, drained }
+    EngineCounters { opened, expired, replaced, evicted, rescheduled, icmp_errors, out_of_window_resets, drained }
     ServiceCounters { connections, in_packets, in_bytes, out_packets, out_bytes, refused }
     ServerCounters { connections, active, inactive }
     PoolUsage { endpoints, in_use, scarce, exhausted }

@@ -239,6 +239,7 @@ impl fmt::Display for Report {
             expired,
             replaced,
             evicted,
+            rescheduled,
             drained,
             icmp_errors,
             out_of_window_resets,
@@ -246,7 +247,7 @@ impl fmt::Display for Report {
         writeln!(
             f,
             "connections: {} now, {opened} opened, {expired} expired, {replaced} replaced, \
-             {evicted} evicted, {drained} drained; {icmp_errors} ICMP errors translated, \
+             {evicted} evicted, {rescheduled} rescheduled, {drained} drained; {icmp_errors} ICMP errors translated, \
              {out_of_window_resets} resets not believed",
             self.connections,
         )?;

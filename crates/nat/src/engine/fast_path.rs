@@ -13,6 +13,7 @@ use crate::{
     connection::ConnectionKind,
     egress::EgressId,
     flow::{Direction, Segment, SegmentKind},
+    ruleset::Standing,
     side::Side,
     state::ConnectionState,
     table::ConnectionId,
@@ -44,6 +45,11 @@ impl Engine {
         let record = self.table.get(id);
         let egress = record.egress(direction, side)?;
         if !stays(record.state(), segment, direction) || !may_leave(egress) {
+            return None;
+        }
+        if record.state() == ConnectionState::UdpOneWay
+            && self.unanswered(id, direction, segment) != Standing::InService
+        {
             return None;
         }
         if let PlainTransport::Tcp(tcp) = &packet.transport {

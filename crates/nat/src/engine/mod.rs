@@ -21,7 +21,7 @@ use crate::{
     counters::{EngineCounters, ServerCounters, ServiceCounters},
     flow::{Direction, FlowKey, Segment, SegmentKind},
     fragments::{FragmentTracker, TrackerLimits},
-    ruleset::Ruleset,
+    ruleset::{Ruleset, Standing},
     side::Side,
     state::ConnectionState,
     table::{ConnectionId, ConnectionTable, Lookup},
@@ -262,7 +262,18 @@ impl Engine {
     ) -> Verdict {
         match found {
             Some((id, direction)) if segment.goes(direction) && !self.reopens(id, segment) => {
-                self.process_hit(now, packet, segment, id, direction)
+                match self.unanswered(id, direction, segment) {
+                    Standing::Gone if packet.header.ttl() > 1 => {
+                        self.counters.rescheduled += 1;
+                        let removed = self.table.remove(id);
+                        self.forget(now, &removed);
+                        self.process_miss(now, side, packet, segment, topology)
+                    }
+                    standing => {
+                        let is_alive = standing == Standing::InService;
+                        self.process_hit(now, packet, segment, id, direction, is_alive)
+                    }
+                }
             }
             _ => self.process_miss(now, side, packet, segment, topology),
         }
@@ -275,6 +286,21 @@ impl Engine {
             && self.table.get(id).state().is_closing()
     }
 
+    /// How it stands with a server that a client tries to reach, and that has not answered; all is well
+    /// with all others.
+    fn unanswered(&self, id: ConnectionId, direction: Direction, segment: &Segment) -> Standing {
+        let record = self.table.get(id);
+        match record.kind() {
+            ConnectionKind::Service(_, server)
+                if direction == Direction::Inbound && segment.opens() && record.is_unanswered() =>
+            {
+                self.rules.standing(server)
+            }
+            _ => Standing::InService,
+        }
+    }
+
+    /// A packet of a connection, which it keeps `alive`, or not.
     fn process_hit(
         &mut self,
         now: Instant,
@@ -282,6 +308,7 @@ impl Engine {
         segment: &Segment,
         id: ConnectionId,
         direction: Direction,
+        is_alive: bool,
     ) -> Verdict {
         if packet.header.ttl() <= 1 {
             return Verdict::Reply(Reply::TimeExceeded);
@@ -297,7 +324,9 @@ impl Engine {
             }
             _ => None,
         };
-        self.table.note_packet(id, direction, acknowledgment, (after, timeout), now);
+        if is_alive {
+            self.table.note_packet(id, direction, acknowledgment, (after, timeout), now);
+        }
         self.count(kind, direction, packet.header);
         let ConnectionKind::Service(service, server) = kind else {
             return Verdict::Translate(translation);

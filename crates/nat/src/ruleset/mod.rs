@@ -26,7 +26,7 @@ use crate::{
     flow::FlowKey,
     persistence::PersistenceTable,
     scheduler::{Request, Schedule, WorkerState},
-    server::Server,
+    server::{AdminState, Health, Server},
     source_pool::{PoolUsage, SourcePool},
     time::Instant,
 };
@@ -47,6 +47,17 @@ pub struct Ruleset {
     /// There is one if a service ever was persistent.
     persistence: Option<Arc<PersistenceTable>>,
     sources: Sources,
+}
+
+/// What a server does for connections that it has not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It takes connections, unless it has too many now.
+    InService,
+    /// It takes no more: those that it has run out, unless it answers.
+    Draining,
+    /// It was removed or disabled, or is down: it will not answer.
+    Gone,
 }
 
 /// What a worker has of a service.
@@ -319,6 +330,20 @@ impl Ruleset {
     pub(crate) fn birth(&self, service: ServiceId) -> Option<u64> {
         let plan = self.plan.services.get(service.0 as usize)?.as_ref()?;
         Some(plan.born)
+    }
+
+    /// What a server does for connections that it has not answered.
+    pub(crate) fn standing(&self, server: ServerId) -> Standing {
+        let Some(place) = self.plan.place(server) else { return Standing::Gone };
+        let shared = &self.plan.servers[place.position].shared;
+        let is_removed = !self.plan.service(place.service).lists(place.position);
+        if is_removed || shared.health() == Health::Down || shared.admin() == AdminState::Disabled {
+            Standing::Gone
+        } else if shared.is_in_service() {
+            Standing::InService
+        } else {
+            Standing::Draining
+        }
     }
 
     /// When the next server's connections on this worker are to end because it was drained.

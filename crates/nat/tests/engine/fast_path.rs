@@ -1,6 +1,8 @@
 //! The fast path through the engine: what may take it, and that it does as the slow path.
 
-use shunt_nat::{BurstPacket, EgressId, Engine, Instant, Ruleset, Side, Verdict};
+use std::sync::Arc;
+
+use shunt_nat::{AdminState, BurstPacket, EgressId, Engine, Instant, Ruleset, Side, Verdict};
 use shunt_packet::{ipv4::Ipv4Packet, plain::PlainPacket};
 use shunt_testkit::Packet;
 
@@ -142,6 +144,20 @@ fn it_is_closed_until_the_way_out_is_known() {
     paths.slow(Side::Outside, &udp(CLIENT, VIP));
     assert!(paths.fast(Side::Outside, &udp(CLIENT, VIP), true).is_some());
     assert_eq!(paths.fast(Side::Inside, &udp(RS1, CLIENT), true), None, "of the answers");
+}
+
+/// Such a connection must run out, which the fast path would keep it from.
+#[test]
+fn it_is_closed_to_datagrams_that_a_draining_server_has_not_answered() {
+    let mut paths = Paths::new();
+    paths.slow(Side::Outside, &udp(CLIENT, VIP));
+    assert!(paths.fast(Side::Outside, &udp(CLIENT, VIP), true).is_some());
+    let (_, _, servers) = paths.engine.rules().services().nth(1).unwrap();
+    let server = Arc::clone(servers[0].shared());
+    server.set_admin(AdminState::Draining);
+    assert_eq!(paths.fast(Side::Outside, &udp(CLIENT, VIP), true), None);
+    paths.slow(Side::Inside, &udp(RS1, CLIENT));
+    assert!(paths.fast(Side::Outside, &udp(CLIENT, VIP), true).is_some(), "it has answered");
 }
 
 #[test]

@@ -107,7 +107,7 @@ impl Connection {
     }
 
     /// Until the other end has answered a SYN, its sender alone gets nowhere.
-    fn is_answered(&self) -> bool {
+    pub(crate) fn is_answered(&self) -> bool {
         let is_handshake = matches!(self.state, SynSent | SynRecv);
         !is_handshake || self.expected[Direction::Inbound as usize].is_some()
     }

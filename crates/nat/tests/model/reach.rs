@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Outcomes, states, kinds, and events that counters tell of.
-const EVERYTHING: [&str; 69] = [
+const EVERYTHING: [&str; 70] = [
     "Sent",
     "Sent with followers",
     "Forwarded",
@@ -70,6 +70,7 @@ const EVERYTHING: [&str; 69] = [
     "expired",
     "replaced",
     "evicted",
+    "rescheduled",
     "ICMP errors",
     "out-of-window resets",
     "refused",
@@ -186,6 +187,7 @@ fn seen(run: &Run, mut see: impl FnMut(&str)) {
         ("expired", counters.expired > 0),
         ("replaced", counters.replaced > 0),
         ("evicted", counters.evicted > 0),
+        ("rescheduled", counters.rescheduled > 0),
         ("ICMP errors", counters.icmp_errors > 0),
         ("out-of-window resets", counters.out_of_window_resets > 0),
         (

@@ -3,13 +3,14 @@
 use std::net::{IpAddr, SocketAddrV4};
 
 use shunt_nat::{
+    ConnectionState,
     Direction::{self, Inbound},
     DropReason, Reply, Side, Topology,
 };
 
-use super::{Arrival, Model};
+use super::{Arrival, Model, Service};
 use crate::{
-    connection::Connection,
+    connection::{Connection, Owner},
     flow::Flow,
     fragments::{Counted, Fate},
     outcome::Outcome::{self, *},
@@ -46,7 +47,32 @@ impl Model {
                 && segment.opens()
                 && is_over(self.connections[at].state);
             if goes_there && !begins_anew {
-                return self.receive_known(arrival.now, packet, &segment, at, direction);
+                let connection = &self.connections[at];
+                let is_unanswered = match connection.state {
+                    ConnectionState::UdpOneWay => true,
+                    _ => !connection.is_answered(),
+                };
+                let is_try = direction == Inbound && segment.opens() && is_unanswered;
+                let (is_refused, is_gone) = match connection.owner {
+                    Owner::Service(service, server) if is_try => {
+                        let Service { listed, .. } = self.service(service);
+                        (self.server(server).real.weight == 0, !listed.contains(&server))
+                    }
+                    _ => (false, false),
+                };
+                if !is_gone || packet.ttl() <= 1 {
+                    return self.receive_known(
+                        arrival.now,
+                        packet,
+                        &segment,
+                        at,
+                        direction,
+                        !is_refused,
+                    );
+                }
+                self.counters.rescheduled += 1;
+                let gone = self.connections[at].clone();
+                self.remove(arrival.now, &gone);
             }
         }
         self.receive_unknown(arrival, packet, &segment, witness)
@@ -59,12 +85,14 @@ impl Model {
         segment: &Segment,
         at: usize,
         direction: Direction,
+        is_sign_of_life: bool,
     ) -> Outcome {
         if packet.ttl() <= 1 {
             return Answered(Reply::TimeExceeded);
         }
         let before = self.connections[at].state;
-        let is_believed = self.connections[at].see(direction, segment.kind, now);
+        let is_believed =
+            !is_sign_of_life || self.connections[at].see(direction, segment.kind, now);
         let Connection { owner, state, .. } = self.connections[at];
         if state != before {
             self.connections[at].timeout = self.timeout(owner, state);
