@@ -21,6 +21,8 @@ pub struct EngineCounters {
     pub icmp_errors: u64,
     /// TCP resets that were passed on but not believed, for their sequence number.
     pub out_of_window_resets: u64,
+    /// TCP FINs that were passed on but not believed, for their sequence number or their acknowledgment.
+    pub out_of_window_fins: u64,
     /// Connections that were ended because their server was drained and their time was over.
     pub drained: u64,
 }
@@ -92,7 +94,7 @@ macro_rules! add_up {
 }
 
 add_up! {
-    EngineCounters { opened, expired, replaced, evicted, rescheduled, icmp_errors, out_of_window_resets, drained }
+    EngineCounters { opened, expired, replaced, evicted, rescheduled, icmp_errors, out_of_window_resets, out_of_window_fins, drained }
     ServiceCounters { connections, in_packets, in_bytes, out_packets, out_bytes, refused }
     ServerCounters { connections, active, inactive }
     PoolUsage { endpoints, in_use, scarce, exhausted }

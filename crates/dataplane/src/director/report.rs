@@ -243,12 +243,13 @@ impl fmt::Display for Report {
             drained,
             icmp_errors,
             out_of_window_resets,
+            out_of_window_fins,
         } = self.engine;
         writeln!(
             f,
             "connections: {} now, {opened} opened, {expired} expired, {replaced} replaced, \
              {evicted} evicted, {rescheduled} rescheduled, {drained} drained; {icmp_errors} ICMP errors translated, \
-             {out_of_window_resets} resets not believed",
+             {out_of_window_resets} resets and {out_of_window_fins} FINs not believed",
             self.connections,
         )?;
         let counters = &self.pipeline;

@@ -16,7 +16,7 @@ use crate::{
     ruleset::Standing,
     side::Side,
     state::ConnectionState,
-    table::ConnectionId,
+    table::{Acknowledgment, ConnectionId},
     time::Instant,
 };
 
@@ -53,7 +53,9 @@ impl Engine {
             return None;
         }
         if let PlainTransport::Tcp(tcp) = &packet.transport {
-            self.table.note_acknowledgment(id, direction, tcp.acknowledgment());
+            let (sequence, number) = (tcp.sequence(), tcp.acknowledgment());
+            let acknowledgment = Acknowledgment { sequence, number };
+            self.table.note_acknowledgment(id, direction, acknowledgment);
         }
         self.table.touch(id, now);
         self.translate(id, direction, packet);

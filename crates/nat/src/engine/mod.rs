@@ -24,7 +24,7 @@ use crate::{
     ruleset::{Ruleset, Standing},
     side::Side,
     state::ConnectionState,
-    table::{ConnectionId, ConnectionTable, Lookup},
+    table::{Acknowledgment, ConnectionId, ConnectionTable, Lookup},
     time::Instant,
     verdict::{DropReason, Reply, Verdict},
 };
@@ -319,8 +319,8 @@ impl Engine {
         let after = self.next_state(id, direction, segment);
         let timeout = || after.timeout(timeouts_of(&self.rules, kind));
         let acknowledgment = match segment.kind {
-            SegmentKind::Tcp { flags, acknowledgment, .. } if flags.has(TcpFlags::ACK) => {
-                Some(acknowledgment)
+            SegmentKind::Tcp { flags, sequence, acknowledgment } if flags.has(TcpFlags::ACK) => {
+                Some(Acknowledgment { sequence, number: acknowledgment })
             }
             _ => None,
         };
@@ -358,6 +358,14 @@ impl Engine {
                     && direction == Direction::Inbound
                     && record.is_unanswered() =>
             {
+                record.state()
+            }
+            SegmentKind::Tcp { flags, sequence, acknowledgment } if !flags.has(TcpFlags::RST) => {
+                let acknowledgment = flags.has(TcpFlags::ACK).then_some(acknowledgment);
+                if record.accepts(direction, sequence, acknowledgment) {
+                    return record.state().after(direction, flags);
+                }
+                self.counters.out_of_window_fins += u64::from(flags.has(TcpFlags::FIN));
                 record.state()
             }
             SegmentKind::Tcp { flags, .. } => record.state().after(direction, flags),

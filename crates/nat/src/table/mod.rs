@@ -66,6 +66,13 @@ impl Lookup {
     }
 }
 
+/// What a TCP segment acknowledges, and its own sequence number.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Acknowledgment {
+    pub(crate) sequence: u32,
+    pub(crate) number: u32,
+}
+
 /// Why a connection could not be added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InsertError {
@@ -274,14 +281,14 @@ impl ConnectionTable {
         &mut self,
         id: ConnectionId,
         direction: Direction,
-        acknowledgment: Option<u32>,
+        acknowledgment: Option<Acknowledgment>,
         (state, timeout): (ConnectionState, impl FnOnce() -> Duration),
         now: Instant,
     ) {
         let record = &mut self.records[id.0 as usize];
         record.touch(now);
-        if let Some(acknowledgment) = acknowledgment {
-            record.note_acknowledgment(direction, acknowledgment);
+        if let Some(Acknowledgment { sequence, number }) = acknowledgment {
+            record.note_acknowledgment(direction, sequence, number);
         }
         if record.state() != state {
             let timeout = timeout();
@@ -304,9 +311,9 @@ impl ConnectionTable {
         &mut self,
         id: ConnectionId,
         direction: Direction,
-        acknowledgment: u32,
+        Acknowledgment { sequence, number }: Acknowledgment,
     ) {
-        self.records[id.0 as usize].note_acknowledgment(direction, acknowledgment);
+        self.records[id.0 as usize].note_acknowledgment(direction, sequence, number);
     }
 
     /// Notes on which side packets of this direction arrive, and which way out they take.

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use shunt_nat::{
-    ConnectionState::{Close, Established, SynRecv, SynSent},
+    ConnectionState::{Close, CloseWait, Established, FinWait, LastAck, SynRecv, SynSent},
+    Direction::Inbound,
     DropReason, Reply,
 };
 use shunt_rules::{Defaults, ForwardingMode, OnUnknown, Rules, VirtualService};
@@ -113,6 +114,91 @@ fn the_senders_own_acknowledgments_do_not_move_its_window() {
     director.outside(tcp(CLIENT, VIP).ack(1_000_000)).leaves_as(tcp(CLIENT, RS1).ack(1_000_000));
     assert!(!server_resets(&mut director, 5000));
     assert!(client_resets(&mut director, 9000));
+}
+
+/// A segment from somebody who knows addresses and ports, and guesses the rest (RFC 5961, section 5).
+#[test]
+fn a_fin_is_believed_where_its_numbers_are_near_what_is_expected() {
+    const NEAR: u32 = (1 << 24) - 1;
+    const FAR: u32 = 1 << 24;
+    let numbers = [
+        (0, true),
+        (NEAR, true),
+        (0u32.wrapping_sub(NEAR), true),
+        (FAR, false),
+        (0u32.wrapping_sub(FAR), false),
+        (1 << 31, false),
+    ];
+    for (offset, is_near) in numbers {
+        for (other_offset, is_other_near) in numbers {
+            for (next, other) in [(9000, 5000), (u32::MAX, 0), (1 << 31, u32::MAX)] {
+                let (sequence, ack) = (offset.wrapping_add(next), other_offset.wrapping_add(other));
+                let fin = |src, dst| tcp(src, dst).fin().seq(sequence).ack(ack);
+                let expected = is_near && is_other_near;
+                let mut client = web();
+                establish(&mut client, next, other);
+                client.outside(fin(CLIENT, VIP)).leaves_as(fin(CLIENT, RS1));
+                assert_eq!(client.state() == CloseWait, expected, "{offset:x} {other_offset:x}");
+                let mut server = web();
+                establish(&mut server, other, next);
+                server.inside(fin(RS1, CLIENT)).leaves_as(fin(VIP, CLIENT));
+                assert_eq!(server.state() == FinWait, expected, "{offset:x} {other_offset:x}");
+                for director in [client, server] {
+                    let disbelieved = director.counters().out_of_window_fins;
+                    assert_eq!(disbelieved, u64::from(!expected));
+                    assert_eq!(director.remaining().as_secs() == 900, !expected);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_fin_that_acknowledges_nothing_is_not_believed() {
+    let mut director = web();
+    establish(&mut director, 9000, 5000);
+    let fin = |src, dst| tcp(src, dst).fin().seq(9000);
+    director.outside(fin(CLIENT, VIP)).leaves_as(fin(CLIENT, RS1));
+    assert_eq!(director.state(), Established);
+}
+
+#[test]
+fn guessed_acknowledgments_move_no_window() {
+    let mut director = web();
+    establish(&mut director, 9000, 5000);
+    let segment = |src, dst, seq, ack| tcp(src, dst).seq(seq).ack(ack);
+    // Far ahead; and near, from where the server can't be.
+    for (sequence, ack) in [(77_777_777, 1 << 30), (77_777_777, 10_000)] {
+        director
+            .inside(segment(RS1, CLIENT, sequence, ack))
+            .leaves_as(segment(VIP, CLIENT, sequence, ack));
+        assert_eq!(director.connections()[0].expected(Inbound), Some(9000));
+    }
+    // A guess that was lucky is found out by the next segment from where the server is.
+    for (sequence, ack, expected) in
+        [(5001, 9000 + (1 << 25), 9000 + (1 << 25)), (5000, 9100, 9100)]
+    {
+        director
+            .inside(segment(RS1, CLIENT, sequence, ack))
+            .leaves_as(segment(VIP, CLIENT, sequence, ack));
+        assert_eq!(director.connections()[0].expected(Inbound), Some(expected));
+    }
+    assert!(client_resets(&mut director, 9100));
+}
+
+/// The last acknowledgment ends a connection that both ends have closed: a guessed one does not.
+#[test]
+fn a_guessed_acknowledgment_ends_nothing() {
+    let mut director = web();
+    establish(&mut director, 9000, 5000);
+    let fin = |src, dst, seq, ack| tcp(src, dst).fin().seq(seq).ack(ack);
+    director.outside(fin(CLIENT, VIP, 9000, 5000)).leaves_as(fin(CLIENT, RS1, 9000, 5000));
+    director.inside(fin(RS1, CLIENT, 5000, 9001)).leaves_as(fin(VIP, CLIENT, 5000, 9001));
+    let ack = |src, dst, seq| tcp(src, dst).seq(seq).ack(5001);
+    for (sequence, state) in [(1 << 28, LastAck), (9001, Close)] {
+        director.outside(ack(CLIENT, VIP, sequence)).leaves_as(ack(CLIENT, RS1, sequence));
+        assert_eq!(director.state(), state);
+    }
 }
 
 #[test]

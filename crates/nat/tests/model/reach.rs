@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Outcomes, states, kinds, and events that counters tell of.
-const EVERYTHING: [&str; 70] = [
+const EVERYTHING: [&str; 71] = [
     "Sent",
     "Sent with followers",
     "Forwarded",
@@ -73,6 +73,7 @@ const EVERYTHING: [&str; 70] = [
     "rescheduled",
     "ICMP errors",
     "out-of-window resets",
+    "out-of-window FINs",
     "refused",
     "overloaded",
     "kept server",
@@ -190,6 +191,7 @@ fn seen(run: &Run, mut see: impl FnMut(&str)) {
         ("rescheduled", counters.rescheduled > 0),
         ("ICMP errors", counters.icmp_errors > 0),
         ("out-of-window resets", counters.out_of_window_resets > 0),
+        ("out-of-window FINs", counters.out_of_window_fins > 0),
         (
             "refused",
             engines().flat_map(Engine::service_counters).any(|service| service.refused > 0),

@@ -17,7 +17,7 @@ use crate::{
     rewrite::{translated, translated_error},
     setup::Lab,
     state::is_over,
-    wire::{self, Content, ICMP, Ip, Kind, Segment, TCP, UDP, v4},
+    wire::{self, Content, ICMP, Ip, Kind, RST, Segment, TCP, UDP, v4},
     witness::Witness,
 };
 
@@ -98,7 +98,14 @@ impl Model {
             self.connections[at].timeout = self.timeout(owner, state);
         }
         let leaves_as = self.connections[at].leaves_as(direction);
-        self.counters.out_of_window_resets += u64::from(!is_believed);
+        if !is_believed {
+            match segment.kind {
+                Kind::Tcp { flags, .. } if flags & RST == 0 => {
+                    self.counters.out_of_window_fins += 1
+                }
+                _ => self.counters.out_of_window_resets += 1,
+            }
+        }
         self.count(owner, direction, packet);
         self.recount();
         Sent(translated(packet.0, &leaves_as, self.mss_limit(owner)), Vec::new())
