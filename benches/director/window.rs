@@ -116,12 +116,15 @@ struct Totals {
 impl Totals {
     fn of(worker: &Worker) -> Totals {
         let ports = worker.port_counters();
-        let drops = worker.drops().iter();
+        let drops = worker.drops();
         Totals {
             packets: ports.iter().map(|port| port.rx_packets).sum(),
             sent: ports.iter().map(|port| port.tx_packets).sum(),
             handed_over: ports.iter().map(|port| port.handed_over).sum(),
-            drops: drops.map(|(reason, count)| (reason.as_str().to_owned(), count)).collect(),
+            drops: drops
+                .iter()
+                .map(|(reason, count)| (reason.as_str().to_owned(), count))
+                .collect(),
             opened: worker.engine().server_counters().map(|server| server.connections).sum(),
         }
     }

@@ -13,13 +13,13 @@ use std::{
 
 use shunt_config::Config;
 use shunt_dpdk::{Eal, Error, LcoreHandle, LcoreId, Mempool, MempoolConfig, launch};
-use shunt_nat::{BuildError, EngineConfig, Instant, table::ConnectionTable};
+use shunt_nat::{BuildError, Engine, EngineConfig, Instant, table::ConnectionTable};
 use tracing::info;
 
 pub use crate::preflight::PreflightError;
 use crate::{
     clock::Clock,
-    control::{Control, Moved},
+    control::{Control, Moved, Snapshot},
     pipeline::Pipeline,
     ports::PortError,
     preflight,
@@ -207,8 +207,10 @@ impl Assembly {
         let workers = seats.into_iter().zip(starts).map(|(seat, (snapshot, inbox))| {
             let Seat { rx, interfaces, steering, place } = seat;
             let (pool, secret) = (pool.clone(), secrets()?);
-            let pipeline = Pipeline::new(&engine, snapshot, interfaces, pool, secret, place);
-            Ok(Worker::new(rx, pipeline, steering, inbox))
+            let Snapshot { ruleset, network, new_addresses } = snapshot;
+            let pipeline = Pipeline::new(network, new_addresses, interfaces, pool, secret, place);
+            let engine = Engine::new(&engine, ruleset);
+            Ok(Worker::new(rx, engine, pipeline, steering, inbox))
         });
         let workers = workers.collect::<Result<Vec<_>, StartError>>()?;
         log_tables(&workers);

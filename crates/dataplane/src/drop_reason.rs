@@ -97,6 +97,8 @@ reasons! {
     FragmentQueueFull = "fragment-queue-full",
     /// A TCP reset without a connection.
     UnknownConnection = "unknown-connection",
+    /// From a service's server to the outside, and of no connection (any more).
+    LatePacket = "late-packet",
     /// Refused: no connection, no service there, or no server.
     Refused = "refused",
     /// The connection table has no room.
@@ -167,6 +169,7 @@ impl From<nat::DropReason> for DropReason {
             nat::DropReason::Fragment(error) => error.into(),
             nat::DropReason::FragmentRefused => DropReason::FragmentRefused,
             nat::DropReason::UnknownConnection => DropReason::UnknownConnection,
+            nat::DropReason::LatePacket => DropReason::LatePacket,
             nat::DropReason::TableFull => DropReason::TableFull,
             nat::DropReason::SnatPortsExhausted => DropReason::SnatPortsExhausted,
             nat::DropReason::LocalPortsExhausted => DropReason::LocalPortsExhausted,

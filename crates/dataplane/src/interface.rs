@@ -8,7 +8,7 @@ use crate::{
     drop_reason::{DropCounters, DropReason},
     neighbours::Neighbours,
     offload::Offloads,
-    pipeline::Outgoing,
+    outgoing::Outgoing,
 };
 
 /// Bytes of an 802.1Q tag, which a frame may have on top of its MTU.

@@ -13,7 +13,7 @@ use crate::{
     offload::Offloads,
     steering::{
         Owners,
-        rss::{self, Spread},
+        rss::{self, Rss},
     },
 };
 
@@ -150,7 +150,7 @@ impl<'a> Candidate<'a> {
         };
         let (mut port, rx, tx) = start(eal, id, &config, pool)
             .map_err(|error| PortError::Dpdk { port: wanted.name.clone(), error })?;
-        let spread = rss::set_up(&mut port, &info, &config, owners);
+        let rss = rss::set_up(&mut port, &info, &config, owners);
         if wanted.vlan == config::Vlan::Pass
             && let Err(error) = port.set_promiscuous(true)
         {
@@ -168,7 +168,7 @@ impl<'a> Candidate<'a> {
             mac,
             info.driver,
             wanted.mtu,
-            describe(queues, &info, workers, &spread)
+            describe(queues, &info, workers, &rss)
         );
         Ok(OpenPort {
             port,
@@ -176,7 +176,7 @@ impl<'a> Candidate<'a> {
             rx,
             tx,
             parts: InterfaceParts { mac, mtu: wanted.mtu, vlan: wanted.vlan, offloads },
-            rss: spread.ours(),
+            rss: rss.configured(),
         })
     }
 }
@@ -198,14 +198,14 @@ fn start(
 }
 
 /// The queues of a port, in words.
-fn describe(queues: Queues, info: &PortInfo, workers: usize, spread: &Spread) -> String {
+fn describe(queues: Queues, info: &PortInfo, workers: usize, rss: &Rss) -> String {
     let Queues { rx, tx } = queues;
     if workers == 1 {
         return format!("1 of {} queues", info.max_rx_queues);
     }
     let mut text = match rx {
         1 => format!("1 queue: one worker spreads to {workers} in software"),
-        _ => format!("{rx} queues, {spread}"),
+        _ => format!("{rx} queues, {rss}"),
     };
     if usize::from(rx) < workers && rx > 1 {
         text += &format!(", and on to {workers} workers in software");

@@ -13,7 +13,7 @@ use crate::{
     idle::Rest,
     local_network::SIDES,
     pipeline::Pipeline,
-    steering::Steering,
+    steering::{Steering, SteeringCounters},
 };
 
 /// Milliseconds between two looks at what is due for neighbours, and at what the main lcore wants.
@@ -21,11 +21,15 @@ const TICK: u64 = 10;
 
 /// An lcore's own: its queues, its connections, its counters. Of other workers it knows only the
 /// rings between them.
+///
+/// It leads packets from one part to the next: [`Steering`] says which are its own, and [`Pipeline`]
+/// passes these on, with the [`Engine`]'s help.
 pub struct Worker {
     /// By side; `None` where the port has fewer queues than there are workers.
     rx: [Option<RxQueue>; 2],
     burst: Burst,
-    pub(crate) pipeline: Pipeline,
+    engine: Engine,
+    pipeline: Pipeline,
     /// `None` where there is no other worker.
     steering: Option<Steering>,
     inbox: Inbox,
@@ -35,11 +39,12 @@ pub struct Worker {
 impl Worker {
     pub(crate) fn new(
         rx: [Option<RxQueue>; 2],
+        engine: Engine,
         pipeline: Pipeline,
         steering: Option<Steering>,
         inbox: Inbox,
     ) -> Worker {
-        Worker { rx, burst: Burst::new(), pipeline, steering, inbox, next_tick: 0 }
+        Worker { rx, burst: Burst::new(), engine, pipeline, steering, inbox, next_tick: 0 }
     }
 
     /// One turn of the loop: takes a burst from each port and each other worker, does what time
@@ -50,17 +55,15 @@ impl Worker {
         for side in SIDES {
             received += self.receive(now, side);
         }
-        if let Some(steering) = &mut self.steering {
-            received += steering.receive(now, &mut self.pipeline);
-        }
-        self.pipeline.expire(now);
+        received += self.receive_from_workers(now);
+        self.pipeline.expire(&mut self.engine, now);
         if now.as_millis() >= self.next_tick {
             self.next_tick = now.as_millis() + TICK;
             self.read_inbox(now);
             self.tick(now);
         }
         if let Some(steering) = &mut self.steering {
-            steering.flush(&mut self.pipeline.drops);
+            steering.flush();
         }
         self.pipeline.flush();
         received
@@ -73,22 +76,54 @@ impl Worker {
         self.burst.iter().for_each(shunt_dpdk::Mbuf::prefetch);
         self.pipeline.interfaces[side as usize].count_received(&self.burst);
         if let Some(steering) = &mut self.steering {
-            steering.sort(now, side, &mut self.burst, &mut self.pipeline);
+            let Worker { burst, pipeline, engine, .. } = self;
+            steering.sort(now, side, burst, |mbuf| pipeline.tracks_fragment(engine, side, mbuf));
         }
-        self.pipeline.receive(now, side, &mut self.burst);
+        self.pipeline.receive(&mut self.engine, now, side, &mut self.burst);
+        self.receive_fragments(now, side);
         received
     }
 
+    /// Takes a burst from each other worker.
+    fn receive_from_workers(&mut self, now: Instant) -> usize {
+        let Some(steering) = &mut self.steering else { return 0 };
+        let mut received = 0;
+        for inbox in 0..steering.inboxes() {
+            let Some(steering) = &mut self.steering else { continue };
+            let mut mine = SIDES.map(|_| Burst::new());
+            received += steering.receive(now, inbox, &mut mine);
+            for (side, burst) in SIDES.into_iter().zip(&mut mine) {
+                self.pipeline.receive(&mut self.engine, now, side, burst);
+                self.receive_fragments(now, side);
+            }
+        }
+        received
+    }
+
+    /// Takes in fragments that are known to be this worker's by now.
+    #[inline]
+    fn receive_fragments(&mut self, now: Instant, side: Side) {
+        let Some(steering) = &mut self.steering else { return };
+        loop {
+            steering.take_fragments(side, &mut self.burst);
+            if self.burst.is_empty() {
+                break;
+            }
+            self.pipeline.receive(&mut self.engine, now, side, &mut self.burst);
+        }
+    }
+
     fn tick(&mut self, now: Instant) {
-        self.pipeline.tick(now);
+        self.pipeline.tick(&mut self.engine, now);
         if let Some(steering) = &mut self.steering {
-            steering.tick(now, &mut self.pipeline);
+            steering.tick(now);
         }
     }
 
     /// Takes over what the main lcore has sent, if anything.
     pub(crate) fn read_inbox(&mut self, now: Instant) {
-        self.inbox.look(|snapshot| self.pipeline.replace(now, snapshot));
+        let Worker { inbox, pipeline, engine, .. } = self;
+        inbox.look(|snapshot| pipeline.replace(engine, now, snapshot));
     }
 
     /// Takes in a copy of a frame, as if it had arrived on `side`; `false` when no mbuf is free.
@@ -97,7 +132,7 @@ impl Worker {
         let Some(copy) = self.pipeline.copy(&[frame]) else { return false };
         // There is room: the burst is empty between two turns.
         let _ = self.burst.push(copy);
-        self.pipeline.receive(now, side, &mut self.burst);
+        self.pipeline.receive(&mut self.engine, now, side, &mut self.burst);
         true
     }
 
@@ -113,7 +148,7 @@ impl Worker {
     /// The NAT engine, with its connections and counters.
     #[must_use]
     pub fn engine(&self) -> &Engine {
-        &self.pipeline.engine
+        &self.engine
     }
 
     /// Ethernet addresses of the ports, outside first.
@@ -125,7 +160,12 @@ impl Worker {
     /// Packets and bytes per port, outside first.
     #[must_use]
     pub fn port_counters(&self) -> [PortCounters; 2] {
-        SIDES.map(|side| self.pipeline.interfaces[side as usize].counters)
+        SIDES.map(|side| {
+            let counters = self.pipeline.interfaces[side as usize].counters;
+            let steering = self.steering.as_ref().map(|steering| steering.counters(side));
+            let SteeringCounters { handed_over, misplaced } = steering.unwrap_or_default();
+            PortCounters { handed_over, misplaced, ..counters }
+        })
     }
 
     /// What was done besides passing packets on.
@@ -136,8 +176,12 @@ impl Worker {
 
     /// What was dropped, and why.
     #[must_use]
-    pub fn drops(&self) -> &DropCounters {
-        &self.pipeline.drops
+    pub fn drops(&self) -> DropCounters {
+        let mut drops = self.pipeline.drops.clone();
+        if let Some(steering) = &self.steering {
+            drops += steering.drops();
+        }
+        drops
     }
 
     /// Packets that wait: for a neighbour's answer, or for the first fragment of their packet.

@@ -92,8 +92,8 @@ impl Contender for ConnectionTable {
 
     fn find_burst(&self, keys: &[FlowKey]) -> usize {
         let mut lookups: ArrayVec<Lookup, BURST> =
-            keys.iter().map(|key| self.begin_lookup(key)).collect();
-        lookups.iter_mut().for_each(|lookup| self.continue_lookup(lookup));
+            keys.iter().map(|key| self.prefetch_bucket(key)).collect();
+        lookups.iter_mut().for_each(|lookup| self.prefetch_record(lookup));
         let find = |(key, lookup): (&FlowKey, Lookup)| {
             let (id, _) = self.finish_lookup(lookup, key)?;
             Some(self.get(id).state() as u8)

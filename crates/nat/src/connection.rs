@@ -57,6 +57,12 @@ pub struct Connection {
 
 const _: () = assert!(size_of::<Connection>() == 64);
 
+/// Whether two sequence numbers are less than `window` away from each other.
+#[inline]
+fn is_near(number: u32, other: u32, window: u32) -> bool {
+    number.wrapping_sub(other).wrapping_add(window - 1) < 2 * window - 1
+}
+
 /// The links of a doubly linked list of records.
 #[derive(Clone, Copy, FromZeros, KnownLayout, Immutable)]
 #[repr(C)]
@@ -74,6 +80,10 @@ const FULL_NAT: u8 = 4;
 /// How far beyond the expected sequence number a reset is believed. A blind attacker has to hit this
 /// part of the sequence space; a sender may have this much in flight when it gives up.
 const RESET_WINDOW: u32 = 1 << 20;
+
+/// How far from what is expected a segment's sequence number and its acknowledgment may lie for its FIN and
+/// its acknowledgment to be believed: what hosts let be in flight at most.
+const SEGMENT_WINDOW: u32 = 1 << 24;
 
 /// In [`Connection`]'s `flags`: that packets come from inside, by direction.
 const FROM_INSIDE: [u8; 2] = [8, 16];
@@ -170,13 +180,56 @@ impl Connection {
 
     /// Notes what a segment of this direction acknowledges: sequence numbers of the other one. Until
     /// the handshake is over, the last segment is right: it may have begun anew.
-    pub(crate) fn note_acknowledgment(&mut self, direction: Direction, acknowledgment: u32) {
+    ///
+    /// After that, who sends without seeing the connection has to guess (RFC 5961, section 5): both
+    /// numbers have to lie in their windows. Where an acknowledgment is far from what is expected, and its
+    /// segment lies right where one is, what is expected was wrong.
+    #[inline]
+    pub(crate) fn note_acknowledgment(
+        &mut self,
+        direction: Direction,
+        sequence: u32,
+        acknowledgment: u32,
+    ) {
         let other = direction.opposite();
-        let is_older = |known: u32| (acknowledgment.wrapping_sub(known) as i32) < 0;
-        if self.state.is_half_open() || !self.expected(other).is_some_and(is_older) {
+        let is_believed = self.state.is_half_open()
+            || self.expected(other).is_none_or(|known| {
+                let ahead = acknowledgment.wrapping_sub(known);
+                if ahead < SEGMENT_WINDOW {
+                    self.is_near(direction, sequence, SEGMENT_WINDOW)
+                } else {
+                    !is_near(acknowledgment, known, SEGMENT_WINDOW)
+                        && self.is_near(direction, sequence, RESET_WINDOW)
+                }
+            });
+        if is_believed {
             self.expected[other as usize] = acknowledgment;
             self.flags |= EXPECTS[other as usize];
         }
+    }
+
+    /// Whether a segment of this direction that is no reset may be the sender's, so that its FIN, and the
+    /// end of a handshake, are believed (RFC 5961, section 5). A handshake may have begun anew, so that
+    /// what it acknowledges is new.
+    #[must_use]
+    pub fn accepts(
+        &self,
+        direction: Direction,
+        sequence: u32,
+        acknowledgment: Option<u32>,
+    ) -> bool {
+        let is_acknowledgment_near =
+            |known| acknowledgment.is_some_and(|number| is_near(number, known, SEGMENT_WINDOW));
+        self.is_near(direction, sequence, SEGMENT_WINDOW)
+            && (self.state.is_half_open()
+                || self.expected(direction.opposite()).is_none_or(is_acknowledgment_near))
+    }
+
+    /// Whether a sequence number of this direction is less than `window` away from what is expected, if
+    /// that is known.
+    #[inline]
+    fn is_near(&self, direction: Direction, sequence: u32, window: u32) -> bool {
+        self.expected(direction).is_none_or(|expected| is_near(sequence, expected, window))
     }
 
     /// Whether a reset with this sequence number may be the sender's: it lies in the window of what

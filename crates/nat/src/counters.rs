@@ -51,10 +51,14 @@ pub struct EngineCounters {
     pub replaced: u64,
     /// Half-open or closing connections that made room for a new one in a full table.
     pub evicted: u64,
+    /// Half-open connections whose server was gone, and whose client was given another one.
+    pub rescheduled: u64,
     /// ICMP errors translated.
     pub icmp_errors: u64,
     /// TCP resets that were passed on but not believed, for their sequence number.
-    pub disbelieved_resets: u64,
+    pub out_of_window_resets: u64,
+    /// TCP FINs that were passed on but not believed, for their sequence number or their acknowledgment.
+    pub out_of_window_fins: u64,
     /// Connections that were ended because their server was drained and their time was over.
     pub drained: u64,
 }

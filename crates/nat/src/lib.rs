@@ -24,10 +24,9 @@
 //! to do. It does not touch TCP and UDP packets: the caller applies the [`Translation`] once it
 //! knows that the packet can leave, so that an ICMP error can still quote what really came.
 //!
-//! For the bulk of all packets there is a shorter way. [`Engine::begin`] and [`Engine::proceed`]
-//! prepare a burst, so that its packets wait for memory together; [`Engine::forward`] rewrites at
-//! once what leaves its connection as it is, and says by number where it goes; all else takes
-//! [`Engine::finish`].
+//! A worker passes its packets in bursts, by [`Engine::burst`]: their lookups wait for memory together,
+//! and the bulk of them takes the [fast path](BurstPacket::fast_path), which rewrites at once what leaves
+//! its connection as it is, and says by number where it goes.
 #![deny(unsafe_code)]
 
 mod connection;
@@ -54,7 +53,10 @@ pub use connection::{Connection, ConnectionKind, MAX_IDS};
 pub use counters::{Counter, EngineCounters, ServerCounters, ServiceCounters, Traffic};
 pub use egress::EgressId;
 pub use egress_set::EgressSet;
-pub use engine::{Engine, EngineConfig, Prepared, Topology};
+pub use engine::{
+    Burst, BurstPacket, Engine, EngineConfig, MAX_BURST, PrefetchedBurst, Processed, SlowPath,
+    Topology,
+};
 pub use flow::{Direction, FlowKey};
 pub use ruleset::{BuildError, Ruleset, RulesetBuilder, ServerStatus, ServiceStatus, Update};
 pub use server::{AdminState, Health, Server, ServerShared};

@@ -83,6 +83,18 @@ fn count(counter: &AtomicU64) {
     counter.store(counter.load(Relaxed) + 1, Relaxed);
 }
 
+/// Whether a connection can have a source endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Availability {
+    /// No other connection with its peer has it.
+    Free,
+    /// Another host's connection has it that both ends are done with. The peer may be in TIME-WAIT, and
+    /// that host's last segments may be on their way: it is better left alone while others are free.
+    Closing,
+    /// Another connection needs it.
+    Taken,
+}
+
 /// Addresses with a set of ports each.
 #[derive(Debug)]
 pub(crate) struct SourcePool {
@@ -118,33 +130,47 @@ impl SourcePool {
         pool
     }
 
-    /// An endpoint that `is_free`, for a host and its own port. A host keeps to one address as long
-    /// as that has free ports (RFC 4787, REQ-2), and to its own port if it can.
+    /// An endpoint that is free, for a host and its own port, or else one whose connection closes. A host
+    /// keeps to one address as long as that has free ports (RFC 4787, REQ-2), and to its own port if it
+    /// can.
     pub(crate) fn allocate(
         &self,
         host: Ipv4Addr,
         own_port: u16,
-        is_free: impl Fn(SocketAddrV4) -> bool,
+        availability: impl Fn(SocketAddrV4) -> Availability,
     ) -> Option<SocketAddrV4> {
         let count = self.addresses.len();
         let first = (host.to_bits() as usize).checked_rem(count).unwrap_or(0);
         let mut tried = 0;
+        let mut closing = None;
+        let mut found = None;
         for place in (first..count).chain(0..first) {
             let SourceAddress { address, ports, usage } = &self.addresses[place];
-            let is_free = |port| is_free(SocketAddrV4::new(*address, port));
-            if let Some(port) = ports.allocate(own_port, usage, &mut tried, is_free) {
-                usage.take();
-                if tried > SCARCE {
-                    self::count(&self.counts.scarce);
+            let is_free = |port| {
+                let endpoint = SocketAddrV4::new(*address, port);
+                let availability = availability(endpoint);
+                if availability == Availability::Closing {
+                    closing.get_or_insert((endpoint, usage));
                 }
-                return Some(SocketAddrV4::new(*address, port));
+                availability == Availability::Free
+            };
+            if let Some(port) = ports.allocate(own_port, usage, &mut tried, is_free) {
+                found = Some((SocketAddrV4::new(*address, port), usage));
+                break;
             }
             if tried >= ATTEMPTS_IN_ALL {
                 break;
             }
         }
-        self::count(&self.counts.exhausted);
-        None
+        let Some((endpoint, usage)) = found.or(closing) else {
+            self::count(&self.counts.exhausted);
+            return None;
+        };
+        usage.take();
+        if tried > SCARCE {
+            self::count(&self.counts.scarce);
+        }
+        Some(endpoint)
     }
 
     pub(crate) fn usage(&self) -> PoolUsage {
@@ -182,7 +208,7 @@ impl Ports {
         own: u16,
         usage: &AddressUse,
         tried: &mut u32,
-        is_free: impl Fn(u16) -> bool,
+        mut is_free: impl FnMut(u16) -> bool,
     ) -> Option<u16> {
         if self.contains(own) && is_free(own) {
             return Some(own);
@@ -224,8 +250,39 @@ mod tests {
     }
 
     fn ports(pool: &SourcePool, own: u16, is_free: impl Fn(u16) -> bool) -> Option<u16> {
-        pool.allocate(HOST, own, |endpoint| is_free(endpoint.port()))
+        pool.allocate(HOST, own, |endpoint| free_or_taken(is_free(endpoint.port())))
             .map(|endpoint| endpoint.port())
+    }
+
+    fn free_or_taken(is_free: bool) -> Availability {
+        if is_free { Availability::Free } else { Availability::Taken }
+    }
+
+    #[test]
+    fn closing_connections_keep_their_ports_while_others_are_free() {
+        use Availability::{Closing, Free, Taken};
+        let pool = pool(&["192.0.2.1", "192.0.2.2"], 1000..=1003);
+        let allocate = |availability: fn(SocketAddrV4) -> Availability| {
+            pool.allocate(HOST, 1001, availability).map(|endpoint| endpoint.to_string())
+        };
+        let home = HOST.to_bits() as usize % 2;
+        let [home, other] = [home, 1 - home].map(|place| pool.addresses[place].address.octets()[3]);
+        assert_eq!(home, 1);
+        let some = |text: &str| Some(text.to_owned());
+        let only_1002 =
+            |endpoint: SocketAddrV4| if endpoint.port() == 1002 { Free } else { Closing };
+        assert_eq!(allocate(only_1002), some("192.0.2.1:1002"));
+        // On the other address, too.
+        let only_other = |endpoint: SocketAddrV4| match endpoint.ip().octets()[3] {
+            2 => Free,
+            _ => Closing,
+        };
+        assert_eq!(other, 2);
+        assert_eq!(allocate(only_other), some("192.0.2.2:1001"));
+        assert_eq!(allocate(|_| Closing), some("192.0.2.1:1001"));
+        let last = |endpoint: SocketAddrV4| if endpoint.port() == 1003 { Closing } else { Taken };
+        assert_eq!(allocate(last), some("192.0.2.1:1003"));
+        assert_eq!(allocate(|_| Taken), None);
     }
 
     #[test]
@@ -263,7 +320,7 @@ mod tests {
     fn a_host_keeps_its_address_while_it_can() {
         let pool = pool(&["192.0.2.1", "192.0.2.2", "192.0.2.3"], 1000..=1001);
         let address = |host: Ipv4Addr, taken: &[Ipv4Addr]| {
-            pool.allocate(host, 1000, |endpoint| !taken.contains(endpoint.ip()))
+            pool.allocate(host, 1000, |endpoint| free_or_taken(!taken.contains(endpoint.ip())))
                 .map(|endpoint| *endpoint.ip())
         };
         let first = address(HOST, &[]).unwrap();

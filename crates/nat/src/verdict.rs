@@ -46,6 +46,9 @@ pub enum DropReason {
     FragmentRefused,
     /// A TCP segment in mid-stream or an echo reply without a connection.
     UnknownConnection,
+    /// A packet from a service's server to the outside, or an ICMP error about one to it, without a
+    /// connection: the client doesn't know the server by its own address.
+    LatePacket,
     /// The connection table has no room.
     TableFull,
     /// Every port that the SNAT rule offers is taken for that destination.

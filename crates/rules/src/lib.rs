@@ -52,7 +52,7 @@ pub use network::{Network, Route, check_edge, check_host};
 pub use problem::{LocalAddressPart, Location, Problem, Reason, ServerPart, ServicePart, SnatPart};
 pub use scheduler::{Scheduler, SchedulerFlags};
 pub use server::RealServer;
-pub use service::{ForwardingMode, OnUnknown, Persistence, Protocol, VirtualService};
+pub use service::{ForwardingMode, LatePackets, OnUnknown, Persistence, Protocol, VirtualService};
 pub use side::Side;
 pub use source_address::{LocalAddress, SnatRule};
 pub use timeouts::{TimeoutOverrides, Timeouts};
@@ -83,6 +83,8 @@ pub struct Defaults {
     pub timeouts: Timeouts,
     /// What becomes of TCP segments in mid-stream that belong to no connection.
     pub on_unknown: OnUnknown,
+    /// What becomes of packets from a service's servers that belong to no connection.
+    pub late_packets: LatePackets,
     /// Whether both ends of an established TCP connection are told when it ends for being silent.
     pub reset_on_expiry: bool,
 }

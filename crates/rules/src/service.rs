@@ -78,6 +78,41 @@ pub enum OnUnknown {
     Drop,
 }
 
+/// What becomes of a packet that a real server sends from the endpoint of a service, outwards, when it
+/// belongs to no connection (any more): an answer that was too slow, a segment after the timeout, an ICMP
+/// error about what was translated. The client would not know the server's own address.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    Display,
+    EnumString,
+    IntoStaticStr,
+    VariantArray,
+)]
+#[strum(serialize_all = "kebab-case")]
+pub enum LatePackets {
+    /// A TCP segment is treated as the service's [`OnUnknown`] says, all else is dropped and counted.
+    #[default]
+    OnUnknown,
+    /// It is dropped and counted.
+    Drop,
+    /// The server gets a TCP reset, so that it gives the connection up; all else is dropped and counted.
+    Reset,
+    /// It is treated like a packet of any other inside host: SNAT applies if a rule covers the server,
+    /// else it leaves with the server's own address.
+    Forward,
+}
+
+impl LatePackets {
+    /// All there are.
+    pub const ALL: &[LatePackets] = LatePackets::VARIANTS;
+}
+
 /// A client keeps the server that it was given (IPVS's `-p` and `-M`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Persistence {

@@ -12,7 +12,7 @@ use crate::{
     neighbour_sync::NeighbourSync,
     pipeline::Place,
     ports::{Candidate, OpenPort},
-    steering::{Arrival, Claim, Owners, Steering, WorkerId, rss::queue_of},
+    steering::{Arrival, Owners, RssExpectation, Steering, WorkerId, rss::queue_of},
 };
 
 /// Packets that a ring between workers holds, at least and at most.
@@ -93,16 +93,16 @@ impl Crew<'_> {
             borrowers.push(Outlet::Ring(producer));
         }
         let senders = senders.into_iter().map(|(queue, rings)| Outlet::Queue(queue, rings));
-        let complaint = Arc::new(Once::new());
+        let warned = Arc::new(Once::new());
         let share = |(queue, (rx, outlet)): (u16, (Option<RxQueue>, Outlet))| {
             let comes_by = |owner: usize| queue_of(WorkerId(owner as u8), rx_queues) == queue;
-            let claim = rss.map(|hash_types| Claim {
+            let expectation = rss.map(|hash_types| RssExpectation {
                 hash_types,
                 mine: (0..self.workers).map(comes_by).collect(),
                 port: name.to_owned(),
-                complaint: Arc::clone(&complaint),
+                warned: Arc::clone(&warned),
             });
-            let arrival = Arrival { port: port.id(), claim };
+            let arrival = Arrival { port: port.id(), expectation };
             PortShare { rx, interface: Interface::new(side, parts, outlet), arrival }
         };
         let mut shares: Vec<_> = (0..).zip(rx.zip(senders.chain(borrowers))).map(share).collect();

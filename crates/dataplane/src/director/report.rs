@@ -101,7 +101,7 @@ impl Report {
         for worker in workers {
             counters.iter_mut().zip(worker.port_counters()).for_each(|(sum, one)| *sum += one);
             pipeline += *worker.counters();
-            drops += worker.drops();
+            drops += &worker.drops();
             engine += *worker.engine().counters();
         }
         let [outside, inside] = counters;
@@ -241,15 +241,17 @@ impl fmt::Display for Report {
             expired,
             replaced,
             evicted,
+            rescheduled,
             drained,
             icmp_errors,
-            disbelieved_resets,
+            out_of_window_resets,
+            out_of_window_fins,
         } = self.engine;
         writeln!(
             f,
             "connections: {} now, {opened} opened, {expired} expired, {replaced} replaced, \
-             {evicted} evicted, {drained} drained; {icmp_errors} ICMP errors translated, \
-             {disbelieved_resets} resets not believed",
+             {evicted} evicted, {rescheduled} rescheduled, {drained} drained; {icmp_errors} ICMP errors translated, \
+             {out_of_window_resets} resets and {out_of_window_fins} FINs not believed",
             self.connections,
         )?;
         let counters = &self.pipeline;

@@ -11,12 +11,13 @@ use shunt_packet::{
 };
 use zerocopy::IntoBytes;
 
-use super::{Outgoing, Pipeline};
+use super::Pipeline;
 use crate::{
     drop_reason::DropReason,
     local_network::{LocalNetwork, SIDES},
     neighbour_sync::NeighbourEvent,
     neighbours::{Budget, Due},
+    outgoing::Outgoing,
 };
 
 /// Events of other workers that are taken in at once, so that they can't keep a worker from its work.

@@ -2,7 +2,7 @@
 
 use shunt_dpdk::Mbuf;
 use shunt_nat::{
-    DropReason as NatDrop, Instant, Verdict,
+    DropReason as NatDrop, Instant, Processed, Verdict,
     fragments::{FragmentError, FragmentKey},
 };
 
@@ -24,6 +24,7 @@ impl Pipeline {
     pub(super) fn after_fragment(
         &mut self,
         now: Instant,
+        processed: &mut Processed<'_>,
         key: &FragmentKey,
         is_later: bool,
         verdict: Verdict,
@@ -33,7 +34,7 @@ impl Pipeline {
             return;
         }
         while let Some(held) = self.fragments.pop(key) {
-            self.carry_out_late(now, verdict, held);
+            self.carry_out_late(now, processed, verdict, held);
         }
     }
 

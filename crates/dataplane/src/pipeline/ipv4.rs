@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use shunt_dpdk::{ChecksumStatus, Mbuf, RxChecksum};
 use shunt_nat::{
-    DropReason as NatDrop, Instant, Prepared, Reply, Side, Topology, Verdict,
+    DropReason as NatDrop, Instant, Processed, Reply, Side, SlowPath, Topology, Verdict,
     fragments::{FragmentError, FragmentKey},
 };
 use shunt_packet::{
@@ -17,12 +17,14 @@ use shunt_packet::{
 };
 use zerocopy::IntoBytes;
 
-use super::{Outgoing, Pipeline, Rewrite};
+use super::Pipeline;
 use crate::{
     drop_reason::DropReason,
     egress::Frames,
+    frame::{header_is_sound, packet_in},
     neighbours::{Hold, NeighbourId},
     offload::Offloads,
+    outgoing::{Outgoing, Rewrite},
 };
 
 /// What the checks and the engine found out about a packet.
@@ -44,46 +46,47 @@ pub(super) struct Way {
     mac: MacAddr,
 }
 
-/// The IPv4 packet in a frame.
-pub(crate) fn packet_in(mbuf: &mut Mbuf) -> Result<Ipv4Packet<'_>, Malformed> {
-    let (_, payload) = EthernetHeader::split(mbuf.data_mut())?;
-    Ipv4Packet::parse(payload)
-}
-
 impl Pipeline {
     pub(super) fn receive_ipv4(
         &mut self,
         now: Instant,
         side: Side,
         mut mbuf: Mbuf,
-        prepared: &Prepared,
+        slow_path: SlowPath<'_>,
     ) {
-        let examined = match self.examine(now, side, &mut mbuf, prepared) {
+        let (examined, mut processed) = match self.examine(side, &mut mbuf, slow_path) {
             Ok(examined) => examined,
             Err(reason) => return self.drop(mbuf, reason),
         };
         if let Some(way) = self.carry_out(now, examined, mbuf) {
-            self.note_egress(now, side, prepared, way);
+            self.note_egress(now, &mut processed, way);
         }
         if let Some(key) = examined.fragment {
-            self.after_fragment(now, &key, examined.is_later_fragment, examined.verdict);
+            let Examined { is_later_fragment, verdict, .. } = examined;
+            self.after_fragment(now, &mut processed, &key, is_later_fragment, verdict);
         }
     }
 
     /// Has a connection remember where its packet went.
-    fn note_egress(&mut self, now: Instant, side: Side, prepared: &Prepared, way: Way) {
+    fn note_egress(&mut self, now: Instant, processed: &mut Processed<'_>, way: Way) {
         let Way { side: to, neighbour, mac } = way;
         let interface = &mut self.interfaces[to as usize];
         let frames =
             Frames { ethernet: interface.ipv4_to(mac), max_len: interface.max_ipv4_frame() };
         let neighbours = &mut interface.neighbours;
         if let Some(egress) = self.egresses.id(now, to, neighbour, frames, neighbours) {
-            self.engine.note_egress(prepared, side, egress);
+            processed.note_egress(egress);
         }
     }
 
-    /// Does what the engine says of a fragment that waited.
-    pub(super) fn carry_out_late(&mut self, now: Instant, verdict: Verdict, mut mbuf: Mbuf) {
+    /// Does what the engine says of a fragment that waited for the first one of its packet.
+    pub(super) fn carry_out_late(
+        &mut self,
+        now: Instant,
+        first: &mut Processed<'_>,
+        verdict: Verdict,
+        mut mbuf: Mbuf,
+    ) {
         let header = match packet_in(&mut mbuf) {
             Ok(packet) => packet.header,
             Err(malformed) => return self.drop(mbuf, malformed.into()),
@@ -92,7 +95,7 @@ impl Pipeline {
         let verdict = match verdict {
             Verdict::Translate(_) if ttl <= 1 => Verdict::Reply(Reply::TimeExceeded),
             Verdict::Translate(translation) => {
-                self.engine.count_late(&translation, header);
+                first.count_late(&translation, header);
                 verdict
             }
             Verdict::Punt => verdict,
@@ -131,17 +134,34 @@ impl Pipeline {
         None
     }
 
-    /// Checks a packet as a router must (RFC 1812, section 5.2.2), cuts off what follows it in the
-    /// frame, and asks the engine.
-    fn examine(
+    /// Checks a packet, cuts off what follows it in the frame, and asks the engine.
+    fn examine<'e>(
         &mut self,
-        now: Instant,
         side: Side,
         mbuf: &mut Mbuf,
-        prepared: &Prepared,
-    ) -> Result<Examined, DropReason> {
+        slow_path: SlowPath<'e>,
+    ) -> Result<(Examined, Processed<'e>), DropReason> {
         let received = mbuf.rx_checksum();
         let mut packet = packet_in(mbuf)?;
+        self.check(side, received, &packet)?;
+        let fragment = packet.header.is_fragment().then(|| FragmentKey::of(packet.header));
+        let is_later_fragment = packet.header.is_later_fragment();
+        let (verdict, processed) = slow_path.process(&mut packet, &*self.network);
+        let ttl = packet.header.ttl();
+        // The engine translates ICMP errors in place.
+        let destination = packet.header.dst();
+        let frame_len = ethernet::HEADER_LEN + usize::from(packet.header.total_len());
+        mbuf.truncate(frame_len);
+        Ok((Examined { verdict, destination, ttl, fragment, is_later_fragment }, processed))
+    }
+
+    /// Checks a packet as a router must (RFC 1812, section 5.2.2).
+    pub(super) fn check(
+        &self,
+        side: Side,
+        received: RxChecksum,
+        packet: &Ipv4Packet<'_>,
+    ) -> Result<(), DropReason> {
         if !header_is_sound(received, || packet.checksum_is_sound()) {
             return Err(DropReason::Ipv4Checksum);
         }
@@ -158,16 +178,7 @@ impl Pipeline {
         if ipv4::is_martian_destination(destination) {
             return Err(DropReason::MartianDestination);
         }
-        check_options(packet.options)?;
-        let fragment = packet.header.is_fragment().then(|| FragmentKey::of(packet.header));
-        let is_later_fragment = packet.header.is_later_fragment();
-        let verdict = self.engine.finish(now, side, &mut packet, prepared, &*self.network);
-        let ttl = packet.header.ttl();
-        // The engine translates ICMP errors in place.
-        let destination = packet.header.dst();
-        let frame_len = ethernet::HEADER_LEN + usize::from(packet.header.total_len());
-        mbuf.truncate(frame_len);
-        Ok(Examined { verdict, destination, ttl, fragment, is_later_fragment })
+        check_options(packet.options)
     }
 
     /// Sends a packet towards `destination`, or tells its sender why not. Returns the way that it took,
@@ -227,7 +238,7 @@ impl Pipeline {
         let ethernet = interface.ipv4_to(neighbour);
         // A port fills in the checksum of a whole packet, not of one that is cut afterwards.
         let offloads = if is_too_big { Offloads::NONE } else { interface.offloads };
-        if let Err(malformed) = finish(&mut mbuf, rewrite, offloads) {
+        if let Err(malformed) = rewrite_to_send(&mut mbuf, rewrite, offloads) {
             return self.drop(mbuf, malformed.into());
         }
         if is_too_big {
@@ -285,24 +296,13 @@ fn check_options(options: &[u8]) -> Result<(), DropReason> {
     Ok(())
 }
 
-/// Whether a packet's header arrived as it was sent, as far as its checksum says, which is `computed`
-/// only where the port has not done so.
-#[inline]
-pub(super) fn header_is_sound(received: RxChecksum, computed: impl FnOnce() -> bool) -> bool {
-    match received.ip {
-        ChecksumStatus::Good | ChecksumStatus::None => true,
-        ChecksumStatus::Bad => false,
-        ChecksumStatus::Unknown => computed(),
-    }
-}
-
 /// Whether its sender wants to be told rather than have it cut (RFC 1191).
 fn may_not_fragment(mbuf: &mut Mbuf) -> bool {
     packet_in(mbuf).is_ok_and(|packet| packet.header.dont_fragment())
 }
 
 /// Does to a packet what was put off until it can leave.
-fn finish(mbuf: &mut Mbuf, rewrite: Rewrite, offloads: Offloads) -> Result<(), Malformed> {
+fn rewrite_to_send(mbuf: &mut Mbuf, rewrite: Rewrite, offloads: Offloads) -> Result<(), Malformed> {
     let received = mbuf.rx_checksum();
     let translated = match rewrite {
         Rewrite::Originated => {

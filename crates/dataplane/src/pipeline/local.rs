@@ -15,11 +15,14 @@ use shunt_packet::{
 use zerocopy::IntoBytes;
 
 use super::{
-    Outgoing, Pipeline, Rewrite, copy,
-    ipv4::packet_in,
+    Pipeline, copy,
     reassembly::{Abandoned, Reassembly},
 };
-use crate::drop_reason::DropReason;
+use crate::{
+    drop_reason::DropReason,
+    frame::packet_in,
+    outgoing::{Outgoing, Rewrite},
+};
 
 impl Pipeline {
     /// A packet to one of our own addresses that belongs to no connection.

@@ -4,18 +4,18 @@
 //! it, or drops it and counts why. So none is lost, and none leaks.
 
 mod arp;
+mod burst;
 mod fragments;
 mod ipv4;
 mod local;
 mod reassembly;
-mod short_way;
 
 use std::{net::Ipv4Addr, sync::Arc};
 
 use shunt_config::Vlan;
-use shunt_dpdk::{Burst, Mbuf, Mempool};
+use shunt_dpdk::{Mbuf, Mempool};
 use shunt_nat::{
-    Engine, EngineConfig, Instant, Prepared, Side, Translation,
+    Engine, Instant, Side, SlowPath,
     fragments::{HoldLimits, HoldQueue},
 };
 use shunt_packet::{
@@ -28,6 +28,7 @@ use crate::{
     counters::PipelineCounters,
     drop_reason::{DropCounters, DropReason},
     egress::EgressTable,
+    frame::packet_in,
     interface::Interface,
     local_network::{LocalNetwork, SIDES},
     neighbour_sync::NeighbourSync,
@@ -35,8 +36,6 @@ use crate::{
 };
 
 use arp::Announcer;
-use ipv4::header_is_sound;
-pub(crate) use ipv4::packet_in;
 use reassembly::Reassembler;
 
 /// ICMP errors per second of all workers, and how many at once (RFC 1812, section 4.3.2.8; Linux's
@@ -50,27 +49,8 @@ const MAX_REPLY_PARTS: usize = 65_535 / 48;
 /// Records that expiry looks at per loop: bounds the time that a loop takes.
 const EXPIRY_BUDGET: usize = 64;
 
-/// What is still to be done to a packet when its next hop is known.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Rewrite {
-    /// We made it: nothing.
-    Originated,
-    /// One hop less to live.
-    Routed,
-    /// One hop less to live, and new addresses.
-    Translated(Translation),
-}
-
-/// A packet on its way out. Until it is sent it is as it came, so that an ICMP error can quote it.
-#[derive(Debug)]
-pub(crate) struct Outgoing {
-    pub(crate) mbuf: Mbuf,
-    pub(crate) rewrite: Rewrite,
-}
-
-/// All that a worker needs to pass packets on.
+/// All that a worker needs to pass packets on, but for the NAT engine.
 pub(crate) struct Pipeline {
-    pub(crate) engine: Engine,
     pub(crate) counters: PipelineCounters,
     pub(crate) drops: DropCounters,
     pub(crate) interfaces: [Interface; 2],
@@ -99,19 +79,17 @@ pub(crate) struct Place {
 }
 
 impl Pipeline {
-    /// A pipeline that runs `snapshot`.
+    /// A pipeline in this network, which announces these addresses by side.
     pub(crate) fn new(
-        config: &EngineConfig,
-        snapshot: Snapshot,
+        network: Arc<LocalNetwork>,
+        new_addresses: [Vec<Ipv4Addr>; 2],
         interfaces: [Interface; 2],
         pool: Mempool,
         secret: [u64; 4],
         place: Place,
     ) -> Pipeline {
         let share = |rate: u64| rate.div_ceil(place.workers as u64);
-        let Snapshot { ruleset, network, new_addresses } = snapshot;
         let mut pipeline = Pipeline {
-            engine: Engine::new(config, ruleset),
             counters: PipelineCounters::default(),
             drops: DropCounters::default(),
             interfaces,
@@ -131,12 +109,17 @@ impl Pipeline {
     }
 
     /// Runs another snapshot from now on, and returns what it ran before.
-    pub(crate) fn replace(&mut self, now: Instant, snapshot: Snapshot) -> Snapshot {
+    pub(crate) fn replace(
+        &mut self,
+        engine: &mut Engine,
+        now: Instant,
+        snapshot: Snapshot,
+    ) -> Snapshot {
         let Snapshot { ruleset, network, new_addresses } = snapshot;
-        let ruleset = self.engine.replace_rules(ruleset);
+        let ruleset = engine.replace_rules(ruleset);
         let network = std::mem::replace(&mut self.network, network);
         if !self.network.has_ways_of(&network) {
-            self.egresses.retire_all(&mut self.engine);
+            self.egresses.retire_all(engine);
         }
         self.resolve_next_hops(now, new_addresses);
         Snapshot { ruleset, network, new_addresses: Default::default() }
@@ -151,24 +134,16 @@ impl Pipeline {
         }
     }
 
-    /// Takes in frames that arrived on `side`.
-    #[inline]
-    pub(crate) fn receive(&mut self, now: Instant, side: Side, burst: &mut Burst) {
-        if !burst.is_empty() {
-            self.receive_burst(now, side, burst);
-        }
-    }
-
-    /// Takes in a frame, the long way; the engine may have prepared its packet.
-    pub(crate) fn receive_one(
+    /// Takes in a frame, by the slow path.
+    fn receive_slowly(
         &mut self,
         now: Instant,
         side: Side,
         mut mbuf: Mbuf,
-        prepared: &Prepared,
+        slow_path: SlowPath<'_>,
     ) {
         match classify(&self.interfaces[side as usize], &mut mbuf) {
-            Ok(Class::Ipv4) => self.receive_ipv4(now, side, mbuf, prepared),
+            Ok(Class::Ipv4) => self.receive_ipv4(now, side, mbuf, slow_path),
             Ok(Class::Arp) => self.receive_arp(now, side, mbuf),
             Ok(Class::Vlan) => self.pass_vlan(side, mbuf),
             Err(reason) => self.drop(mbuf, reason),
@@ -177,20 +152,20 @@ impl Pipeline {
 
     /// Ends connections that have been silent for too long, a few at a time.
     #[inline]
-    pub(crate) fn expire(&mut self, now: Instant) {
+    pub(crate) fn expire(&mut self, engine: &mut Engine, now: Instant) {
         let resets = &mut self.resets;
-        self.engine.expire(now, EXPIRY_BUDGET, |reset| resets.push(*reset));
+        engine.expire(now, EXPIRY_BUDGET, |reset| resets.push(*reset));
         if !self.resets.is_empty() {
             self.send_resets(now);
         }
     }
 
     /// Does what else time brings, a few times a second: ARP, and fragments that wait in vain.
-    pub(crate) fn tick(&mut self, now: Instant) {
+    pub(crate) fn tick(&mut self, engine: &mut Engine, now: Instant) {
         self.tick_arp(now);
         let [outside, inside] = &mut self.interfaces;
         let neighbours = [&mut outside.neighbours, &mut inside.neighbours];
-        self.egresses.check(now, neighbours, &mut self.engine);
+        self.egresses.check(now, neighbours, engine);
         self.tick_fragments(now);
         self.tick_reassembly(now);
     }
@@ -204,12 +179,12 @@ impl Pipeline {
         }
     }
 
-    /// Whether a frame is a sound fragment that must follow its packet's first one.
-    pub(crate) fn tracks_fragment(&self, mbuf: &mut Mbuf) -> bool {
+    /// Whether a frame is a sound fragment, from where it may come, that must follow its packet's first
+    /// one.
+    pub(crate) fn tracks_fragment(&self, engine: &Engine, side: Side, mbuf: &mut Mbuf) -> bool {
         let received = mbuf.rx_checksum();
         packet_in(mbuf).is_ok_and(|packet| {
-            header_is_sound(received, || packet.checksum_is_sound())
-                && self.engine.tracks_fragment(&packet)
+            self.check(side, received, &packet).is_ok() && engine.tracks_fragment(&packet)
         })
     }
 
@@ -265,7 +240,7 @@ enum Class {
     Vlan,
 }
 
-/// Removes a priority tag: its frame counts as untagged. Returns whether there was one.
+/// Removes a priority tag: its frame counts as untagged (IEEE 802.1Q). Returns whether there was one.
 pub(crate) fn strip_priority_tag(mbuf: &mut Mbuf) -> bool {
     cover_priority_tag(mbuf.data_mut()) && mbuf.adjust(TAG_LEN)
 }

@@ -19,11 +19,11 @@ use super::{
 };
 use crate::{
     drop_reason::{DropCounters, DropReason},
-    pipeline::packet_in,
+    frame::packet_in,
 };
 
 /// What a worker knows of the packets whose fragments it passes on.
-pub(super) struct FragmentDesk {
+pub(super) struct FragmentDispatcher {
     packets: FragmentTracker<WorkerId>,
     /// Those that came before their packet's first one.
     held: HoldQueue<Mbuf>,
@@ -33,14 +33,14 @@ pub(super) struct FragmentDesk {
 pub(super) struct Delivery {
     pub(super) owner: WorkerId,
     pub(super) mbuf: Mbuf,
-    /// Of which packet it is the first one: those that waited for it follow ([`FragmentDesk::pop`]).
+    /// Of which packet it is the first one: those that waited for it follow ([`FragmentDispatcher::pop`]).
     pub(super) first_of: Option<FragmentKey>,
 }
 
-impl FragmentDesk {
-    /// A desk that knows none, hashing under a secret of this boot.
-    pub(super) fn new(secret: [u64; 4]) -> FragmentDesk {
-        FragmentDesk {
+impl FragmentDispatcher {
+    /// A dispatcher that knows no packets, hashing under a secret of this boot.
+    pub(super) fn new(secret: [u64; 4]) -> FragmentDispatcher {
+        FragmentDispatcher {
             packets: FragmentTracker::new(TrackerLimits::default(), secret),
             held: HoldQueue::new(HoldLimits::default(), secret),
         }

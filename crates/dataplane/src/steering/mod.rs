@@ -25,21 +25,27 @@ mod owners;
 mod peer;
 pub(crate) mod rss;
 
-use std::sync::{Arc, Once};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Once},
+};
 
-use shunt_dpdk::{Burst, Mbuf, PortId, RingConsumer, RingProducer, RssHashTypes};
-use shunt_nat::{Instant, Prepared, Side};
+use shunt_dpdk::{BURST, Burst, Mbuf, PortId, RingConsumer, RingProducer, RssHashTypes};
+use shunt_nat::{Instant, Side, fragments::HoldLimits};
 use tracing::warn;
 
 use crate::{
     drop_reason::{DropCounters, DropReason},
     local_network::SIDES,
-    pipeline::Pipeline,
 };
-use fragments::{Delivery, FragmentDesk};
+use fragments::{Delivery, FragmentDispatcher};
 pub use key::rss_key;
 pub use owners::{Owners, WorkerId};
 use peer::{Peer, Transport};
+
+/// Fragments that can become this worker's at once: a burst of first ones, and all that waited for
+/// them.
+const OWN_FRAGMENTS: usize = BURST + HoldLimits::DEFAULT.fragments;
 
 /// What one worker needs to bring packets to their owners.
 pub(crate) struct Steering {
@@ -48,28 +54,42 @@ pub(crate) struct Steering {
     /// By worker; `None` for myself.
     outboxes: Vec<Option<Outbox>>,
     inboxes: Vec<RingConsumer>,
-    fragments: FragmentDesk,
+    fragments: FragmentDispatcher,
+    /// By side, fragments of this worker's own that have found their owner, in order.
+    own_fragments: [VecDeque<Mbuf>; 2],
     arrivals: [Arrival; 2],
+    /// By side.
+    counters: [SteeringCounters; 2],
+    drops: DropCounters,
+}
+
+/// What a worker did with packets from one port that were others'.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SteeringCounters {
+    /// Frames handed to their owners.
+    pub(crate) handed_over: u64,
+    /// Frames that RSS should have brought elsewhere.
+    pub(crate) misplaced: u64,
 }
 
 /// How packets come from the port on one side.
 pub(crate) struct Arrival {
     /// Its number, which tells the sides of packets in a ring apart.
     pub(crate) port: PortId,
-    /// What it claims to bring to the owners by itself; `None` if it doesn't know them.
-    pub(crate) claim: Option<Claim>,
+    /// What its RSS is configured to do; `None` if it doesn't know the owners.
+    pub(crate) expectation: Option<RssExpectation>,
 }
 
 /// What RSS should do for a worker.
-pub(crate) struct Claim {
+pub(crate) struct RssExpectation {
     /// What is hashed.
     pub(crate) hash_types: RssHashTypes,
     /// By worker, whether the packets that it owns come by this worker's queue.
     pub(crate) mine: Vec<bool>,
     /// The port's name.
     pub(crate) port: String,
-    /// All workers together complain of it no more than once.
-    pub(crate) complaint: Arc<Once>,
+    /// Whether a worker has warned that it is otherwise: they do so once in all.
+    pub(crate) warned: Arc<Once>,
 }
 
 /// The way to another worker.
@@ -91,18 +111,28 @@ impl Steering {
     ) -> Steering {
         let outbox = |ring| Outbox { ring, pending: Burst::new() };
         let outboxes = to.into_iter().map(|ring| ring.map(outbox)).collect();
-        let fragments = FragmentDesk::new(secret);
-        Steering { me, owners, outboxes, inboxes: from, fragments, arrivals }
+        Steering {
+            me,
+            owners,
+            outboxes,
+            inboxes: from,
+            fragments: FragmentDispatcher::new(secret),
+            own_fragments: SIDES.map(|_| VecDeque::with_capacity(OWN_FRAGMENTS)),
+            arrivals,
+            counters: Default::default(),
+            drops: DropCounters::default(),
+        }
     }
 
     /// Leaves those packets of a burst from the port on `side` that are this worker's, and brings the
-    /// others on their way.
+    /// others on their way. Fragments that `must_follow` their packet's first one are given back by
+    /// [`take_fragments`](Steering::take_fragments); all others go by themselves.
     pub(crate) fn sort(
         &mut self,
         now: Instant,
         side: Side,
         burst: &mut Burst,
-        pipeline: &mut Pipeline,
+        must_follow: impl Fn(&mut Mbuf) -> bool,
     ) {
         let mut mine = Burst::new();
         for mut mbuf in burst.drain() {
@@ -110,14 +140,13 @@ impl Steering {
                 Peer::Nobody => self.me,
                 Peer::Endpoint(address, port, transport) => {
                     let owner = self.owners.owner(address, port);
-                    self.check(side, transport, owner, pipeline);
+                    self.check(side, transport, owner);
                     owner
                 }
-                // One that nothing is translated in goes by itself.
-                Peer::Fragment(_) if !pipeline.tracks_fragment(&mut mbuf) => self.me,
+                Peer::Fragment(_) if !must_follow(&mut mbuf) => self.me,
                 Peer::Fragment(address) => match self.owners.owner(address, 0) {
                     me if me == self.me => {
-                        self.receive_fragment(now, side, mbuf, pipeline);
+                        self.receive_fragment(now, side, mbuf);
                         continue;
                     }
                     other => other,
@@ -127,50 +156,62 @@ impl Steering {
                 // No burst has more packets than there is room for.
                 let _ = mine.push(mbuf);
             } else {
-                self.hand_over(owner, side, mbuf, pipeline);
+                self.hand_over(owner, side, mbuf);
             }
         }
         *burst = mine;
     }
 
-    /// Takes in what other workers have handed over, and returns how much that was.
-    pub(crate) fn receive(&mut self, now: Instant, pipeline: &mut Pipeline) -> usize {
-        let mut received = 0;
-        for inbox in 0..self.inboxes.len() {
-            let mut burst = Burst::new();
-            received += self.inboxes[inbox].dequeue(&mut burst);
-            // All of it is still in the other core's cache.
-            burst.iter().for_each(Mbuf::prefetch_header);
-            burst.iter().for_each(Mbuf::prefetch);
-            let mut mine = SIDES.map(|_| Burst::new());
-            for mut mbuf in burst.drain() {
-                let side = self.side_of(&mbuf);
-                if self.comes_for_its_address(side, &mut mbuf) {
-                    self.receive_fragment(now, side, mbuf, pipeline);
-                } else {
-                    let _ = mine[side as usize].push(mbuf);
-                }
-            }
-            for side in SIDES {
-                pipeline.receive(now, side, &mut mine[side as usize]);
+    /// How many other workers hand packets over.
+    pub(crate) fn inboxes(&self) -> usize {
+        self.inboxes.len()
+    }
+
+    /// Takes in a burst from another worker, which is put into `mine` by side, and returns how much it
+    /// was.
+    pub(crate) fn receive(&mut self, now: Instant, inbox: usize, mine: &mut [Burst; 2]) -> usize {
+        let mut burst = Burst::new();
+        let received = self.inboxes[inbox].dequeue(&mut burst);
+        // All of it is still in the other core's cache.
+        burst.iter().for_each(Mbuf::prefetch_header);
+        burst.iter().for_each(Mbuf::prefetch);
+        for mut mbuf in burst.drain() {
+            let side = self.side_of(&mbuf);
+            if self.comes_for_its_address(side, &mut mbuf) {
+                self.receive_fragment(now, side, mbuf);
+            } else {
+                let _ = mine[side as usize].push(mbuf);
             }
         }
         received
     }
 
+    /// Fills an empty burst with fragments that arrived on `side` and are this worker's, in order, or
+    /// leaves it empty when there are none.
+    #[inline]
+    pub(crate) fn take_fragments(&mut self, side: Side, burst: &mut Burst) {
+        let own = &mut self.own_fragments[side as usize];
+        while !burst.is_full()
+            && let Some(mbuf) = own.pop_front()
+        {
+            let _ = burst.push(mbuf);
+        }
+    }
+
     /// Sends off what is to be handed over.
-    pub(crate) fn flush(&mut self, drops: &mut DropCounters) {
+    pub(crate) fn flush(&mut self) {
+        let drops = &mut self.drops;
         self.outboxes.iter_mut().flatten().for_each(|outbox| outbox.flush(drops));
     }
 
     /// Does what time brings, a few times a second.
-    pub(crate) fn tick(&mut self, now: Instant, pipeline: &mut Pipeline) {
-        self.fragments.tick(now, &mut pipeline.drops);
-        for side in SIDES {
-            if let Some(Claim { port, complaint, .. }) = &self.arrivals[side as usize].claim
-                && pipeline.interfaces[side as usize].counters.misplaced > 0
+    pub(crate) fn tick(&mut self, now: Instant) {
+        self.fragments.tick(now, &mut self.drops);
+        for (arrival, counters) in self.arrivals.iter().zip(&self.counters) {
+            if let Some(RssExpectation { port, warned, .. }) = &arrival.expectation
+                && counters.misplaced > 0
             {
-                complaint.call_once(|| {
+                warned.call_once(|| {
                     warn!(
                         "port {port}: its RSS brings packets to other workers than it was told to; \
                          they are handed over in software"
@@ -185,50 +226,53 @@ impl Steering {
         self.fragments.held()
     }
 
+    /// What was done with packets that arrived on one side.
+    pub(crate) fn counters(&self, side: Side) -> SteeringCounters {
+        self.counters[side as usize]
+    }
+
+    /// What was dropped, and why.
+    pub(crate) fn drops(&self) -> &DropCounters {
+        &self.drops
+    }
+
     /// Counts a packet that RSS should have brought elsewhere.
-    fn check(&self, side: Side, transport: Transport, owner: WorkerId, pipeline: &mut Pipeline) {
-        let Some(claim) = &self.arrivals[side as usize].claim else { return };
-        let is_claimed = match transport {
-            Transport::Tcp => claim.hash_types.contains(RssHashTypes::IPV4_TCP),
-            Transport::Udp => claim.hash_types.contains(RssHashTypes::IPV4_UDP),
+    fn check(&mut self, side: Side, transport: Transport, owner: WorkerId) {
+        let Some(expectation) = &self.arrivals[side as usize].expectation else { return };
+        let is_expected = match transport {
+            Transport::Tcp => expectation.hash_types.contains(RssHashTypes::IPV4_TCP),
+            Transport::Udp => expectation.hash_types.contains(RssHashTypes::IPV4_UDP),
             Transport::Other => false,
         };
-        if is_claimed && !claim.mine[usize::from(owner.0)] {
-            pipeline.interfaces[side as usize].counters.misplaced += 1;
+        if is_expected && !expectation.mine[usize::from(owner.0)] {
+            self.counters[side as usize].misplaced += 1;
         }
     }
 
-    fn hand_over(&mut self, to: WorkerId, side: Side, mut mbuf: Mbuf, pipeline: &mut Pipeline) {
-        pipeline.interfaces[side as usize].counters.handed_over += 1;
+    fn hand_over(&mut self, to: WorkerId, side: Side, mut mbuf: Mbuf) {
+        self.counters[side as usize].handed_over += 1;
         let Some(outbox) = &mut self.outboxes[usize::from(to.0)] else { return };
         // Not all drivers say by which port a packet came.
         mbuf.set_port(self.arrivals[side as usize].port);
-        outbox.send(mbuf, &mut pipeline.drops);
+        outbox.send(mbuf, &mut self.drops);
     }
 
     /// Takes in a fragment that came by its address.
-    fn receive_fragment(&mut self, now: Instant, side: Side, mbuf: Mbuf, pipeline: &mut Pipeline) {
+    fn receive_fragment(&mut self, now: Instant, side: Side, mbuf: Mbuf) {
         let known = (&self.owners, self.me);
-        let delivery = self.fragments.receive(now, side, mbuf, known, &mut pipeline.drops);
+        let delivery = self.fragments.receive(now, side, mbuf, known, &mut self.drops);
         let Some(Delivery { owner, mbuf, first_of }) = delivery else { return };
-        self.deliver(now, owner, side, mbuf, pipeline);
+        self.deliver(owner, side, mbuf);
         while let Some(held) = first_of.and_then(|packet| self.fragments.pop(&packet)) {
-            self.deliver(now, owner, side, held, pipeline);
+            self.deliver(owner, side, held);
         }
     }
 
-    fn deliver(
-        &mut self,
-        now: Instant,
-        to: WorkerId,
-        side: Side,
-        mbuf: Mbuf,
-        pipeline: &mut Pipeline,
-    ) {
+    fn deliver(&mut self, to: WorkerId, side: Side, mbuf: Mbuf) {
         if to == self.me {
-            pipeline.receive_one(now, side, mbuf, &Prepared::default());
+            self.own_fragments[side as usize].push_back(mbuf);
         } else {
-            self.hand_over(to, side, mbuf, pipeline);
+            self.hand_over(to, side, mbuf);
         }
     }
 

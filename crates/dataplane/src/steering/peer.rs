@@ -1,4 +1,4 @@
-//! Whom a packet is about: the peer endpoint of the connection that it belongs to.
+//! Finds a packet's peer endpoint: the outside end of the connection that it belongs to.
 
 use std::net::Ipv4Addr;
 

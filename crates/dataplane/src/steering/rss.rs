@@ -26,28 +26,28 @@ const WANTED: RssHashTypes = RssHashTypes::IPV4
     .union(RssHashTypes::IPV4_OTHER);
 
 /// How a port spreads packets over its queues.
-pub(crate) enum Spread {
+pub(crate) enum Rss {
     /// As it was told, by a table of so many entries.
-    Told(RssHashTypes, u16),
-    /// In a way of its own.
-    ItsOwn(&'static str),
+    Configured(RssHashTypes, u16),
+    /// In a way of the driver's own, for this reason.
+    DriverDefault(&'static str),
 }
 
-impl Spread {
+impl Rss {
     /// What is hashed, if it does as it was told.
-    pub(crate) fn ours(&self) -> Option<RssHashTypes> {
+    pub(crate) fn configured(&self) -> Option<RssHashTypes> {
         match self {
-            Spread::Told(hash_types, _) => Some(*hash_types),
-            Spread::ItsOwn(_) => None,
+            Rss::Configured(hash_types, _) => Some(*hash_types),
+            Rss::DriverDefault(_) => None,
         }
     }
 }
 
-impl fmt::Display for Spread {
+impl fmt::Display for Rss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Spread::Told(_, entries) => write!(f, "RSS key set, {entries}-entry table"),
-            Spread::ItsOwn(why) => write!(f, "{why}: workers hand over to each other"),
+            Rss::Configured(_, entries) => write!(f, "RSS key set, {entries}-entry table"),
+            Rss::DriverDefault(why) => write!(f, "{why}: workers hand over to each other"),
         }
     }
 }
@@ -80,9 +80,9 @@ pub(crate) fn set_up(
     info: &PortInfo,
     config: &PortConfig,
     owners: &Owners,
-) -> Spread {
-    let Some(rss) = &config.rss else { return Spread::ItsOwn("no RSS") };
-    let Some(key) = &rss.key else { return Spread::ItsOwn("no RSS table to set") };
+) -> Rss {
+    let Some(rss) = &config.rss else { return Rss::DriverDefault("no RSS") };
+    let Some(key) = &rss.key else { return Rss::DriverDefault("no RSS table to set") };
     // Drivers may read back more hash types than were asked for, or fewer: what is hashed under
     // the key counts.
     let hashed = |port: &Port| {
@@ -94,15 +94,15 @@ pub(crate) fn set_up(
         None if port.set_rss(rss).is_ok() => hashed(port),
         known => known,
     };
-    let Some(hash_types) = hash_types else { return Spread::ItsOwn("RSS key not taken") };
+    let Some(hash_types) = hash_types else { return Rss::DriverDefault("RSS key not taken") };
     let table =
         owners.redirection(usize::from(info.reta_size), |owner| queue_of(owner, config.rx_queues));
     let is_set = port.set_redirection(&table).is_ok()
         && port.id().redirection(info.reta_size).is_ok_and(|set| set == table);
     if is_set {
-        Spread::Told(hash_types, info.reta_size)
+        Rss::Configured(hash_types, info.reta_size)
     } else {
-        Spread::ItsOwn("RSS table not taken")
+        Rss::DriverDefault("RSS table not taken")
     }
 }
 

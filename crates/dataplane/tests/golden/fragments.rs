@@ -75,6 +75,24 @@ fn a_tcp_segment() {
         .run();
 }
 
+/// Whoever brings fragments together counts those that came before: a spoofed one would be in the way of
+/// the real one.
+#[test]
+fn spoofed_fragments_disturb_nobody() {
+    let (from_server, from_vip) = (datagram(SERVER, CLIENT_PORT), datagram(DNS, CLIENT_PORT));
+    let mut case = Case::new("somebody outside sends a fragment as if a server had answered")
+        .arrives(CLIENT.sends(Packet::udp(CLIENT_PORT, DNS)))
+        .leaves(RS1.gets(Packet::udp(CLIENT_PORT, SERVER).ttl(63)))
+        .arrives(CLIENT.sends(cut(&from_server)[1].clone()))
+        .drops(DropReason::Martian, 1);
+    for place in [0, 1, 2] {
+        case = case
+            .arrives(RS1.sends(cut(&from_server)[place].clone()))
+            .leaves(CLIENT.gets(cut(&from_vip)[place].clone().ttl(63)));
+    }
+    case.opens(1).run();
+}
+
 #[test]
 fn interleaved() {
     // Two datagrams of one client with their own identifications, and one of another client's that

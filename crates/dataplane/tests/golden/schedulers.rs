@@ -67,8 +67,8 @@ fn twelve_clients_that_stay() {
     }
 }
 
-/// Clients connect one after the other. Both servers answer each, and the answer of the one that
-/// doesn't have it is routed.
+/// Clients connect one after the other. Both servers answer each, and the one that has no connection with
+/// the client is told so.
 fn twelve_handshakes(mut case: Case) -> Case {
     for n in 1..=12 {
         let client = format!("203.0.113.{n}:4000");
@@ -85,7 +85,8 @@ fn twelve_handshakes(mut case: Case) -> Case {
             .arrives(GATEWAY.sends(Packet::tcp(&client, HTTP).seq(1001).ack(1001)))
             .leaves_anything();
     }
-    case
+    case.drops(DropReason::Refused, 12)
+        .pipeline(PipelineCounters { resets: 12, ..PipelineCounters::default() })
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! What the benches share: flows, the order in which they come, and settings that keep runs short.
 #![allow(dead_code, reason = "each bench uses what it needs")]
 
+pub(crate) mod traffic;
+
 use std::{
     net::{Ipv4Addr, SocketAddrV4},
     time::Duration,

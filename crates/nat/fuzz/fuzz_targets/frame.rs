@@ -1,5 +1,5 @@
 //! An Ethernet frame, into a director that has seen all sorts of traffic; then twice more in one burst,
-//! by the short way if that is open to it now. The first byte of the input says on which side it
+//! by the fast path if that is open to it now. The first byte of the input says on which side it
 //! arrives, and whether its checksums are mended: else hardly any would get far.
 #![no_main]
 

@@ -2,7 +2,7 @@ use std::{collections::VecDeque, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use shunt_nat::{
     Direction::{Inbound, Outbound},
-    EgressId, EgressSet, Engine, EngineConfig, Instant, Prepared, RulesetBuilder, Side, Topology, Verdict,
+    EgressId, EgressSet, Engine, EngineConfig, Instant, RulesetBuilder, Side, Topology, Verdict,
 };
 use shunt_packet::{
     ethernet::{EtherType, EthernetHeader},
@@ -14,8 +14,8 @@ use shunt_testkit::{describe, ethernet, mac, verify_checksums};
 use crate::{
     checks,
     endpoints::{Surroundings, rules},
+    fast_path::{Noted, Passed, pass, process_slowly},
     invariants, scenes,
-    short_way::{self, ShortWay, egress_to},
     steps::{Change, Step, Steps, Wait},
 };
 
@@ -160,24 +160,14 @@ impl Director {
         }
     }
 
-    /// Takes a burst through the engine, step by step.
+    /// Takes a burst through the engine: packets of one side after the other.
     fn end_burst(&mut self) {
         self.burst_len = 1;
         let burst = std::mem::take(&mut self.burst);
-        let mut prepared: Vec<_> =
-            burst.iter().map(|(_, packet)| short_way::begin(&self.engine, packet)).collect();
-        for prepared in &mut prepared {
-            self.engine.proceed(prepared);
+        for packets in burst.chunk_by(|(side, _), (other, _)| side == other) {
+            let arrived: Vec<_> = packets.iter().map(|(_, arrived)| arrived.clone()).collect();
+            self.process(packets[0].0, &arrived);
         }
-        let from_outside =
-            burst.iter().zip(&prepared).filter(|((side, _), _)| *side == Side::Outside);
-        let from_outside = from_outside.map(|(_, prepared)| prepared);
-        self.engine.choose_ahead(self.now, Side::Outside, from_outside);
-        for ((side, arrived), prepared) in burst.into_iter().zip(&prepared) {
-            self.process(side, arrived, prepared);
-        }
-        self.engine.settle();
-        // Not before: until then, loads count what was chosen ahead.
         if self.is_supervised
             && let Err(error) = self.check()
         {
@@ -185,38 +175,53 @@ impl Director {
         }
     }
 
-    /// A packet of a burst goes the short way, if it can, and the long way at any rate: that makes the
-    /// same of it.
-    fn process(&mut self, side: Side, arrived: Vec<u8>, prepared: &Prepared) {
-        let short = ShortWay::go(&mut self.engine, self.now, side, &arrived, prepared);
+    /// Packets take the fast path, if they can, and the slow path at any rate: that makes the same of
+    /// them.
+    fn process(&mut self, side: Side, packets: &[Vec<u8>]) {
+        let is_alone = packets.len() == 1;
         let opened = self.engine.counters().opened;
-        let mut left = arrived.clone();
-        let Ok(mut packet) = Ipv4Packet::parse(&mut left) else { return };
-        let verdict = self.engine.finish(self.now, side, &mut packet, prepared, &Surroundings);
-        if let Verdict::Translate(translation) = verdict {
-            translation.apply(&mut packet);
-            assert_eq!(packet.header.dst(), translation.destination());
-            self.engine.note_egress(prepared, side, egress_to(translation.destination()));
-        }
+        let before = self.engine.service_counters().collect();
+        let passed = pass(&mut self.engine, self.now, side, packets);
+        let is_opened = is_alone && self.engine.counters().opened != opened;
+        let are_all_fast = passed.iter().all(|passed| matches!(passed, Passed::Fast(_)));
+        let noted = Noted::of(&self.engine, self.now, &packets[0], before);
 
-        let is_opened = self.engine.counters().opened != opened;
-        if self.is_supervised
-            && let Err(error) =
-                self.check_packet(&arrived, &left, &verdict, is_opened).and_then(|()| {
-                    short.map_or(Ok(()), |short| short.check(&self.engine, self.now, &left))
-                })
-        {
-            panic!(
-                "{error}\n{side:?}: {verdict:?}\n{}\n{}\n{arrived:02x?}\n{left:02x?}\n{}",
-                describe(&framed(&arrived)),
-                describe(&framed(&left)),
-                self.dump(),
-            );
+        for (arrived, passed) in packets.iter().zip(passed) {
+            let (verdict, left, fast) = match passed {
+                Passed::Slow(verdict, left) => (verdict, left, None),
+                Passed::Fast(fast) => {
+                    let (verdict, left) = process_slowly(&mut self.engine, self.now, side, arrived);
+                    (verdict, left, Some(fast))
+                }
+            };
+            if self.is_supervised
+                && let Err(error) = checks::check(arrived, &left, &verdict)
+                    .and_then(|()| match is_alone {
+                        true => self.check_packet(arrived, &left, &verdict, is_opened),
+                        false => Ok(()),
+                    })
+                    // Another one may have changed what the slow path makes of it.
+                    .and_then(|()| match &fast {
+                        Some(fast) if are_all_fast => fast.check(&left),
+                        _ => Ok(()),
+                    })
+                    .and_then(|()| match &fast {
+                        Some(_) if is_alone => noted.check(&self.engine, self.now),
+                        _ => Ok(()),
+                    })
+            {
+                panic!(
+                    "{error}\n{side:?}: {verdict:?}\n{}\n{}\n{arrived:02x?}\n{left:02x?}\n{}",
+                    describe(&framed(arrived)),
+                    describe(&framed(&left)),
+                    self.dump(),
+                );
+            }
+            if matches!(verdict, Verdict::Translate(_) | Verdict::Forward) {
+                remember(&mut self.left, left);
+            }
+            remember(&mut self.arrived, arrived.clone());
         }
-        if matches!(verdict, Verdict::Translate(_) | Verdict::Forward) {
-            remember(&mut self.left, left);
-        }
-        remember(&mut self.arrived, arrived);
         self.last_side = side;
     }
 
@@ -227,7 +232,6 @@ impl Director {
         verdict: &Verdict,
         is_opened: bool,
     ) -> Result<(), String> {
-        checks::check(arrived, left, verdict)?;
         match verdict {
             Verdict::Translate(_) => self.answer_belongs_to_it(arrived, left)?,
             _ if is_opened => return Err("a connection was opened".to_owned()),

@@ -86,7 +86,7 @@ pub fn scenes() -> Vec<(&'static str, Steps)> {
             ],
         ),
         scene(
-            "short-way",
+            "fast-path",
             vec![
                 handshake(CLIENT, "192.168.1.100:80", SYN),
                 answer(ACK),

@@ -12,15 +12,15 @@ use crate::{
 
 /// What becomes of all fragments of a packet.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Fate {
-    Translate(Translation, Birth),
+pub(super) enum FragmentAction {
+    Translate(Translation, ServiceGeneration),
     Punt,
     Refuse,
 }
 
-/// When the service came that counts a packet's fragments: by the time a later one comes, it may be
-/// gone, and another one have its number.
-type Birth = Option<u64>;
+/// Which service counts a packet's fragments: by the time a later one comes, it may be gone, and another
+/// one have its number.
+type ServiceGeneration = Option<u64>;
 
 impl Engine {
     pub(super) fn process_fragment(
@@ -40,10 +40,10 @@ impl Engine {
         let key = FragmentKey::of(packet.header);
         match self.fragments.admit(key, range, now) {
             Err(error) => Verdict::Drop(DropReason::Fragment(error)),
-            Ok(Some(fate)) => self.follow(fate, packet),
+            Ok(Some(action)) => self.follow(action, packet),
             Ok(None) if range.is_first() => {
                 let verdict = self.process_whole(now, side, packet, topology);
-                self.fragments.decide(key, self.fate(verdict));
+                self.fragments.decide(key, self.action(verdict));
                 verdict
             }
             Ok(None) => Verdict::Hold(key),
@@ -59,43 +59,45 @@ impl Engine {
             matches!(packet.header.protocol(), protocol::TCP | protocol::UDP | protocol::ICMP);
         is_translatable && self.rules.concerns(src, dst)
     }
-    /// Counts a fragment that waited for its packet's first one, and is translated as that was: to be
-    /// called before the rules change.
-    pub fn count_late(&mut self, translation: &Translation, header: &Ipv4Header) {
+
+    /// See [`Processed::count_late`](super::Processed::count_late).
+    pub(super) fn count_late(&mut self, translation: &Translation, header: &Ipv4Header) {
         if let Some((_, server, direction)) = translation.counted() {
             self.rules.count_packet(server, direction, header);
         }
     }
 
-    fn fate(&self, first: Verdict) -> Fate {
+    fn action(&self, first: Verdict) -> FragmentAction {
         match first {
             Verdict::Translate(translation) => {
-                Fate::Translate(translation, self.birth(&translation))
+                FragmentAction::Translate(translation, self.generation(&translation))
             }
-            Verdict::Punt => Fate::Punt,
+            Verdict::Punt => FragmentAction::Punt,
             // An ICMP error is never in fragments: what looks like one is not translated in parts.
             Verdict::Forward | Verdict::Reply(_) | Verdict::Hold(_) | Verdict::Drop(_) => {
-                Fate::Refuse
+                FragmentAction::Refuse
             }
         }
     }
 
-    fn birth(&self, translation: &Translation) -> Birth {
+    fn generation(&self, translation: &Translation) -> ServiceGeneration {
         let (service, server, _) = translation.counted()?;
         self.rules.birth(service, server)
     }
 
-    fn follow(&mut self, fate: Fate, packet: &Ipv4Packet<'_>) -> Verdict {
-        match fate {
-            Fate::Translate(..) if packet.header.ttl() <= 1 => Verdict::Reply(Reply::TimeExceeded),
-            Fate::Translate(translation, birth) => {
-                if self.birth(&translation) == birth {
+    fn follow(&mut self, action: FragmentAction, packet: &Ipv4Packet<'_>) -> Verdict {
+        match action {
+            FragmentAction::Translate(..) if packet.header.ttl() <= 1 => {
+                Verdict::Reply(Reply::TimeExceeded)
+            }
+            FragmentAction::Translate(translation, generation) => {
+                if self.generation(&translation) == generation {
                     self.count_late(&translation, packet.header);
                 }
                 Verdict::Translate(translation)
             }
-            Fate::Punt => Verdict::Punt,
-            Fate::Refuse => Verdict::Drop(DropReason::FragmentRefused),
+            FragmentAction::Punt => Verdict::Punt,
+            FragmentAction::Refuse => Verdict::Drop(DropReason::FragmentRefused),
         }
     }
 }

@@ -30,7 +30,14 @@ impl Engine {
         }
         let Some(quoted) = icmp::quoted_key(packet) else { return Verdict::Punt };
         let Some(original) = self.key_on_arrival(&quoted, side, topology) else {
-            return Verdict::Punt;
+            // The packet was the server's, and its sender does not know that.
+            let leads_out = side == Side::Inside
+                && topology.side_of(packet.header.dst()) == Some(Side::Outside)
+                && !topology.is_local(packet.header.dst());
+            return match leads_out && self.is_server(quoted.protocol(), quoted.dst()) {
+                true => Verdict::Drop(DropReason::LatePacket),
+                false => Verdict::Punt,
+            };
         };
         if packet.header.ttl() <= 1 {
             return Verdict::Reply(Reply::TimeExceeded);

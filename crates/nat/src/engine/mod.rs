@@ -1,10 +1,11 @@
-mod ahead;
+mod burst;
 mod drain;
 mod egress;
-mod forward;
+mod fast_path;
 mod fragments;
 mod icmp;
 mod open;
+mod preschedule;
 
 use std::net::Ipv4Addr;
 
@@ -22,17 +23,18 @@ use crate::{
     counters::{EngineCounters, ServerCounters, ServiceCounters},
     flow::{Direction, FlowKey, Segment, SegmentKind},
     fragments::{FragmentTracker, TrackerLimits},
-    ruleset::Ruleset,
+    ruleset::{Ruleset, Standing},
     state::ConnectionState,
-    table::{ConnectionId, ConnectionTable, Lookup},
+    table::{Acknowledgment, ConnectionId, ConnectionTable, Lookup},
     time::Instant,
     verdict::{DropReason, Reply, Verdict},
 };
 
-use ahead::Ahead;
+pub use burst::{Burst, BurstPacket, MAX_BURST, PrefetchedBurst, Processed, SlowPath};
 use drain::Drain;
 use egress::EgressSearch;
-use fragments::Fate;
+use fragments::FragmentAction;
+use preschedule::Prescheduled;
 
 /// What the engine has to know of the director's surroundings; asked only when a connection opens.
 pub trait Topology {
@@ -52,10 +54,10 @@ pub struct EngineConfig {
     pub secret: [u64; 4],
 }
 
-/// A packet between the steps of [`Engine::process`]: what it says of itself, and how far its
-/// connection was looked up. The default is a packet of which nothing is known.
+/// A packet of a burst: what it says of itself, and how far its connection was looked up. The default
+/// is a packet of which nothing is known.
 #[derive(Clone, Copy, Default)]
-pub struct Prepared(Option<(Segment, Lookup)>);
+struct PendingLookup(Option<(Segment, Lookup)>);
 
 /// The NAT engine of one worker.
 pub struct Engine {
@@ -63,11 +65,11 @@ pub struct Engine {
     table: ConnectionTable,
     counters: EngineCounters,
     drain: Drain,
-    ahead: Ahead,
+    prescheduled: Prescheduled,
     /// Whether the last search for a connection that the full table can do without was in vain.
     is_crowded: bool,
     egress_search: EgressSearch,
-    fragments: FragmentTracker<Fate>,
+    fragments: FragmentTracker<FragmentAction>,
 }
 
 impl Engine {
@@ -81,7 +83,7 @@ impl Engine {
             table: ConnectionTable::new(config.capacity, config.secret),
             counters: EngineCounters::default(),
             drain: Drain::default(),
-            ahead: Ahead::default(),
+            prescheduled: Prescheduled::default(),
             is_crowded: false,
             egress_search: EgressSearch::default(),
             fragments: FragmentTracker::new(TrackerLimits::default(), config.secret),
@@ -98,52 +100,48 @@ impl Engine {
         packet: &mut Ipv4Packet<'_>,
         topology: &impl Topology,
     ) -> Verdict {
-        self.finish(now, side, packet, &Prepared::default(), topology)
+        self.process_looked_up(now, side, packet, &PendingLookup::default(), topology)
     }
 
-    /// The first of three steps of [`process`](Engine::process), for the bulk of all packets: reads a
-    /// packet's headers, and has the processor fetch what leads to its connection. Taken for all
-    /// packets of a burst one after the other, the steps let these wait for memory together.
+    /// Reads a packet's headers, and prefetches the part of the index that leads to its connection.
     #[inline]
-    #[must_use]
-    pub fn begin(&self, packet: &PlainPacket<'_>) -> Prepared {
-        // One that goes no further takes the long way to being answered.
+    fn prefetch_bucket(&self, packet: &PlainPacket<'_>) -> PendingLookup {
+        // Expired TTLs take the slow path, which answers them.
         if packet.header.ttl() <= 1 {
-            return Prepared::default();
+            return PendingLookup::default();
         }
         let segment = Segment::of(packet);
-        Prepared(Some((segment, self.table.begin_lookup(&segment.key))))
+        PendingLookup(Some((segment, self.table.prefetch_bucket(&segment.key))))
     }
 
-    /// The second step: has the processor fetch the connection. Returns whether there is certainly none,
-    /// so that the packet may open one: see [`choose_ahead`](Engine::choose_ahead).
+    /// Prefetches the connection. Returns whether there is certainly none, so that the packet may open
+    /// one.
     #[inline]
-    pub fn proceed(&self, prepared: &mut Prepared) -> bool {
-        let Prepared(Some((_, lookup))) = prepared else { return false };
-        self.table.continue_lookup(lookup);
-        lookup.is_in_vain()
+    fn prefetch_record(&self, lookup: &mut PendingLookup) -> bool {
+        let PendingLookup(Some((_, lookup))) = lookup else { return false };
+        self.table.prefetch_record(lookup);
+        lookup.is_miss()
     }
 
-    /// The third step: what to do with a packet that was prepared, and not changed since. One that
-    /// was not comes with [`Prepared::default`].
+    /// What to do with a packet that was looked up, and not changed since.
     #[inline]
-    pub fn finish(
+    fn process_looked_up(
         &mut self,
         now: Instant,
         side: Side,
         packet: &mut Ipv4Packet<'_>,
-        prepared: &Prepared,
+        lookup: &PendingLookup,
         topology: &impl Topology,
     ) -> Verdict {
-        match prepared {
-            Prepared(Some((segment, lookup))) => {
+        match lookup {
+            PendingLookup(Some((segment, lookup))) => {
                 let found = self.table.finish_lookup(*lookup, &segment.key);
                 self.process_segment(now, side, packet, segment, found, topology)
             }
-            Prepared(None) if packet.header.is_fragment() => {
+            PendingLookup(None) if packet.header.is_fragment() => {
                 self.process_fragment(now, side, packet, topology)
             }
-            Prepared(None) => self.process_whole(now, side, packet, topology),
+            PendingLookup(None) => self.process_whole(now, side, packet, topology),
         }
     }
 
@@ -213,7 +211,6 @@ impl Engine {
     /// disturbs nobody. Connections live on: under the new options of their service, or the last ones
     /// of a service that was removed.
     pub fn replace_rules(&mut self, mut rules: Ruleset) -> Ruleset {
-        self.settle();
         rules.take_over(&mut self.rules);
         let before = std::mem::replace(&mut self.rules, rules);
         self.search_servers_again();
@@ -267,7 +264,18 @@ impl Engine {
     ) -> Verdict {
         match found {
             Some((id, direction)) if segment.goes(direction) && !self.reopens(id, segment) => {
-                self.process_hit(now, packet, segment, id, direction)
+                match self.unanswered(id, direction, segment) {
+                    Standing::Gone if packet.header.ttl() > 1 => {
+                        self.counters.rescheduled += 1;
+                        let removed = self.table.remove(id);
+                        self.forget(now, &removed);
+                        self.process_miss(now, side, packet, segment, topology)
+                    }
+                    standing => {
+                        let is_alive = standing == Standing::InService;
+                        self.process_hit(now, packet, segment, id, direction, is_alive)
+                    }
+                }
             }
             _ => self.process_miss(now, side, packet, segment, topology),
         }
@@ -280,6 +288,21 @@ impl Engine {
             && self.table.get(id).state().is_closing()
     }
 
+    /// How it stands with a server that a client tries to reach, and that has not answered; all is well
+    /// with all others.
+    fn unanswered(&self, id: ConnectionId, direction: Direction, segment: &Segment) -> Standing {
+        let record = self.table.get(id);
+        match record.kind() {
+            ConnectionKind::Service(service, server)
+                if direction == Direction::Inbound && segment.opens() && record.is_unanswered() =>
+            {
+                self.rules.standing(service, server)
+            }
+            _ => Standing::InService,
+        }
+    }
+
+    /// A packet of a connection, which it keeps `alive`, or not.
     fn process_hit(
         &mut self,
         now: Instant,
@@ -287,6 +310,7 @@ impl Engine {
         segment: &Segment,
         id: ConnectionId,
         direction: Direction,
+        is_alive: bool,
     ) -> Verdict {
         if packet.header.ttl() <= 1 {
             return Verdict::Reply(Reply::TimeExceeded);
@@ -297,12 +321,16 @@ impl Engine {
         let after = self.next_state(id, direction, segment);
         let timeout = || after.timeout(timeouts_of(&self.rules, kind));
         let acknowledgment = match segment.kind {
-            SegmentKind::Tcp { flags, acknowledgment, .. } if flags.contains(TcpFlags::ACK) => {
-                Some(acknowledgment)
+            SegmentKind::Tcp { flags, sequence, acknowledgment }
+                if flags.contains(TcpFlags::ACK) =>
+            {
+                Some(Acknowledgment { sequence, number: acknowledgment })
             }
             _ => None,
         };
-        self.table.note_packet(id, direction, acknowledgment, (after, timeout), now);
+        if is_alive {
+            self.table.note_packet(id, direction, acknowledgment, (after, timeout), now);
+        }
         self.count(kind, direction, packet.header);
         let ConnectionKind::Service(service, server) = kind else {
             return Verdict::Translate(translation);
@@ -325,7 +353,7 @@ impl Engine {
             SegmentKind::Tcp { flags, sequence, .. }
                 if flags.contains(TcpFlags::RST) && !record.believes_reset(direction, sequence) =>
             {
-                self.counters.disbelieved_resets += 1;
+                self.counters.out_of_window_resets += 1;
                 record.state()
             }
             // An opener alone gets nowhere, or a flood could fill the table with what must stay.
@@ -334,6 +362,16 @@ impl Engine {
                     && direction == Direction::Inbound
                     && record.is_unanswered() =>
             {
+                record.state()
+            }
+            SegmentKind::Tcp { flags, sequence, acknowledgment }
+                if !flags.contains(TcpFlags::RST) =>
+            {
+                let acknowledgment = flags.contains(TcpFlags::ACK).then_some(acknowledgment);
+                if record.accepts(direction, sequence, acknowledgment) {
+                    return record.state().after(direction, flags);
+                }
+                self.counters.out_of_window_fins += u64::from(flags.contains(TcpFlags::FIN));
                 record.state()
             }
             SegmentKind::Tcp { flags, .. } => record.state().after(direction, flags),
@@ -358,7 +396,7 @@ impl Engine {
         is_wanted && connection.state() == ConnectionState::Established
     }
 
-    /// Settles the accounts of a connection that has left the table.
+    /// Releases the counters and ports of a connection that has left the table.
     fn forget(&mut self, now: Instant, connection: &Connection) {
         match connection.kind() {
             ConnectionKind::Service(service, server) => {

@@ -6,7 +6,7 @@ use shunt_packet::{
     ipv4::{Ipv4Packet, protocol},
     tcp::TcpFlags,
 };
-use shunt_rules::{OnUnknown, ServerId, ServiceId};
+use shunt_rules::{LatePackets, OnUnknown, ServerId, ServiceId};
 
 use super::{Engine, Topology, timeouts_of};
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
     connection::ConnectionKind,
     flow::{Direction, FlowKey, Segment, SegmentKind},
     ruleset::OnePacketSource,
-    source_pool::SourcePool,
+    source_pool::{Availability, SourcePool},
     state::ConnectionState,
     table::{ConnectionId, ConnectionTable, InsertError},
     time::Instant,
@@ -51,15 +51,18 @@ impl Engine {
                 if let Some(translation) = self.one_packet_reply(packet, segment) {
                     return translation;
                 }
-                if self.rules.snat_covers(src) {
-                    self.snat(now, packet, segment)
-                } else {
-                    Verdict::Punt
+                let is_snat = self.rules.snat_covers(src);
+                if let Some(verdict) = self.late_packet(segment, is_snat) {
+                    return verdict;
                 }
+                if is_snat { self.snat(now, packet, segment) } else { Verdict::Punt }
             }
-            // Replies to what the outside opened must not be taken for connections to be SNATed.
+            // Replies to what the outside opened must not be taken for connections to be SNATed, nor for
+            // late packets of a service's server.
             (Side::Outside, Some(Side::Inside))
-                if self.rules.snat_covers(dst) && is_admitted(packet, segment) =>
+                if (self.rules.snat_covers(dst)
+                    || self.is_server(segment.key.protocol(), segment.key.dst()))
+                    && is_admitted(packet, segment) =>
             {
                 let key = segment.key;
                 self.open(now, packet, key, key.reverse(), ConnectionKind::Passthrough)
@@ -67,6 +70,34 @@ impl Engine {
             }
             _ => Verdict::Punt,
         }
+    }
+
+    /// What becomes of a packet to the outside that a service's server sends from the service's
+    /// endpoint, and that begins nothing: an answer, which came too late.
+    fn late_packet(&self, segment: &Segment, is_snat: bool) -> Option<Verdict> {
+        let service = self.rules.server_service(segment.key.protocol(), segment.key.src())?;
+        let resets = match self.rules.defaults().late_packets {
+            LatePackets::Forward => return None,
+            LatePackets::Reset => true,
+            LatePackets::Drop => false,
+            LatePackets::OnUnknown => self.rules.options(service).on_unknown == OnUnknown::Reset,
+        };
+        match segment.kind {
+            SegmentKind::Tcp { flags, .. } if flags.opens() => None,
+            SegmentKind::Tcp { flags, .. } if resets && !flags.contains(TcpFlags::RST) => {
+                Some(Verdict::Reply(Reply::Reset))
+            }
+            // Nothing tells an answer from a question.
+            SegmentKind::Udp if is_snat => None,
+            _ => Some(Verdict::Drop(DropReason::LatePacket)),
+        }
+    }
+
+    /// Whether a service's server sends from this endpoint, so that a packet from there which belongs to
+    /// no connection must not leave as it is.
+    pub(super) fn is_server(&self, protocol: u8, endpoint: SocketAddrV4) -> bool {
+        self.rules.defaults().late_packets != LatePackets::Forward
+            && self.rules.server_service(protocol, endpoint).is_some()
     }
 
     /// The service that a packet from this side dials.
@@ -300,7 +331,7 @@ impl Engine {
 /// A source endpoint for a connection of `host` with `peer`: one on which no other connection
 /// expects packets from that peer. So one endpoint serves many peers (RFC 4787, "address and
 /// port-dependent mapping"). The host's own endpoint is none: who poses as one of the director's
-/// addresses gets another.
+/// addresses gets another. Its own connection that closes is: its TCP knows what may follow.
 fn allocate(
     table: &ConnectionTable,
     pool: &SourcePool,
@@ -309,9 +340,17 @@ fn allocate(
     protocol: u8,
 ) -> Option<SocketAddrV4> {
     pool.allocate(*host.ip(), host.port(), |endpoint| {
+        if endpoint == host {
+            return Availability::Taken;
+        }
         let replies = FlowKey::new(protocol, peer, endpoint);
-        let is_closing = |(id, _)| table.get(id).state().is_closing();
-        endpoint != host && table.lookup(&replies).is_none_or(is_closing)
+        let Some((id, _)) = table.lookup(&replies) else { return Availability::Free };
+        let user = table.get(id);
+        match user.state().is_closing() {
+            true if user.key(Direction::Inbound).src() == host => Availability::Free,
+            true => Availability::Closing,
+            false => Availability::Taken,
+        }
     })
 }
 

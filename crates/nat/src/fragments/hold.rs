@@ -21,16 +21,20 @@ pub struct HoldLimits {
     pub timeout: Duration,
 }
 
-impl Default for HoldLimits {
+impl HoldLimits {
     /// 16 fragments of one packet, 256 in all, 256 KiB; 1 s: fragments are sent back to back, and
     /// only the network's reordering keeps them apart.
+    pub const DEFAULT: HoldLimits = HoldLimits {
+        per_packet: 16,
+        fragments: 256,
+        bytes: 256 * 1024,
+        timeout: Duration::from_secs(1),
+    };
+}
+
+impl Default for HoldLimits {
     fn default() -> HoldLimits {
-        HoldLimits {
-            per_packet: 16,
-            fragments: 256,
-            bytes: 256 * 1024,
-            timeout: Duration::from_secs(1),
-        }
+        HoldLimits::DEFAULT
     }
 }
 

@@ -12,6 +12,7 @@ use super::{
     compiled::{CompiledRules, CompiledService, Drain, Generation, ServiceOptions},
     pools::{PoolRegistry, WorkerPools},
     registry::{Outcome, Registry, ServerEntry, ServiceEntry},
+    server_endpoints::ServerEndpoints,
     service_lookup::ServiceLookup,
 };
 use crate::{
@@ -46,6 +47,7 @@ pub struct RulesetBuilder {
     pools: PoolRegistry,
     worker_pools: Arc<[Arc<WorkerPools>]>,
     lookup: Arc<ServiceLookup>,
+    server_endpoints: Arc<ServerEndpoints>,
     virtual_addresses: AddressSet,
     server_addresses: AddressSet,
     persistence: Option<Arc<PersistenceTable>>,
@@ -133,6 +135,7 @@ impl RulesetBuilder {
             pools: PoolRegistry::new(workers),
             worker_pools: Arc::new([]),
             lookup: Arc::default(),
+            server_endpoints: Arc::default(),
             virtual_addresses: AddressSet::default(),
             server_addresses: AddressSet::default(),
             persistence: None,
@@ -177,6 +180,9 @@ impl RulesetBuilder {
         if outcome.dialling {
             self.lookup = Arc::new(self.service_lookup());
         }
+        if outcome.dialling || outcome.servers {
+            self.server_endpoints = Arc::new(self.server_endpoints());
+        }
         let compiled = Arc::new(self.compile());
         self.alive.push((self.generation, Arc::downgrade(&compiled)));
         let rulesets = (0..self.workers.len()).map(|worker| self.ruleset(&compiled, worker));
@@ -195,10 +201,7 @@ impl RulesetBuilder {
     /// All services: those of the rules in their order, then those that were removed and may have
     /// connections.
     pub fn services(&self) -> impl Iterator<Item = ServiceStatus<'_>> {
-        let listed = self.registry.order.iter().copied();
-        let is_removed = |(id, entry): (u32, &ServiceEntry)| entry.removed.map(|_| ServiceId(id));
-        let removed = self.registry.services.iter().filter_map(is_removed);
-        listed.chain(removed).map(|id| self.service_status(id))
+        self.registry.listed_first().map(|(id, _)| self.service_status(id))
     }
 
     /// The servers of a service: those of the rules in their order with the fallback last, then those
@@ -426,6 +429,23 @@ impl RulesetBuilder {
         lookup
     }
 
+    /// Servers that were removed, or whose service was, may be heard of for as long as they are known.
+    fn server_endpoints(&self) -> ServerEndpoints {
+        let mut endpoints = ServerEndpoints::default();
+        for (id, entry) in self.registry.listed_first() {
+            let Some(service) = &entry.compiled else { continue };
+            for server in &service.servers {
+                for protocol in &entry.rules.protocols {
+                    for dialled in &entry.rules.endpoints {
+                        let real = server.endpoint;
+                        endpoints.add(id, protocol.number(), real, &dialled.ports);
+                    }
+                }
+            }
+        }
+        endpoints
+    }
+
     fn compile(&self) -> CompiledRules {
         let Registry { services, order, .. } = &self.registry;
         let by_number = |number| services.get(number)?.compiled.clone();
@@ -436,6 +456,7 @@ impl RulesetBuilder {
             servers: self.registry.servers.end() as u32,
             order: order.clone(),
             lookup: Arc::clone(&self.lookup),
+            server_endpoints: Arc::clone(&self.server_endpoints),
             defaults: self.rules.defaults,
             has_hairpin: hairpin.is_some_and(|hairpin| !hairpin.ports.is_empty()),
             virtual_addresses: self.virtual_addresses.clone(),

@@ -16,6 +16,7 @@ use shunt_rules::{
 
 use super::{
     address::{AddressSet, resolve_rport},
+    server_endpoints::ServerEndpoints,
     service_lookup::ServiceLookup,
 };
 use crate::{
@@ -39,6 +40,7 @@ pub(super) struct CompiledRules {
     /// Those of the rules, in their order.
     pub(super) order: Vec<ServiceId>,
     pub(super) lookup: Arc<ServiceLookup>,
+    pub(super) server_endpoints: Arc<ServerEndpoints>,
     pub(super) defaults: Defaults,
     pub(super) has_hairpin: bool,
     /// Virtual addresses: of now, and of before as long as connections may use them.

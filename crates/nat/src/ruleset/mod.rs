@@ -19,6 +19,7 @@ mod builder;
 mod compiled;
 mod pools;
 mod registry;
+mod server_endpoints;
 mod service_lookup;
 
 use std::{
@@ -37,7 +38,7 @@ use crate::{
     flow::{Direction, FlowKey},
     persistence::PersistenceTable,
     scheduler::{Request, WorkerState},
-    server::Server,
+    server::{AdminState, Health, Server},
     slots::{OwnSlots, SharedSlots},
     source_pool::{PoolUsage, SourcePool},
     time::Instant,
@@ -63,6 +64,17 @@ pub struct Ruleset {
     servers: SharedSlots<ServerSlot>,
     /// What schedulers remember, by [`ServiceId`].
     states: OwnSlots<WorkerState>,
+}
+
+/// What a server does for connections that it has not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It takes connections, unless it has too many now.
+    InService,
+    /// It takes no more: those that it has run out, unless it answers.
+    Draining,
+    /// It was removed or disabled, or is down: it will not answer.
+    Gone,
 }
 
 impl Ruleset {
@@ -344,6 +356,21 @@ impl Ruleset {
         Some(service.server_births[service.position(server)?])
     }
 
+    /// What a server does for connections that it has not answered.
+    pub(crate) fn standing(&self, service: ServiceId, server: ServerId) -> Standing {
+        let service = self.compiled.service(service);
+        let Some(position) = service.position(server) else { return Standing::Gone };
+        let shared = &service.servers[position].shared;
+        let is_removed = !service.listed().contains(&position);
+        if is_removed || shared.health() == Health::Down || shared.admin() == AdminState::Disabled {
+            Standing::Gone
+        } else if shared.is_in_service() {
+            Standing::InService
+        } else {
+            Standing::Draining
+        }
+    }
+
     /// When the connections of the next drained server with connections on this worker are to end.
     pub(crate) fn next_drain(&self) -> Option<Instant> {
         let has_connections = |server: ServerId| self.servers[server.0].get().current() > 0;
@@ -365,6 +392,11 @@ impl Ruleset {
     /// The server of a one-packet service that a datagram from this endpoint is from.
     pub(crate) fn one_packet_source(&self, real: SocketAddrV4) -> Option<OnePacketSource> {
         self.compiled.lookup.one_packet_source(real)
+    }
+
+    /// The service whose servers send from this endpoint.
+    pub(crate) fn server_service(&self, protocol: u8, endpoint: SocketAddrV4) -> Option<ServiceId> {
+        self.compiled.server_endpoints.service(protocol, endpoint)
     }
 
     /// Whether an SNAT rule covers this inside host.
@@ -409,6 +441,7 @@ impl Ruleset {
     pub(crate) fn concerns(&self, src: Ipv4Addr, dst: Ipv4Addr) -> bool {
         self.compiled.translates_to(dst)
             || self.compiled.translates_from(src)
+            || self.compiled.server_addresses.contains(dst)
             || self.snat_covers(src)
             || self.snat_covers(dst)
     }

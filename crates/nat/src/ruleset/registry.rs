@@ -72,6 +72,8 @@ pub(super) struct ServerEntry {
 pub(super) struct Outcome {
     /// Whether something is dialled otherwise than before.
     pub(super) dialling: bool,
+    /// Whether servers came or went.
+    pub(super) servers: bool,
     /// Whether something was forgotten that clients may be told to keep.
     pub(super) clients_lose: bool,
     /// Servers whose numbers are free, with the services that had them.
@@ -142,6 +144,7 @@ impl Registry {
             self.servers.remove(server.0);
             self.draining.remove(&server);
             outcome.forgotten_servers.push((id, server));
+            outcome.servers = true;
             outcome.clients_lose = true;
         }
     }
@@ -190,6 +193,12 @@ impl Registry {
         let is_removed = |id: &&ServiceId| self.service(**id).removed.is_some();
         let all = there.iter().chain(self.retiring.iter().filter(is_removed));
         Queues::new(all.map(|id| (self.service(*id).rules.identity(), *id)))
+    }
+
+    /// The services of the rules in their order, then those that were removed.
+    pub(super) fn listed_first(&self) -> impl Iterator<Item = (ServiceId, &ServiceEntry)> {
+        let removed = self.retiring.iter().filter(|id| self.service(**id).removed.is_some());
+        self.order.iter().chain(removed).map(|id| (*id, self.service(*id)))
     }
 
     /// # Panics
@@ -260,7 +269,10 @@ impl Registry {
                     self.update_server(known, real, now);
                     known
                 }
-                None => self.add_server(id, real, now, generation),
+                None => {
+                    outcome.servers = true;
+                    self.add_server(id, real, now, generation)
+                }
             };
             listed.push(server);
         }

@@ -2,9 +2,9 @@
 //! lines.
 //!
 //! A bucket is one cache line of ten entries, each a 16-bit tag of the hash and a reference to a
-//! record. An entry lives in its *home* bucket, or, when that is full, *away*: in the one other
+//! record. An entry lives in its *home* bucket, or, when that is full, *displaced*: in the one other
 //! bucket that home and tag determine (partial-key cuckoo hashing, Fan et al., CoNEXT 2014). Each
-//! bucket counts its entries that are away, so that a lookup goes to the second bucket only where
+//! bucket counts its displaced entries, so that a lookup goes to the second bucket only where
 //! there is something to find (the idea of Cuckoo++, Le Scouarnec, ANCS 2018). When both buckets are
 //! full, one entry of theirs moves to its own other bucket: at most one move, no rehash ever.
 
@@ -30,7 +30,7 @@ pub(super) struct Entry {
 
 /// What one look into the index says of a hash.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Glance {
+pub(super) enum Probe {
     /// It may have an entry, but not where most are.
     Unknown,
     /// It has none.
@@ -39,7 +39,7 @@ pub(super) enum Glance {
     Candidate(Entry),
 }
 
-const AWAY: u32 = 1 << 31;
+const DISPLACED: u32 = 1 << 31;
 const OUTBOUND: u32 = 1 << 30;
 
 /// Records are numbered with the remaining 30 bits.
@@ -65,8 +65,8 @@ impl Entry {
 struct Bucket {
     entries: [u32; ENTRIES],
     tags: [u16; ENTRIES],
-    /// How many entries have their home here and live away.
-    away: u32,
+    /// How many entries have their home here and are displaced.
+    displaced: u32,
 }
 
 const _: () = assert!(size_of::<Bucket>() == 64);
@@ -118,7 +118,7 @@ impl Index {
         self.buckets.pages()
     }
 
-    /// Has the processor fetch the bucket in which a hash's entry most probably is.
+    /// Prefetches the bucket in which a hash's entry most probably is.
     #[inline]
     pub(super) fn prefetch(&self, hash: u64) {
         self.buckets.prefetch(self.position(hash).home);
@@ -126,13 +126,13 @@ impl Index {
 
     /// What the home bucket says of a hash.
     #[inline]
-    pub(super) fn glance(&self, hash: u64) -> Glance {
+    pub(super) fn probe(&self, hash: u64) -> Probe {
         let Position { home, tag, .. } = self.position(hash);
         let bucket = &self.buckets[home];
         match bucket.find(tag, |_| true) {
-            Some((_, entry)) => Glance::Candidate(entry),
-            None if bucket.away == 0 => Glance::Absent,
-            None => Glance::Unknown,
+            Some((_, entry)) => Probe::Candidate(entry),
+            None if bucket.displaced == 0 => Probe::Absent,
+            None => Probe::Unknown,
         }
     }
 
@@ -144,7 +144,7 @@ impl Index {
         if let Some((_, entry)) = bucket.find(tag, &mut is_match) {
             return Some(entry);
         }
-        if bucket.away == 0 {
+        if bucket.displaced == 0 {
             return None;
         }
         self.buckets[other].find(tag, is_match).map(|(_, entry)| entry)
@@ -157,13 +157,13 @@ impl Index {
         if let Some(place) = self.buckets[home].empty_place() {
             self.set(home, place, tag, entry.to_bits());
         } else if let Some(place) = self.buckets[other].empty_place() {
-            self.set(other, place, tag, entry.to_bits() | AWAY);
-            self.buckets[home].away += 1;
+            self.set(other, place, tag, entry.to_bits() | DISPLACED);
+            self.buckets[home].displaced += 1;
         } else if let Some(place) = self.make_room(home) {
             self.set(home, place, tag, entry.to_bits());
         } else if let Some(place) = self.make_room(other) {
-            self.set(other, place, tag, entry.to_bits() | AWAY);
-            self.buckets[home].away += 1;
+            self.set(other, place, tag, entry.to_bits() | DISPLACED);
+            self.buckets[home].displaced += 1;
         } else {
             return Err(Full);
         }
@@ -177,7 +177,7 @@ impl Index {
             self.buckets[home].tags[place] = 0;
         } else if let Some((place, _)) = self.buckets[other].find(tag, |stored| stored == entry) {
             self.buckets[other].tags[place] = 0;
-            self.buckets[home].away -= 1;
+            self.buckets[home].displaced -= 1;
         }
     }
 
@@ -214,12 +214,12 @@ impl Index {
             let other = self.other_bucket(bucket, tag);
             let Some(free) = self.buckets[other].empty_place() else { continue };
             let bits = self.buckets[bucket].entries[place];
-            if bits & AWAY == 0 {
-                self.buckets[bucket].away += 1;
+            if bits & DISPLACED == 0 {
+                self.buckets[bucket].displaced += 1;
             } else {
-                self.buckets[other].away -= 1;
+                self.buckets[other].displaced -= 1;
             }
-            self.set(other, free, tag, bits ^ AWAY);
+            self.set(other, free, tag, bits ^ DISPLACED);
             self.buckets[bucket].tags[place] = 0;
             return Some(place);
         }
@@ -284,14 +284,14 @@ mod tests {
                 for record in 0..60 {
                     let found = index.find(hash(record), |e| e.record == record);
                     prop_assert_eq!(found, model.get(&record).copied());
-                    let is_absent = matches!(index.glance(hash(record)), Glance::Absent);
+                    let is_absent = matches!(index.probe(hash(record)), Probe::Absent);
                     prop_assert!(!is_absent || found.is_none());
                 }
             }
             for (record, entry) in model {
                 index.remove(hash(record), entry);
             }
-            prop_assert!(index.buckets.iter().all(|b| b.away == 0 && b.tags == [0; ENTRIES]));
+            prop_assert!(index.buckets.iter().all(|b| b.displaced == 0 && b.tags == [0; ENTRIES]));
         }
     }
 }

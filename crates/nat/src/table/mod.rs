@@ -32,7 +32,7 @@ use crate::{
     state::ConnectionState,
     time::Instant,
 };
-use index::{Entry, Glance, Index, MAX_RECORDS};
+use index::{Entry, Index, MAX_RECORDS, Probe};
 use memory::Slab;
 pub(crate) use scan::ScanPosition;
 use wheel::{NIL, Wheel};
@@ -46,11 +46,11 @@ const ENTRIES_PER_RECORD: usize = 2;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConnectionId(u32);
 
-/// A lookup that is under way: see [`ConnectionTable::begin_lookup`].
+/// A lookup that is under way: see [`ConnectionTable::prefetch_bucket`].
 #[derive(Clone, Copy, Debug)]
 pub struct Lookup {
     hash: u64,
-    glance: Glance,
+    probe: Probe,
 }
 
 impl Lookup {
@@ -62,9 +62,16 @@ impl Lookup {
 
     /// Whether the key certainly had no connection when the second step was taken.
     #[inline]
-    pub(crate) fn is_in_vain(&self) -> bool {
-        matches!(self.glance, Glance::Absent)
+    pub(crate) fn is_miss(&self) -> bool {
+        matches!(self.probe, Probe::Absent)
     }
+}
+
+/// What a TCP segment acknowledges, and its own sequence number.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Acknowledgment {
+    pub(crate) sequence: u32,
+    pub(crate) number: u32,
 }
 
 /// Why a connection could not be added.
@@ -178,23 +185,23 @@ impl ConnectionTable {
         self.find(self.hash(key), key)
     }
 
-    /// The first of three steps of a lookup: hashes the key, and has the processor fetch the part of
-    /// the index that it leads to. Taken for a whole burst one after the other, the steps let its
+    /// The first of three steps of a lookup: hashes the key, and prefetches the part of the index that
+    /// it leads to. Taken for a whole burst one after the other, the steps let its
     /// packets wait for memory together.
     #[inline]
     #[must_use]
-    pub fn begin_lookup(&self, key: &FlowKey) -> Lookup {
+    pub fn prefetch_bucket(&self, key: &FlowKey) -> Lookup {
         let hash = self.hash(key);
         self.index.prefetch(hash);
-        Lookup { hash, glance: Glance::Unknown }
+        Lookup { hash, probe: Probe::Unknown }
     }
 
-    /// The second step: looks into the index, and has the processor fetch the record that it most
-    /// probably leads to.
+    /// The second step: looks into the index, and prefetches the record that it most probably leads
+    /// to.
     #[inline]
-    pub fn continue_lookup(&self, lookup: &mut Lookup) {
-        lookup.glance = self.index.glance(lookup.hash);
-        if let Glance::Candidate(candidate) = lookup.glance {
+    pub fn prefetch_record(&self, lookup: &mut Lookup) {
+        lookup.probe = self.index.probe(lookup.hash);
+        if let Probe::Candidate(candidate) = lookup.probe {
             self.records.prefetch(candidate.record as usize);
         }
     }
@@ -208,15 +215,15 @@ impl ConnectionTable {
         lookup: Lookup,
         key: &FlowKey,
     ) -> Option<(ConnectionId, Direction)> {
-        match lookup.glance {
-            Glance::Candidate(candidate) if self.is_key_of(candidate, key) => {
+        match lookup.probe {
+            Probe::Candidate(candidate) if self.is_key_of(candidate, key) => {
                 Some((ConnectionId(candidate.record), candidate.direction))
             }
             _ => self.find(lookup.hash, key),
         }
     }
 
-    /// Has the processor fetch the part of the index that a key leads to.
+    /// Prefetches the part of the index that a key leads to.
     #[inline]
     pub(crate) fn prefetch_key(&self, key: &FlowKey) {
         self.index.prefetch(self.hash(key));
@@ -272,14 +279,14 @@ impl ConnectionTable {
         &mut self,
         id: ConnectionId,
         direction: Direction,
-        acknowledgment: Option<u32>,
+        acknowledgment: Option<Acknowledgment>,
         (state, timeout): (ConnectionState, impl FnOnce() -> Duration),
         now: Instant,
     ) {
         let record = &mut self.records[id.0 as usize];
         record.touch(now);
-        if let Some(acknowledgment) = acknowledgment {
-            record.note_acknowledgment(direction, acknowledgment);
+        if let Some(Acknowledgment { sequence, number }) = acknowledgment {
+            record.note_acknowledgment(direction, sequence, number);
         }
         if record.state() != state {
             let timeout = timeout();
@@ -302,9 +309,9 @@ impl ConnectionTable {
         &mut self,
         id: ConnectionId,
         direction: Direction,
-        acknowledgment: u32,
+        Acknowledgment { sequence, number }: Acknowledgment,
     ) {
-        self.records[id.0 as usize].note_acknowledgment(direction, acknowledgment);
+        self.records[id.0 as usize].note_acknowledgment(direction, sequence, number);
     }
 
     /// Notes on which side packets of this direction arrive, and which way out they take.
@@ -360,7 +367,7 @@ impl ConnectionTable {
 
     /// The next connections that have been silent for too long, found by looking at no more than
     /// `budget` records; `budget` is what is left of it. Each must be [ended](ConnectionTable::end)
-    /// before anything else is done to the table; the processor fetches what that takes meanwhile.
+    /// before anything else is done to the table; what that takes is prefetched meanwhile.
     pub fn expire(
         &mut self,
         now: Instant,
@@ -389,7 +396,7 @@ impl ConnectionTable {
         self.discard(id, hashes)
     }
 
-    /// Hashes both keys of a record, and has the processor fetch where they are in the index.
+    /// Hashes both keys of a record, and prefetches where they are in the index.
     fn prefetch_keys(&self, id: u32) -> [u64; ENTRIES_PER_RECORD] {
         let record = &self.records[id as usize];
         [Direction::Inbound, Direction::Outbound].map(|direction| {
@@ -586,9 +593,9 @@ mod tests {
             (0..40).map(|n| insert(&mut table, n, 60, Instant::default()).unwrap()).collect();
         let begun: Vec<_> = (0..50)
             .map(|client| {
-                let mut lookup = table.begin_lookup(&keys(client).0);
-                table.continue_lookup(&mut lookup);
-                assert!(!lookup.is_in_vain() || client >= 40);
+                let mut lookup = table.prefetch_bucket(&keys(client).0);
+                table.prefetch_record(&mut lookup);
+                assert!(!lookup.is_miss() || client >= 40);
                 lookup
             })
             .collect();

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use shunt_nat::{Reply, ServerId, ServiceId, Side, Verdict};
+use shunt_nat::{
+    AdminState, EngineCounters, Health, Reply, ServerId, ServerShared, ServiceId, Side, Verdict,
+};
 use shunt_rules::{ForwardingMode, Persistence, Scheduler, VirtualService};
 
 use crate::harness::*;
@@ -283,6 +285,7 @@ fn fragments_follow_connections_that_no_rule_names() {
     let mut director = Director::new(&[over_udp(rr(VIP, &[RS1]))], &[snat(1024..=65_535)]);
     director.inside(udp(HOST, REMOTE)).leaves_as(udp(behind, REMOTE));
     director.outside(udp(CLIENT, VIP)).leaves_as(udp(CLIENT, RS1));
+    director.inside(udp(RS1, CLIENT)).leaves_as(udp(VIP, CLIENT));
     director.change(|rules| {
         rules.services.clear();
         rules.snat.clear();
@@ -382,4 +385,81 @@ fn what_maglev_hashing_moves_is_told() {
         panic!("one table was filled anew");
     };
     assert!((0.33..0.36).contains(&moved.moved), "{moved:?}");
+}
+
+/// Changes what is known of the first service's first server without new rules.
+fn first_server(director: &Director) -> &ServerShared {
+    let (_, _, servers) = director.engine().rules().services().next().expect("a service");
+    servers[0].shared()
+}
+
+#[test]
+fn a_client_that_gets_no_answer_leaves_a_server_that_is_gone_at_once() {
+    let gone: [fn(&mut Director); 3] = [
+        |director| {
+            director.change(|rules| {
+                edit(rules, 0).servers.remove(0);
+            });
+        },
+        |director| first_server(director).set_health(Health::Down),
+        |director| first_server(director).set_admin(AdminState::Disabled),
+    ];
+    for goes in gone {
+        let mut web = Director::new(&[rr(VIP, &[RS1, RS2])], &[]);
+        web.outside(tcp(CLIENT, VIP).syn()).leaves_as(tcp(CLIENT, RS1).syn());
+        goes(&mut web);
+        web.outside(tcp(CLIENT, VIP).syn().ttl(1)).is_answered_by(Reply::TimeExceeded);
+        web.outside(tcp(CLIENT, VIP).syn()).leaves_as(tcp(CLIENT, RS2).syn());
+        let expected = EngineCounters { opened: 2, rescheduled: 1, ..Default::default() };
+        assert_eq!((web.counters(), web.connections().len()), (expected, 1));
+
+        let mut log = Director::new(&[over_udp(rr(VIP, &[RS1, RS2]))], &[]);
+        log.outside(udp(CLIENT, VIP)).leaves_as(udp(CLIENT, RS1));
+        goes(&mut log);
+        log.outside(udp(CLIENT, VIP)).leaves_as(udp(CLIENT, RS2));
+    }
+}
+
+#[test]
+fn a_client_that_gets_no_answer_leaves_a_draining_server_after_the_timeout() {
+    let draining: [fn(&mut Director); 2] = [
+        |director| director.set_weight(0, 0),
+        |director| first_server(director).set_admin(AdminState::Draining),
+    ];
+    for drains in draining {
+        let mut web = Director::new(&[rr(VIP, &[RS1, RS2])], &[]);
+        let mut log = Director::new(&[over_udp(rr(VIP, &[RS1, RS2]))], &[]);
+        web.outside(tcp(CLIENT, VIP).syn()).leaves_as(tcp(CLIENT, RS1).syn());
+        log.outside(udp(CLIENT, VIP)).leaves_as(udp(CLIENT, RS1));
+        drains(&mut web);
+        drains(&mut log);
+        for _ in 0..2 {
+            web.wait_seconds(25);
+            web.outside(tcp(CLIENT, VIP).syn()).leaves_as(tcp(CLIENT, RS1).syn());
+            log.wait_seconds(13);
+            log.outside(udp(CLIENT, VIP)).leaves_as(udp(CLIENT, RS1));
+        }
+        web.wait(Duration::from_secs(10) + SLACK);
+        web.outside(tcp(CLIENT, VIP).syn()).leaves_as(tcp(CLIENT, RS2).syn());
+        log.wait(Duration::from_secs(4) + SLACK);
+        log.outside(udp(CLIENT, VIP)).leaves_as(udp(CLIENT, RS2));
+    }
+}
+
+#[test]
+fn a_client_that_was_answered_stays_with_its_server() {
+    let mut director = Director::new(&[rr(VIP, &[RS1, RS2]), over_udp(rr(VIP, &[RS1, RS2]))], &[]);
+    director.outside(tcp(CLIENT, VIP).syn()).leaves_as(tcp(CLIENT, RS1).syn());
+    director.inside(tcp(RS1, CLIENT).syn().ack(1)).leaves_as(tcp(VIP, CLIENT).syn().ack(1));
+    director.outside(udp(CLIENT, VIP)).leaves_as(udp(CLIENT, RS1));
+    director.inside(udp(RS1, CLIENT)).leaves_as(udp(VIP, CLIENT));
+    director.change(|rules| {
+        edit(rules, 0).servers.remove(0);
+        edit(rules, 1).servers.remove(0);
+    });
+    for _ in 0..3 {
+        director.wait_seconds(50);
+        director.outside(tcp(CLIENT, VIP).syn()).leaves_as(tcp(CLIENT, RS1).syn());
+        director.outside(udp(CLIENT, VIP)).leaves_as(udp(CLIENT, RS1));
+    }
 }

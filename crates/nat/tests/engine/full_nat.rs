@@ -167,6 +167,17 @@ fn a_closed_connections_port_is_taken_again() {
 }
 
 #[test]
+fn another_client_gets_another_port_while_a_connection_closes() {
+    let mut director = director(&[rr(VIP, &[RS1])], 60_000..=60_001);
+    director.outside(tcp(CLIENT, VIP).syn()).leaves_as(tcp(SEEN_AS, RS1).syn());
+    director.inside(tcp(RS1, SEEN_AS).rst()).leaves_as(tcp(VIP, CLIENT).rst());
+    // Even if it would like that one.
+    let (other, second) = ("192.168.1.201:60000", "192.168.2.200:60001");
+    director.outside(tcp(other, VIP).syn()).leaves_as(tcp(second, RS1).syn());
+    director.inside(tcp(RS1, SEEN_AS).rst()).leaves_as(tcp(VIP, CLIENT).rst());
+}
+
+#[test]
 fn an_evicted_connections_port_is_free() {
     let rules = Rules {
         services: services(&[full_nat(rr(VIP, &[RS1]))]),

@@ -33,6 +33,16 @@ fn an_inside_host_reaches_a_server_and_gets_its_reply() {
 }
 
 #[test]
+fn another_host_gets_another_port_while_a_connection_closes() {
+    let mut director = director(&[rr(VIP, &[RS1])]);
+    director.inside(tcp(HOST, VIP).syn()).leaves_as(tcp(SEEN_AS, RS1).syn());
+    director.inside(tcp(RS1, SEEN_AS).rst()).leaves_as(tcp(VIP, HOST).rst());
+    let (other, second) = ("192.168.2.51:60000", "192.168.2.200:60001");
+    director.inside(tcp(other, VIP).syn()).leaves_as(tcp(second, RS1).syn());
+    director.inside(tcp(RS1, SEEN_AS).rst()).leaves_as(tcp(VIP, HOST).rst());
+}
+
+#[test]
 fn a_server_reaches_itself() {
     let itself = "192.168.2.210:5555";
     let mut director = director(&[rr(VIP, &[RS1])]);

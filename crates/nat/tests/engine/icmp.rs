@@ -260,7 +260,7 @@ fn what_concerns_no_connection_is_left_to_the_director() {
     director.outside(echo.clone()).is_punted();
     let unrelated = |quote: Vec<u8>| port_unreachable(RS1_ADDRESS, CLIENT_ADDRESS, quote);
     for quote in [
-        tcp("192.168.1.200:40001", RS1).bytes(),
+        tcp("192.168.1.200:40001", RS2).bytes(),
         udp(CLIENT, RS2).bytes(),
         // The reverse of what left here.
         udp(RS1, CLIENT).bytes(),

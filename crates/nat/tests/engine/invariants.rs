@@ -38,9 +38,10 @@ where
 
 fn counters_balance(engine: &Engine) -> Result<(), String> {
     let table = engine.table();
-    let EngineCounters { opened, expired, replaced, evicted, drained, .. } = *engine.counters();
+    let EngineCounters { opened, expired, replaced, evicted, rescheduled, drained, .. } =
+        *engine.counters();
     equal("records", &table.len(), &table.iter().count())?;
-    let not_ended = opened - expired - replaced - evicted - drained;
+    let not_ended = opened - expired - replaced - evicted - rescheduled - drained;
     equal("opened and not ended", &not_ended, &(table.len() as u64))?;
     // What removed servers were given is forgotten with them.
     let by_service: u64 = engine.service_counters().map(|service| service.connections).sum();

@@ -10,25 +10,26 @@
 //! The expected packets are built by a library that shares no code with the engine, and compared
 //! byte for byte, checksums included.
 
-mod ahead;
 mod balance;
 mod changes;
 mod echo;
 mod endpoints;
+mod fast_path;
 mod full_nat;
 mod hairpin;
 mod harness;
 mod hostile;
 mod icmp;
 mod invariants;
+mod late_packets;
 mod mss;
 mod one_packet;
 mod passthrough;
 mod persistence;
+mod preschedule;
 mod properties;
 mod resets;
 mod service;
-mod short_way;
 mod snat;
 mod states;
 mod table_pressure;

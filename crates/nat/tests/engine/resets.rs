@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use shunt_nat::{
-    ConnectionState::{Close, Established, SynRecv, SynSent},
+    ConnectionState::{Close, CloseWait, Established, FinWait, LastAck, SynRecv, SynSent},
+    Direction::Inbound,
     DropReason, Reply,
 };
 use shunt_rules::{Defaults, ForwardingMode, OnUnknown, Rules, VirtualService};
@@ -30,7 +31,7 @@ fn establish(director: &mut Director, client_next: u32, server_next: u32) {
 /// The client resets the connection; whether the director believes it.
 #[track_caller]
 fn client_resets(director: &mut Director, sequence: u32) -> bool {
-    let before = director.counters().disbelieved_resets;
+    let before = director.counters().out_of_window_resets;
     let reset = |src, dst| tcp(src, dst).rst().seq(sequence);
     director.outside(reset(CLIENT, VIP)).leaves_as(reset(CLIENT, RS1));
     believed(director, before)
@@ -39,7 +40,7 @@ fn client_resets(director: &mut Director, sequence: u32) -> bool {
 /// The server does.
 #[track_caller]
 fn server_resets(director: &mut Director, sequence: u32) -> bool {
-    let before = director.counters().disbelieved_resets;
+    let before = director.counters().out_of_window_resets;
     let reset = |src, dst| tcp(src, dst).rst().seq(sequence);
     director.inside(reset(RS1, CLIENT)).leaves_as(reset(VIP, CLIENT));
     believed(director, before)
@@ -48,7 +49,7 @@ fn server_resets(director: &mut Director, sequence: u32) -> bool {
 #[track_caller]
 fn believed(director: &Director, disbelieved_before: u64) -> bool {
     let is_believed = director.state() == Close;
-    let disbelieved = director.counters().disbelieved_resets - disbelieved_before;
+    let disbelieved = director.counters().out_of_window_resets - disbelieved_before;
     assert_eq!(disbelieved, u64::from(!is_believed));
     is_believed
 }
@@ -115,6 +116,91 @@ fn the_senders_own_acknowledgments_do_not_move_its_window() {
     assert!(client_resets(&mut director, 9000));
 }
 
+/// A segment from somebody who knows addresses and ports, and guesses the rest (RFC 5961, section 5).
+#[test]
+fn a_fin_is_believed_where_its_numbers_are_near_what_is_expected() {
+    const NEAR: u32 = (1 << 24) - 1;
+    const FAR: u32 = 1 << 24;
+    let numbers = [
+        (0, true),
+        (NEAR, true),
+        (0u32.wrapping_sub(NEAR), true),
+        (FAR, false),
+        (0u32.wrapping_sub(FAR), false),
+        (1 << 31, false),
+    ];
+    for (offset, is_near) in numbers {
+        for (other_offset, is_other_near) in numbers {
+            for (next, other) in [(9000, 5000), (u32::MAX, 0), (1 << 31, u32::MAX)] {
+                let (sequence, ack) = (offset.wrapping_add(next), other_offset.wrapping_add(other));
+                let fin = |src, dst| tcp(src, dst).fin().seq(sequence).ack(ack);
+                let expected = is_near && is_other_near;
+                let mut client = web();
+                establish(&mut client, next, other);
+                client.outside(fin(CLIENT, VIP)).leaves_as(fin(CLIENT, RS1));
+                assert_eq!(client.state() == CloseWait, expected, "{offset:x} {other_offset:x}");
+                let mut server = web();
+                establish(&mut server, other, next);
+                server.inside(fin(RS1, CLIENT)).leaves_as(fin(VIP, CLIENT));
+                assert_eq!(server.state() == FinWait, expected, "{offset:x} {other_offset:x}");
+                for director in [client, server] {
+                    let disbelieved = director.counters().out_of_window_fins;
+                    assert_eq!(disbelieved, u64::from(!expected));
+                    assert_eq!(director.remaining().as_secs() == 900, !expected);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_fin_that_acknowledges_nothing_is_not_believed() {
+    let mut director = web();
+    establish(&mut director, 9000, 5000);
+    let fin = |src, dst| tcp(src, dst).fin().seq(9000);
+    director.outside(fin(CLIENT, VIP)).leaves_as(fin(CLIENT, RS1));
+    assert_eq!(director.state(), Established);
+}
+
+#[test]
+fn guessed_acknowledgments_move_no_window() {
+    let mut director = web();
+    establish(&mut director, 9000, 5000);
+    let segment = |src, dst, seq, ack| tcp(src, dst).seq(seq).ack(ack);
+    // Far ahead; and near, from where the server can't be.
+    for (sequence, ack) in [(77_777_777, 1 << 30), (77_777_777, 10_000)] {
+        director
+            .inside(segment(RS1, CLIENT, sequence, ack))
+            .leaves_as(segment(VIP, CLIENT, sequence, ack));
+        assert_eq!(director.connections()[0].expected(Inbound), Some(9000));
+    }
+    // A guess that was lucky is found out by the next segment from where the server is.
+    for (sequence, ack, expected) in
+        [(5001, 9000 + (1 << 25), 9000 + (1 << 25)), (5000, 9100, 9100)]
+    {
+        director
+            .inside(segment(RS1, CLIENT, sequence, ack))
+            .leaves_as(segment(VIP, CLIENT, sequence, ack));
+        assert_eq!(director.connections()[0].expected(Inbound), Some(expected));
+    }
+    assert!(client_resets(&mut director, 9100));
+}
+
+/// The last acknowledgment ends a connection that both ends have closed: a guessed one does not.
+#[test]
+fn a_guessed_acknowledgment_ends_nothing() {
+    let mut director = web();
+    establish(&mut director, 9000, 5000);
+    let fin = |src, dst, seq, ack| tcp(src, dst).fin().seq(seq).ack(ack);
+    director.outside(fin(CLIENT, VIP, 9000, 5000)).leaves_as(fin(CLIENT, RS1, 9000, 5000));
+    director.inside(fin(RS1, CLIENT, 5000, 9001)).leaves_as(fin(VIP, CLIENT, 5000, 9001));
+    let ack = |src, dst, seq| tcp(src, dst).seq(seq).ack(5001);
+    for (sequence, state) in [(1 << 28, LastAck), (9001, Close)] {
+        director.outside(ack(CLIENT, VIP, sequence)).leaves_as(ack(CLIENT, RS1, sequence));
+        assert_eq!(director.state(), state);
+    }
+}
+
 #[test]
 fn an_unfinished_handshake_is_reset_by_any() {
     for sequence in [0, 1, u32::MAX] {
@@ -136,7 +222,7 @@ fn an_unfinished_handshake_is_reset_by_any() {
         director.inside(tcp(HOST, REMOTE).syn()).leaves_as(tcp(behind, REMOTE).syn());
         assert_eq!(director.state(), SynSent);
         director.outside(refusal(REMOTE, behind)).leaves_as(refusal(REMOTE, HOST));
-        assert_eq!((director.state(), director.counters().disbelieved_resets), (Close, 0));
+        assert_eq!((director.state(), director.counters().out_of_window_resets), (Close, 0));
     }
 }
 

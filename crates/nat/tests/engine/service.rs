@@ -210,7 +210,7 @@ fn what_is_no_service_is_left_to_the_director() {
     let mut director = Director::new(&[rr(VIP, &[RS1])], &[]);
     director.outside(tcp(CLIENT, "192.168.1.100:81").syn()).is_punted();
     director.outside(udp(CLIENT, VIP)).is_punted();
-    director.outside(tcp(CLIENT, RS1).syn()).is_punted();
+    director.outside(tcp(CLIENT, HOST).syn()).is_punted();
     director.inside(tcp(RS1, REMOTE).syn()).is_punted();
     director.inside(udp(RS1, "192.168.2.200:53")).is_punted();
     director.outside(Packet::raw("192.168.1.200", "192.168.1.100", 47)).is_punted();

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use shunt_nat::{ConnectionKind, DropReason, EngineCounters, PoolUsage, Reply, Side};
+use shunt_nat::{
+    ConnectionKind, ConnectionState, DropReason, EngineCounters, PoolUsage, Reply, Side,
+};
 use shunt_rules::SnatRule;
 use shunt_testkit::Packet;
 
@@ -99,6 +101,30 @@ fn a_closed_connections_port_is_taken_again() {
     director.inside(tcp(other, REMOTE).syn()).leaves_as(tcp(behind, REMOTE).syn());
     director.outside(tcp(REMOTE, behind).syn().ack(1)).leaves_as(tcp(REMOTE, other).syn().ack(1));
     let expected = EngineCounters { opened: 2, replaced: 1, ..Default::default() };
+    assert_eq!(director.counters(), expected);
+}
+
+/// The remote host is in TIME-WAIT then, and the last acknowledgment may be on its way.
+#[test]
+fn another_host_gets_another_port_while_a_connection_closes() {
+    let mut director = Director::new(&[], &[snat(60_000..=60_001)]);
+    let (first, second) = ("192.168.1.100:60000", "192.168.1.100:60001");
+    let (host, other) = ("192.168.2.50:60000", "192.168.2.51:60000");
+    director.inside(tcp(host, REMOTE).syn()).leaves_as(tcp(first, REMOTE).syn());
+    director.outside(tcp(REMOTE, first).syn().ack(1)).leaves_as(tcp(REMOTE, host).syn().ack(1));
+    director.inside(tcp(host, REMOTE).ack(1)).leaves_as(tcp(first, REMOTE).ack(1));
+    director.outside(tcp(REMOTE, first).fin().ack(1)).leaves_as(tcp(REMOTE, host).fin().ack(1));
+    director.inside(tcp(host, REMOTE).fin().ack(2)).leaves_as(tcp(first, REMOTE).fin().ack(2));
+    assert_eq!(director.state(), ConnectionState::TimeWait);
+
+    director.inside(tcp(other, REMOTE).syn()).leaves_as(tcp(second, REMOTE).syn());
+    director.outside(tcp(REMOTE, first).ack(2)).leaves_as(tcp(REMOTE, host).ack(2));
+    // The host itself knows what it does; and who finds no other port gets that one.
+    director.inside(tcp(host, REMOTE).syn()).leaves_as(tcp(first, REMOTE).syn());
+    director.inside(tcp(host, REMOTE).rst()).leaves_as(tcp(first, REMOTE).rst());
+    let last = "192.168.2.52:60000";
+    director.inside(tcp(last, REMOTE).syn()).leaves_as(tcp(first, REMOTE).syn());
+    let expected = EngineCounters { opened: 4, replaced: 2, ..Default::default() };
     assert_eq!(director.counters(), expected);
 }
 

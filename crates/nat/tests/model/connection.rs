@@ -8,11 +8,14 @@ use shunt_nat::{
 use crate::{
     flow::Flow,
     state::{after_datagram, after_tcp, is_half_open},
-    wire::{ACK, Kind, RST},
+    wire::{ACK, FIN, Kind, RST},
 };
 
 /// How far beyond what is expected next a reset's sequence number may lie.
 pub(crate) const RESET_WINDOW: u32 = 1 << 20;
+
+/// How far from what is expected the numbers of any other segment may lie.
+pub(crate) const SEGMENT_WINDOW: u32 = 1 << 24;
 
 /// A connection: what its packets look like as they arrive, by direction. A packet of either
 /// direction leaves as the reverse of the other.
@@ -79,7 +82,7 @@ impl Connection {
         }
     }
 
-    /// A packet came. Returns false when it is a reset that is not believed.
+    /// A packet came. Returns false when its reset or its FIN is not believed.
     pub(crate) fn see(&mut self, direction: Direction, kind: Kind, now: u64) -> bool {
         self.last_seen = now;
         let Kind::Tcp { flags, sequence, acknowledgment } = kind else {
@@ -87,15 +90,30 @@ impl Connection {
             return true;
         };
         let before = self.state;
-        let is_reset = flags & RST != 0;
-        let is_believed = !is_reset || self.believes_reset(direction, sequence);
-        if is_believed && (is_reset || direction == Direction::Outbound || self.is_answered()) {
+        let acknowledged = (flags & ACK != 0).then_some(acknowledgment);
+        let is_stuck = direction == Direction::Inbound && !self.is_answered();
+        let is_believed = if flags & RST != 0 {
+            self.believes_reset(direction, sequence)
+        } else {
+            is_stuck || self.is_in_window(direction, sequence, acknowledged)
+        };
+        if is_believed && (flags & RST != 0 || !is_stuck) {
             self.state = after_tcp(before, direction, flags);
         }
-        if flags & ACK != 0 {
-            self.acknowledge(direction.opposite(), acknowledgment, before);
+        if let Some(next) = acknowledged {
+            self.acknowledge(direction, sequence, next, before);
         }
-        is_believed
+        is_believed || flags & (RST | FIN) == 0
+    }
+
+    /// RFC 5961, section 5: whether a segment's numbers are such as its sender can have.
+    fn is_in_window(&self, direction: Direction, sequence: u32, acknowledged: Option<u32>) -> bool {
+        let [own, others] = [direction, direction.opposite()].map(|d| self.expected[d as usize]);
+        let is_known = own.is_none_or(|own| distance(sequence, own) < SEGMENT_WINDOW);
+        let acknowledges = others.is_none_or(|others| {
+            acknowledged.is_some_and(|number| distance(number, others) < SEGMENT_WINDOW)
+        });
+        is_known && (acknowledges || is_half_open(self.state))
     }
 
     /// RFC 5961, section 3.2: a reset counts if its sequence number is in the window. That of a
@@ -107,18 +125,41 @@ impl Connection {
     }
 
     /// Until the other end has answered a SYN, its sender alone gets nowhere.
-    fn is_answered(&self) -> bool {
+    pub(crate) fn is_answered(&self) -> bool {
         let is_handshake = matches!(self.state, SynSent | SynRecv);
         !is_handshake || self.expected[Direction::Inbound as usize].is_some()
     }
 
-    /// Of segments in `direction`, all below `next` have come. What is acknowledged never goes
-    /// back, except in a handshake, which may begin anew.
-    fn acknowledge(&mut self, direction: Direction, next: u32, state: ConnectionState) {
-        let expected = &mut self.expected[direction as usize];
-        let is_older = expected.is_some_and(|known| next.wrapping_sub(known) > i32::MAX as u32);
-        if is_half_open(state) || !is_older {
+    /// A segment in `direction` says that of those in the other all below `next` have come. What is
+    /// acknowledged never goes back, except in a handshake, which may begin anew, and where a segment
+    /// that lies just where it should shows that all else was wrong.
+    fn acknowledge(
+        &mut self,
+        direction: Direction,
+        sequence: u32,
+        next: u32,
+        state: ConnectionState,
+    ) {
+        let own = self.expected[direction as usize];
+        let is_within = |window| own.is_none_or(|own| distance(sequence, own) < window);
+        let expected = &mut self.expected[direction.opposite() as usize];
+        let is_believed = match *expected {
+            Some(known) if !is_half_open(state) => {
+                let is_older = next.wrapping_sub(known) > i32::MAX as u32;
+                match distance(next, known) < SEGMENT_WINDOW {
+                    true => !is_older && is_within(SEGMENT_WINDOW),
+                    false => is_within(RESET_WINDOW),
+                }
+            }
+            _ => true,
+        };
+        if is_believed {
             *expected = Some(next);
         }
     }
+}
+
+/// How far two sequence numbers are apart.
+fn distance(a: u32, b: u32) -> u32 {
+    a.wrapping_sub(b).min(b.wrapping_sub(a))
 }

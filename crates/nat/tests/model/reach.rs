@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Outcomes, states, kinds, and events that counters tell of.
-const EVERYTHING: [&str; 68] = [
+const EVERYTHING: [&str; 71] = [
     "Sent",
     "Sent with followers",
     "Forwarded",
@@ -42,6 +42,7 @@ const EVERYTHING: [&str; 68] = [
     "Dropped(Fragment(Overlap))",
     "Dropped(FragmentRefused)",
     "Dropped(UnknownConnection)",
+    "Dropped(LatePacket)",
     "Dropped(TableFull)",
     "Dropped(SnatPortsExhausted)",
     "Dropped(LocalPortsExhausted)",
@@ -69,15 +70,17 @@ const EVERYTHING: [&str; 68] = [
     "expired",
     "replaced",
     "evicted",
+    "rescheduled",
     "ICMP errors",
-    "disbelieved resets",
+    "out-of-window resets",
+    "out-of-window FINs",
     "refused",
     "overloaded",
     "kept server",
     "resets on expiry",
     "scarce",
     "exhausted",
-    "short way",
+    "fast path",
     "drained",
     "connection to a removed server",
     "connection to a removed service",
@@ -185,8 +188,10 @@ fn seen(run: &Run, mut see: impl FnMut(&str)) {
         ("expired", counters.expired > 0),
         ("replaced", counters.replaced > 0),
         ("evicted", counters.evicted > 0),
+        ("rescheduled", counters.rescheduled > 0),
         ("ICMP errors", counters.icmp_errors > 0),
-        ("disbelieved resets", counters.disbelieved_resets > 0),
+        ("out-of-window resets", counters.out_of_window_resets > 0),
+        ("out-of-window FINs", counters.out_of_window_fins > 0),
         (
             "refused",
             engines().flat_map(Engine::service_counters).any(|service| service.refused > 0),
@@ -195,7 +200,7 @@ fn seen(run: &Run, mut see: impl FnMut(&str)) {
         ("kept server", rules.persistent_clients() > 0),
         ("resets on expiry", run.resets > 0),
         ("scarce", pools.iter().any(|usage| usage.scarce > 0)),
-        ("short way", run.forwarded > 0),
+        ("fast path", run.forwarded > 0),
         ("exhausted", pools.iter().any(|usage| usage.exhausted > 0)),
     ];
     workers(run, &mut see);

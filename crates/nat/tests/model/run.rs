@@ -3,8 +3,9 @@
 use std::net::SocketAddrV4;
 
 use shunt_nat::{
+    BurstPacket,
     Direction::{self, Inbound},
-    DropReason, EgressId, Engine, Instant, Prepared, RulesetBuilder, Side, Topology, Translation,
+    DropReason, EgressId, Engine, Instant, RulesetBuilder, Side, SlowPath, Topology, Translation,
     Verdict,
     fragments::{FragmentError, FragmentKey, HoldLimits, HoldQueue},
 };
@@ -53,7 +54,7 @@ pub(crate) struct Run {
     held: Vec<HoldQueue<Vec<u8>>>,
     /// What became of the packet of the last step, if that was one.
     pub(crate) outcome: Option<Outcome>,
-    /// Packets that took the short way.
+    /// Packets that took the fast path.
     pub(crate) forwarded: u64,
     /// Fragments that waited to be told whose they are.
     pub(crate) steered_late: u64,
@@ -203,56 +204,22 @@ impl Run {
 
     /// Has a worker's engine process a packet, and does as it says.
     fn process(&mut self, worker: usize, side: Side, arrived: &[u8]) -> Result<Outcome, String> {
-        let mut bytes = arrived.to_vec();
-        let mut packet = Ipv4Packet::parse(&mut bytes).map_err(|error| error.to_string())?;
-        let key = FragmentKey::of(packet.header);
         let now = Instant::from_millis(self.now);
-        let is_first = packet.header.is_fragment() && !packet.header.is_later_fragment();
-        let engine = &mut self.engines[worker];
-        let mut prepared = PlainPacket::parse(&mut arrived.to_vec())
-            .map_or_else(Prepared::default, |plain| engine.begin(&plain));
-        if engine.proceed(&mut prepared) {
-            engine.choose_ahead(now, side, [&prepared]);
-        }
-        if let Some(left) = forward(engine, now, side, arrived, &prepared) {
-            engine.settle();
-            self.forwarded += 1;
-            return Ok(Outcome::Sent(left, Vec::new()));
-        }
-        let verdict = engine.finish(now, side, &mut packet, &prepared, &Lab);
-        engine.settle();
-        let ends_waiting = match verdict {
-            Verdict::Drop(DropReason::Fragment(error)) => error == FragmentError::Overlap,
-            _ => is_first,
-        };
-        let waiting =
-            if ends_waiting { take_held(&mut self.held[worker], &key, now) } else { Vec::new() };
-        let outcome = match verdict {
-            Verdict::Translate(translation) => {
-                let left = apply(translation, arrived);
-                equal("destination", translation.destination(), Ip(&left).dst())?;
-                engine.note_egress(&prepared, side, EGRESS);
-                let followers = waiting.into_iter().map(|mut held| {
-                    let mut packet =
-                        Ipv4Packet::parse(&mut held).expect("a packet that was parsed");
-                    engine.count_late(&translation, packet.header);
-                    translation.apply(&mut packet);
-                    held
-                });
-                return Ok(Outcome::Sent(left, followers.collect()));
-            }
-            Verdict::Forward => return Ok(Outcome::Forwarded(bytes)),
-            Verdict::Reply(reply) => Outcome::Answered(reply),
-            Verdict::Hold(held) => {
-                equal("key of a fragment", held, key)?;
-                self.held[worker].hold(key, arrived.len(), arrived.to_vec(), now, drop);
-                Outcome::Held
-            }
-            Verdict::Punt => Outcome::Punted,
-            Verdict::Drop(reason) => Outcome::Dropped(reason),
-        };
-        equal("a packet that does not leave", &bytes[..], arrived)?;
-        Ok(outcome)
+        let held = &mut self.held[worker];
+        let mut result = None;
+        let mut copy = arrived.to_vec();
+        let mut burst = self.engines[worker].burst(now, side);
+        let packets = burst.prefetch([PlainPacket::parse(&mut copy)]);
+        packets.for_each([()], |(), packet| {
+            result = Some(match fast_path(packet, arrived) {
+                Ok(left) => {
+                    self.forwarded += 1;
+                    Ok(Outcome::Sent(left, Vec::new()))
+                }
+                Err(slow_path) => process_slowly(slow_path, held, now, arrived),
+            });
+        });
+        result.expect("there was a packet")
     }
 
     fn expire(&mut self, budget: Option<usize>) -> Result<(), String> {
@@ -287,22 +254,60 @@ impl Run {
     }
 }
 
-/// Has a packet take the short way, if it can; the TTL is set back, as on the long way that is the
+/// Has a packet take the fast path, if it can; the TTL is set back, as on the slow path that is the
 /// caller's to lower.
-fn forward(
-    engine: &mut Engine,
-    now: Instant,
-    side: Side,
-    arrived: &[u8],
-    prepared: &Prepared,
-) -> Option<Vec<u8>> {
+fn fast_path<'e>(packet: BurstPacket<'e>, arrived: &[u8]) -> Result<Vec<u8>, SlowPath<'e>> {
     let mut bytes = arrived.to_vec();
-    let packet = PlainPacket::parse(&mut bytes)?;
-    let egress = engine.forward(now, side, packet, prepared, |_| true, |_| true)?;
+    let Some(view) = PlainPacket::parse(&mut bytes) else { return Err(packet.slow_path()) };
+    let egress = packet.fast_path(view, |_| true, |_| true)?;
     assert_eq!(egress, EGRESS);
-    let packet = Ipv4Packet::parse(&mut bytes).ok()?;
+    let packet = Ipv4Packet::parse(&mut bytes).expect("a packet that was parsed");
     packet.header.set_ttl(packet.header.ttl() + 1);
-    Some(bytes)
+    Ok(bytes)
+}
+
+/// Has a packet take the slow path, and does as the engine says.
+fn process_slowly(
+    slow_path: SlowPath<'_>,
+    queue: &mut HoldQueue<Vec<u8>>,
+    now: Instant,
+    arrived: &[u8],
+) -> Result<Outcome, String> {
+    let mut bytes = arrived.to_vec();
+    let mut packet = Ipv4Packet::parse(&mut bytes).map_err(|error| error.to_string())?;
+    let key = FragmentKey::of(packet.header);
+    let is_first = packet.header.is_fragment() && !packet.header.is_later_fragment();
+    let (verdict, mut processed) = slow_path.process(&mut packet, &Lab);
+    let ends_waiting = match verdict {
+        Verdict::Drop(DropReason::Fragment(error)) => error == FragmentError::Overlap,
+        _ => is_first,
+    };
+    let waiting = if ends_waiting { take_held(queue, &key, now) } else { Vec::new() };
+    let outcome = match verdict {
+        Verdict::Translate(translation) => {
+            let left = apply(translation, arrived);
+            equal("destination", translation.destination(), Ip(&left).dst())?;
+            processed.note_egress(EGRESS);
+            let followers = waiting.into_iter().map(|mut held| {
+                let mut packet = Ipv4Packet::parse(&mut held).expect("a packet that was parsed");
+                processed.count_late(&translation, packet.header);
+                translation.apply(&mut packet);
+                held
+            });
+            return Ok(Outcome::Sent(left, followers.collect()));
+        }
+        Verdict::Forward => return Ok(Outcome::Forwarded(bytes)),
+        Verdict::Reply(reply) => Outcome::Answered(reply),
+        Verdict::Hold(held) => {
+            equal("key of a fragment", held, key)?;
+            queue.hold(key, arrived.len(), arrived.to_vec(), now, drop);
+            Outcome::Held
+        }
+        Verdict::Punt => Outcome::Punted,
+        Verdict::Drop(reason) => Outcome::Dropped(reason),
+    };
+    equal("a packet that does not leave", &bytes[..], arrived)?;
+    Ok(outcome)
 }
 
 fn take_held(held: &mut HoldQueue<Vec<u8>>, key: &FragmentKey, now: Instant) -> Vec<Vec<u8>> {

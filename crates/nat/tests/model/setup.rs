@@ -14,7 +14,7 @@ use proptest::{
 };
 use shunt_nat::{EngineConfig, Side, Topology};
 use shunt_rules::{
-    Defaults, ForwardingMode, LocalAddress, OnUnknown, Persistence,
+    Defaults, ForwardingMode, LatePackets, LocalAddress, OnUnknown, Persistence,
     Protocol::{Tcp, Udp},
     RealServer, Rules, Scheduler, SchedulerFlags, SnatRule, TimeoutOverrides, Timeouts,
     VirtualEndpoint, VirtualService,
@@ -114,9 +114,10 @@ prop_compose! {
     pub(crate) fn defaults()(
         timeouts in timeouts(),
         on_unknown in on_unknown(),
+        late_packets in select(LatePackets::ALL),
         reset_on_expiry: bool,
     ) -> Defaults {
-        Defaults { timeouts, on_unknown, reset_on_expiry }
+        Defaults { timeouts, on_unknown, late_packets, reset_on_expiry }
     }
 }
 

@@ -7,7 +7,7 @@ use shunt_nat::{Direction, Side};
 
 use crate::{
     changes::{Change, change},
-    connection::RESET_WINDOW,
+    connection::{RESET_WINDOW, SEGMENT_WINDOW},
     flow::Flow,
     packet::{Cut, Shape},
     setup::{CLIENTS, HOSTS, INSIDE, NOWHERE, OUTSIDE, PORTS},
@@ -203,6 +203,12 @@ fn numbers() -> impl Strategy<Value = u32> {
     prop_oneof![
         4 => 0u32..3,
         1 => select(vec![RESET_WINDOW - 1, RESET_WINDOW, (1 << 31) - 1, 1 << 31, u32::MAX]),
+        1 => select(vec![
+            SEGMENT_WINDOW - 1,
+            SEGMENT_WINDOW,
+            1u32.wrapping_sub(SEGMENT_WINDOW),
+            0u32.wrapping_sub(SEGMENT_WINDOW),
+        ]),
         1 => any::<u32>(),
     ]
 }

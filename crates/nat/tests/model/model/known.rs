@@ -3,20 +3,21 @@
 use std::net::{IpAddr, SocketAddrV4};
 
 use shunt_nat::{
+    ConnectionState,
     Direction::{self, Inbound},
     DropReason, Reply, Side, Topology,
 };
 
-use super::{Arrival, Model};
+use super::{Arrival, Model, Service};
 use crate::{
-    connection::Connection,
+    connection::{Connection, Owner},
     flow::Flow,
     fragments::{Counted, Fate},
     outcome::Outcome::{self, *},
     rewrite::{translated, translated_error},
     setup::Lab,
     state::is_over,
-    wire::{self, Content, ICMP, Ip, Kind, Segment, TCP, UDP, v4},
+    wire::{self, Content, ICMP, Ip, Kind, RST, Segment, TCP, UDP, v4},
     witness::Witness,
 };
 
@@ -46,7 +47,32 @@ impl Model {
                 && segment.opens()
                 && is_over(self.connections[at].state);
             if goes_there && !begins_anew {
-                return self.receive_known(arrival.now, packet, &segment, at, direction);
+                let connection = &self.connections[at];
+                let is_unanswered = match connection.state {
+                    ConnectionState::UdpOneWay => true,
+                    _ => !connection.is_answered(),
+                };
+                let is_try = direction == Inbound && segment.opens() && is_unanswered;
+                let (is_refused, is_gone) = match connection.owner {
+                    Owner::Service(service, server) if is_try => {
+                        let Service { listed, .. } = self.service(service);
+                        (self.server(server).real.weight == 0, !listed.contains(&server))
+                    }
+                    _ => (false, false),
+                };
+                if !is_gone || packet.ttl() <= 1 {
+                    return self.receive_known(
+                        arrival.now,
+                        packet,
+                        &segment,
+                        at,
+                        direction,
+                        !is_refused,
+                    );
+                }
+                self.counters.rescheduled += 1;
+                let gone = self.connections[at].clone();
+                self.remove(arrival.now, &gone);
             }
         }
         self.receive_unknown(arrival, packet, &segment, witness)
@@ -59,18 +85,27 @@ impl Model {
         segment: &Segment,
         at: usize,
         direction: Direction,
+        is_sign_of_life: bool,
     ) -> Outcome {
         if packet.ttl() <= 1 {
             return Answered(Reply::TimeExceeded);
         }
         let before = self.connections[at].state;
-        let is_believed = self.connections[at].see(direction, segment.kind, now);
+        let is_believed =
+            !is_sign_of_life || self.connections[at].see(direction, segment.kind, now);
         let Connection { owner, state, .. } = self.connections[at];
         if state != before {
             self.connections[at].timeout = self.timeout(owner, state);
         }
         let leaves_as = self.connections[at].leaves_as(direction);
-        self.counters.disbelieved_resets += u64::from(!is_believed);
+        if !is_believed {
+            match segment.kind {
+                Kind::Tcp { flags, .. } if flags & RST == 0 => {
+                    self.counters.out_of_window_fins += 1;
+                }
+                _ => self.counters.out_of_window_resets += 1,
+            }
+        }
         self.count(owner, direction, packet);
         self.recount();
         Sent(translated(packet.0, &leaves_as, self.mss_limit(owner)), Vec::new())
@@ -78,7 +113,16 @@ impl Model {
 
     fn receive_icmp_error(&mut self, arrival: Arrival, packet: Ip<'_>) -> Outcome {
         let Some(quoted) = wire::quoted_flow(packet) else { return Punted };
-        let Some(original) = self.before_it_left(arrival, &quoted) else { return Punted };
+        let Some(original) = self.before_it_left(arrival, &quoted) else {
+            let to = packet.dst();
+            let leads_out = arrival.side == Side::Inside
+                && Lab.side_of(to) == Some(Side::Outside)
+                && !Lab.is_local(to);
+            return match leads_out && self.is_server(&quoted.reverse()) {
+                true => Dropped(DropReason::LatePacket),
+                false => Punted,
+            };
+        };
         if packet.ttl() <= 1 {
             return Answered(Reply::TimeExceeded);
         }
@@ -178,7 +222,11 @@ impl Model {
                     rule.from.contains(&IpAddr::from(src)) || rule.to.contains(&dst.into())
                 })
                 || snat.iter().any(|rule| rule.from.contains(&IpAddr::from(dst)))
-                || self.servers.iter().flatten().any(|server| v4(server.real.address) == src))
+                || self
+                    .servers
+                    .iter()
+                    .flatten()
+                    .any(|server| [src, dst].contains(&v4(server.real.address))))
     }
 }
 

@@ -10,9 +10,9 @@ use shunt_nat::{
     Direction::{Inbound, Outbound},
     DropReason, Reply, Side, Topology,
 };
-use shunt_rules::{ForwardingMode, OnUnknown};
+use shunt_rules::{ForwardingMode, LatePackets, OnUnknown};
 
-use super::{Arrival, Model};
+use super::{Arrival, Model, Service};
 use crate::{
     connection::{Connection, Owner, PoolName},
     flow::Flow,
@@ -20,7 +20,7 @@ use crate::{
     rewrite::translated,
     setup::Lab,
     state::{is_half_open, is_over},
-    wire::{ICMP, Ip, Kind, RST, Segment, UDP, v4},
+    wire::{ICMP, Ip, Kind, RST, Segment, TCP, UDP, v4},
     witness::Witness,
 };
 
@@ -55,6 +55,9 @@ impl Model {
                     self.count_for(server, Outbound, packet);
                     return Sent(translated(packet.0, &leaves_as, None), Vec::new());
                 }
+                if let Some(outcome) = self.late(segment, snat(src).is_some()) {
+                    return outcome;
+                }
                 match snat(src) {
                     Some(rule) => self.open_snat(arrival, packet, segment, rule, witness),
                     None => Punted,
@@ -62,7 +65,9 @@ impl Model {
             }
             // The answers must not be taken for something that the inside begins.
             (Side::Outside, Some(Side::Inside))
-                if snat(dst).is_some() && segment.opens() && packet.ttl() > 1 =>
+                if (snat(dst).is_some() || self.is_server(&segment.flow.reverse()))
+                    && segment.opens()
+                    && packet.ttl() > 1 =>
             {
                 let flows = [segment.flow, segment.flow.reverse()];
                 let opened = self.open(arrival, packet, flows, Owner::Passthrough, false, witness);
@@ -70,6 +75,59 @@ impl Model {
             }
             _ => Punted,
         }
+    }
+
+    /// What becomes of a packet that a service's server sends outwards from where it serves, without
+    /// opening anything.
+    fn late(&self, segment: &Segment, is_snat: bool) -> Option<Outcome> {
+        let service = self.serving(&segment.flow)?;
+        let on_unknown = self.options(service).on_unknown(&self.rules.defaults);
+        let resets = match self.rules.defaults.late_packets {
+            LatePackets::Forward => return None,
+            LatePackets::OnUnknown => on_unknown == OnUnknown::Reset,
+            answer => answer == LatePackets::Reset,
+        };
+        match segment.kind {
+            _ if segment.flow.protocol == TCP && segment.opens() => None,
+            Kind::Udp if is_snat => None,
+            Kind::Tcp { flags, .. } if resets && flags & RST == 0 => Some(Answered(Reply::Reset)),
+            _ => Some(Dropped(DropReason::LatePacket)),
+        }
+    }
+
+    /// Whether what comes like this must not leave as it is.
+    pub(super) fn is_server(&self, flow: &Flow) -> bool {
+        self.rules.defaults.late_packets != LatePackets::Forward && self.serving(flow).is_some()
+    }
+
+    /// The service that a packet comes from. A server that listens on a certain port goes before one that
+    /// does so wherever its clients dial, unless these can dial one port only.
+    fn serving(&self, flow: &Flow) -> Option<usize> {
+        let known = (0..self.services.len()).filter(|service| self.services[*service].is_some());
+        let removed = known.filter(|service| !self.order.contains(service));
+        let services: Vec<_> = self.order.iter().copied().chain(removed).collect();
+        let serves = |service: usize, by_range: bool| {
+            let options = self.options(service);
+            let has_protocol = options.protocols.iter().any(|p| p.number() == flow.protocol);
+            let Service { listed, removed_servers, .. } = self.service(service);
+            has_protocol
+                && listed.iter().chain(removed_servers).any(|server| {
+                    let real = &self.server(*server).real;
+                    v4(real.address) == *flow.src.ip()
+                        && options.endpoints.iter().any(|endpoint| {
+                            let is_range = real.port.is_none() && endpoint.ports.len() > 1;
+                            let port = flow.src.port();
+                            is_range == by_range
+                                && match real.port {
+                                    Some(rport) => rport == port,
+                                    None => endpoint.ports.contains(&port),
+                                }
+                        })
+                })
+        };
+        [false, true].into_iter().find_map(|by_range| {
+            services.iter().copied().find(|service| serves(*service, by_range))
+        })
     }
 
     /// The service that a packet dials: the one with the narrowest range of ports that fits, and of
@@ -273,8 +331,9 @@ impl Model {
         })
     }
 
-    /// A source endpoint for a connection with `peer`: one on which no living connection expects
-    /// packets from there, and not the opener's own.
+    /// A source endpoint for a connection with `peer`: one on which no connection expects packets from
+    /// there but one of the opener's that is over, else one on which another's is over that does. And
+    /// not the opener's own.
     fn allocate(
         &mut self,
         worker: usize,
@@ -283,14 +342,20 @@ impl Model {
         peer: SocketAddrV4,
         witness: Witness<'_>,
     ) -> Option<SocketAddrV4> {
-        let is_free = |endpoint: &SocketAddrV4| {
+        let user = |endpoint: &SocketAddrV4| {
             let answers = Flow { src: peer, dst: *endpoint, ..flow };
-            let user = self.find(worker, &answers).map(|(at, _)| &self.connections[at]);
-            *endpoint != flow.src && user.is_none_or(|user| is_over(user.state))
+            self.find(worker, &answers).map(|(at, _)| &self.connections[at])
         };
-        let free: Vec<_> = self.pool(worker, name).endpoints().filter(is_free).collect();
+        let is_own = |user: &Connection| user.flow(Inbound).src == flow.src;
+        let others = self.pool(worker, name).endpoints().filter(|endpoint| *endpoint != flow.src);
+        let over: Vec<_> = others
+            .filter(|endpoint| user(endpoint).is_none_or(|user| is_over(user.state)))
+            .collect();
+        let is_free = |endpoint: &SocketAddrV4| user(endpoint).is_none_or(is_own);
+        let free: Vec<_> = over.iter().copied().filter(is_free).collect();
+        let candidates = if free.is_empty() { over } else { free.clone() };
         let pool = self.pool_mut(worker, name);
-        let allocated = pool.allocate(flow.src, &free, witness.seen_as(worker, flow))?;
+        let allocated = pool.allocate(flow.src, &candidates, witness.seen_as(worker, flow))?;
         let was_long = witness.usage(worker, name).scarce > pool.scarce;
         pool.scarce += u64::from(was_long && pool.is_scarce(free.len()));
         Some(allocated)

@@ -1,9 +1,10 @@
-//! Servers chosen for a whole burst ahead of time, and connections opened on the short way: the same
-//! as for packets one by one.
+//! Scheduling for a whole burst, and connections opened on the fast path: the same as for packets one by
+//! one.
 
 use proptest::prelude::*;
 use shunt_nat::{
-    EgressId, EgressSet, Engine, Instant, Prepared, Reply, Ruleset, ServerCounters, Side, Verdict,
+    BurstPacket, EgressId, EgressSet, Engine, Instant, MAX_BURST, Reply, Ruleset, ServerCounters,
+    Side, SlowPath, Verdict,
 };
 use shunt_packet::{ipv4::Ipv4Packet, plain::PlainPacket};
 use shunt_rules::{Persistence, RealServer, Scheduler, VirtualService};
@@ -27,64 +28,71 @@ fn services(scheduler: Scheduler) -> Vec<VirtualService> {
 
 fn engine(services: &[VirtualService]) -> Engine {
     let rules = rules_of(services, &[]);
-    Engine::new(&Director::config(64), Ruleset::new(&rules, 7).unwrap())
+    Engine::new(&Director::config(128), Ruleset::new(&rules, 7).unwrap())
 }
 
-/// Takes a packet through the last step: what left, or why none did.
-fn finish(engine: &mut Engine, arrived: &[u8], prepared: &Prepared) -> Result<Vec<u8>, Verdict> {
+/// What becomes of a packet on the slow path.
+fn slow(slow_path: SlowPath<'_>, arrived: &[u8]) -> Result<Vec<u8>, Verdict> {
     let mut bytes = arrived.to_vec();
     let mut packet = Ipv4Packet::parse(&mut bytes).unwrap();
-    match engine.finish(NOW, Side::Outside, &mut packet, prepared, &Lab) {
+    let (verdict, mut processed) = slow_path.process(&mut packet, &Lab);
+    match verdict {
         Verdict::Translate(translation) => {
             translation.apply(&mut packet);
             packet.header.decrement_ttl();
-            engine.note_egress(prepared, Side::Outside, EgressId::FIRST);
+            processed.note_egress(EgressId::FIRST);
             Ok(bytes)
         }
         verdict => Err(verdict),
     }
 }
 
-/// All steps of a burst but the last.
-fn prepare(engine: &mut Engine, burst: &[Vec<u8>]) -> Vec<Prepared> {
-    let begin = |packet: &Vec<u8>| engine.begin(&PlainPacket::parse(&mut packet.clone()).unwrap());
-    let mut prepared: Vec<_> = burst.iter().map(begin).collect();
-    let may_open = prepared.iter_mut().filter_map(|p| engine.proceed(p).then_some(())).count();
-    assert!(may_open <= burst.len());
-    engine.choose_ahead(NOW, Side::Outside, &prepared);
-    prepared
-}
-
-/// Takes a packet the short way, if it can go there. This client may not open connections there.
-fn forward(engine: &mut Engine, arrived: &[u8], prepared: &Prepared) -> Option<Vec<u8>> {
+/// What becomes of a packet of a burst, and whether the fast path did it. This client may not open
+/// connections there.
+fn pass(packet: BurstPacket<'_>, arrived: &[u8]) -> (Result<Vec<u8>, Verdict>, bool) {
     let mut bytes = arrived.to_vec();
     let view = PlainPacket::view(&mut bytes).unwrap();
     let may_open = |source: Ipv4Addr| source.octets()[3] != 203;
-    let egress = engine.forward(NOW, Side::Outside, view, prepared, |_| true, may_open)?;
-    assert_eq!(egress, EgressId::FIRST);
-    Some(bytes)
+    match packet.fast_path(view, |_| true, may_open) {
+        Ok(egress) => {
+            assert_eq!(egress, EgressId::FIRST);
+            (Ok(bytes), true)
+        }
+        Err(slow_path) => {
+            assert_eq!(bytes, arrived, "the fast path leaves it as it came");
+            (slow(slow_path, arrived), false)
+        }
+    }
 }
 
-/// Takes a burst through all steps; what left, and how many went the short way.
+/// Looks up the packets of a burst, and processes the first of them.
+fn process(
+    engine: &mut Engine,
+    burst: &[Vec<u8>],
+    processed: &[Vec<u8>],
+    mut process: impl FnMut(BurstPacket<'_>, &[u8]),
+) {
+    let mut copies = burst.to_vec();
+    let mut stages = engine.burst(NOW, Side::Outside);
+    let packets = stages.prefetch(copies.iter_mut().map(|packet| PlainPacket::parse(packet)));
+    packets.for_each(processed, |arrived, packet| process(packet, arrived));
+}
+
+/// Takes a burst through the engine; what left, and how many packets took the fast path.
 fn at_once(engine: &mut Engine, burst: &[Vec<u8>]) -> (Vec<Result<Vec<u8>, Verdict>>, usize) {
-    let prepared = prepare(engine, burst);
-    let mut short = 0;
-    let left = burst.iter().zip(&prepared).map(|(packet, prepared)| {
-        match forward(engine, packet, prepared) {
-            Some(left) => {
-                short += 1;
-                Ok(left)
-            }
-            None => finish(engine, packet, prepared),
-        }
+    let (mut left, mut fast) = (Vec::new(), 0);
+    process(engine, burst, burst, |packet, arrived| {
+        let (became, is_fast) = pass(packet, arrived);
+        left.push(became);
+        fast += usize::from(is_fast);
     });
-    let left = left.collect();
-    engine.settle();
-    (left, short)
+    (left, fast)
 }
 
 fn one_by_one(engine: &mut Engine, burst: &[Vec<u8>]) -> Vec<Result<Vec<u8>, Verdict>> {
-    burst.iter().map(|packet| finish(engine, packet, &Prepared::default())).collect()
+    let mut left = Vec::new();
+    process(engine, &[], burst, |packet, arrived| left.push(slow(packet.slow_path(), arrived)));
+    left
 }
 
 fn servers(engine: &Engine) -> Vec<ServerCounters> {
@@ -134,34 +142,47 @@ fn what_a_connection_changes_is_not_foreseen() {
         VirtualService { persistence, ..rr(VIP, &[RS1, RS2]) },
     ] {
         let mut engines = [(); 2].map(|()| engine(std::slice::from_ref(&service)));
-        let (left, short) = at_once(&mut engines[0], &burst);
-        assert_eq!((left, short), (one_by_one(&mut engines[1], &burst), 0));
+        let (left, fast) = at_once(&mut engines[0], &burst);
+        assert_eq!((left, fast), (one_by_one(&mut engines[1], &burst), 0));
         assert_eq!(servers(&engines[0]), servers(&engines[1]));
     }
 }
 
 #[test]
-fn what_is_not_used_is_taken_back() {
+fn servers_of_packets_that_open_nothing_are_released() {
     let mut engine = engine(&services(Scheduler::WeightedLeastConnection));
     let burst: Vec<_> = (1..=8).map(opener).collect();
-    let prepared = prepare(&mut engine, &burst);
     let current = |engine: &Engine| servers(engine).iter().map(|s| s.current()).sum::<u64>();
-    assert_eq!(current(&engine), 8, "they count until then");
-    // The others were dropped on the way.
-    finish(&mut engine, &burst[2], &prepared[2]).unwrap();
-    finish(&mut engine, &burst[6], &prepared[6]).unwrap();
-    engine.settle();
+    // One is dropped on the way, and the rest after two that open connections.
+    let mut number = 0;
+    process(&mut engine, &burst, &burst[..3], |packet, arrived| {
+        number += 1;
+        if number != 2 {
+            pass(packet, arrived).0.unwrap();
+        }
+    });
+    assert_eq!((current(&engine), engine.table().len()), (2, 2));
+    process(&mut engine, &burst, &[], |_, _| unreachable!());
     assert_eq!((current(&engine), engine.table().len()), (2, 2));
 }
 
 #[test]
-fn connections_open_on_the_short_way() {
+fn what_is_beyond_a_burst_is_processed_too() {
+    let mut engine = engine(&[rr(VIP, &[RS1])]);
+    let burst: Vec<_> = (1..=2 * MAX_BURST as u16).map(opener).collect();
+    let (left, fast) = at_once(&mut engine, &burst);
+    assert!(left.iter().all(Result::is_ok));
+    assert_eq!((fast, engine.table().len()), (MAX_BURST - 1, 2 * MAX_BURST));
+}
+
+#[test]
+fn connections_open_on_the_fast_path() {
     let mut engine = engine(&[rr(VIP, &[RS1, RS2])]);
     let burst: Vec<_> = (1..=2).map(opener).collect();
     assert_eq!(at_once(&mut engine, &burst).1, 0, "the ways to the servers are not known");
     let burst: Vec<_> = (3..=6).map(opener).collect();
-    let (left, short) = at_once(&mut engine, &burst);
-    assert_eq!(short, 4);
+    let (left, fast) = at_once(&mut engine, &burst);
+    assert_eq!(fast, 4);
     for (port, (left, server)) in (3..).zip(left.into_iter().zip([RS1, RS2, RS1, RS2])) {
         let expected = tcp(&format!("192.168.1.200:{port}"), server).syn().ttl(63);
         assert_eq!(left, Ok(Vec::from(expected)));
@@ -171,7 +192,7 @@ fn connections_open_on_the_short_way() {
 }
 
 #[test]
-fn what_must_not_open_there_takes_the_long_way() {
+fn what_must_not_open_there_takes_the_slow_path() {
     let clamped = VirtualService { mss_limit: Some(1000), ..rr(VIP, &[RS1]) };
     let mut clamping = engine(&[clamped]);
     at_once(&mut clamping, &[opener(1)]);
@@ -182,8 +203,8 @@ fn what_must_not_open_there_takes_the_long_way() {
     let refused: Vec<u8> = tcp("192.168.1.203:2", VIP).syn().into();
     assert_eq!(at_once(&mut engine, &[refused]).1, 0, "the caller says no");
     let late: Vec<u8> = tcp("192.168.1.200:2", VIP).syn().ttl(1).into();
-    let (left, short) = at_once(&mut engine, &[late]);
-    assert_eq!((left, short), (vec![Err(Verdict::Reply(Reply::TimeExceeded))], 0));
+    let (left, fast) = at_once(&mut engine, &[late]);
+    assert_eq!((left, fast), (vec![Err(Verdict::Reply(Reply::TimeExceeded))], 0));
     engine.release_egresses(&EgressSet::from_iter([EgressId::FIRST]));
     engine.expire(NOW, usize::MAX, |_| {});
     assert_eq!(at_once(&mut engine, &[opener(3)]).1, 0, "the way was forgotten");
@@ -191,7 +212,7 @@ fn what_must_not_open_there_takes_the_long_way() {
 }
 
 #[test]
-fn a_full_table_makes_room_on_the_short_way() {
+fn a_full_table_makes_room_on_the_fast_path() {
     let rules = rules_of(&[rr(VIP, &[RS1])], &[]);
     let mut engine = Engine::new(&Director::config(2), Ruleset::new(&rules, 7).unwrap());
     let burst: Vec<_> = (1..=2).map(opener).collect();

@@ -1,4 +1,4 @@
-//! The short way: packets of connections that stand as they stood before, and those that open one
+//! The fast path: packets that leave their connection in the state that it is in, and those that open one
 //! with a server to which the way is known.
 
 use std::net::Ipv4Addr;
@@ -8,42 +8,31 @@ use shunt_packet::{
     tcp::TcpFlags,
 };
 
-use super::{Engine, Prepared, ahead::Choice};
+use super::{Engine, PendingLookup, preschedule::Choice};
 use crate::{
     Side,
     connection::ConnectionKind,
     egress::EgressId,
     flow::{Direction, Segment, SegmentKind},
+    ruleset::Standing,
     state::ConnectionState,
-    table::ConnectionId,
+    table::{Acknowledgment, ConnectionId},
     time::Instant,
 };
 
 impl Engine {
-    /// The short way through the engine, for the bulk of all packets: those of a connection whose way
-    /// out is known, and which leave it in the state that it is in, and those that open a connection
-    /// with a server that was [chosen ahead](Engine::choose_ahead), and to which the way is known. The
-    /// packet is rewritten at once, its TTL included, and the caller has only to send it to the
-    /// neighbour that it knows by the number returned.
-    ///
-    /// The packet must be the one that was [prepared](Engine::begin), unchanged: a
-    /// [view](PlainPacket::view) of it will do.
-    ///
-    /// `may_leave` says whether a packet may take this way out, and `may_open` whether one from this
-    /// address may open a connection; neither is asked twice. With `None`, the packet
-    /// is as it came, and takes the long way, [`finish`](Engine::finish).
+    /// See [`BurstPacket::fast_path`](super::BurstPacket::fast_path).
     #[inline]
-    #[must_use = "`None` is for the long way"]
-    pub fn forward(
+    pub(super) fn fast_path(
         &mut self,
         now: Instant,
         side: Side,
         packet: PlainPacket<'_>,
-        prepared: &Prepared,
+        lookup: &PendingLookup,
         may_leave: impl FnOnce(EgressId) -> bool,
         may_open: impl FnOnce(Ipv4Addr) -> bool,
     ) -> Option<EgressId> {
-        let Prepared(Some((segment, lookup))) = prepared else { return None };
+        let PendingLookup(Some((segment, lookup))) = lookup else { return None };
         let Some((id, direction)) = self.table.finish_lookup(*lookup, &segment.key) else {
             let may_open = || may_open(packet.header.src());
             let (id, egress) = self.open_chosen(now, side, segment, may_leave, may_open)?;
@@ -55,15 +44,22 @@ impl Engine {
         if !stays(record.state(), segment, direction) || !may_leave(egress) {
             return None;
         }
+        if record.state() == ConnectionState::UdpOneWay
+            && self.unanswered(id, direction, segment) != Standing::InService
+        {
+            return None;
+        }
         if let PlainTransport::Tcp(tcp) = &packet.transport {
-            self.table.note_acknowledgment(id, direction, tcp.acknowledgment());
+            let (sequence, number) = (tcp.sequence(), tcp.acknowledgment());
+            let acknowledgment = Acknowledgment { sequence, number };
+            self.table.note_acknowledgment(id, direction, acknowledgment);
         }
         self.table.touch(id, now);
         self.translate(id, direction, packet);
         Some(egress)
     }
 
-    /// Opens a connection with the server that was chosen for a packet.
+    /// Opens a connection with the server that was prescheduled for a packet.
     fn open_chosen(
         &mut self,
         now: Instant,
@@ -81,7 +77,7 @@ impl Engine {
         if !segment.opens() || is_clamped {
             return None;
         }
-        // The long way would search a second time for a connection that can go.
+        // The slow path would search a second time for a connection that can go.
         if self.is_crowded && self.table.is_full() {
             return None;
         }
@@ -110,11 +106,9 @@ impl Engine {
         self.count(kind, direction, packet.header);
     }
 
-    /// Notes that a packet which was prepared, arrived on `side` and was [translated](crate::Verdict::Translate)
-    /// took this way out: those that follow it, and those to the same server, may go the
-    /// [short way](Engine::forward).
-    pub fn note_egress(&mut self, prepared: &Prepared, side: Side, egress: EgressId) {
-        let Prepared(Some((segment, _))) = prepared else { return };
+    /// See [`Processed::note_egress`](super::Processed::note_egress).
+    pub(super) fn note_egress(&mut self, lookup: &PendingLookup, side: Side, egress: EgressId) {
+        let PendingLookup(Some((segment, _))) = lookup else { return };
         let Some((id, direction)) = self.table.lookup(&segment.key) else { return };
         self.table.set_egress(id, direction, side, egress);
         if let ConnectionKind::Service(_, server) = self.table.get(id).kind()

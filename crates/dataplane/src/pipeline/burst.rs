@@ -1,65 +1,65 @@
-//! The way of a burst: in steps over all of its packets, so that these wait for memory together, and
-//! short for those whose connection is known and needs no decision, or that open one whose way is.
+//! The way of a burst: lookups for all of its packets first, so that these wait for memory together; then
+//! the fast path for packets whose connection is known and needs no decision, or that open one whose way
+//! out is known, and the slow path for the others.
 
-use arrayvec::ArrayVec;
-use shunt_dpdk::{BURST, Burst, ChecksumStatus, Mbuf};
-use shunt_nat::{EgressId, Instant, Prepared, Side};
+use shunt_dpdk::{Burst, ChecksumStatus, Mbuf};
+use shunt_nat::{BurstPacket, EgressId, Engine, Instant, Side, SlowPath};
 use shunt_packet::{
     ethernet::{EtherType, EthernetHeader, HEADER_LEN},
     plain::PlainPacket,
 };
 
-use super::{Pipeline, has_vlan_stripped, header_is_sound, strip_priority_tag};
-use crate::interface::Interface;
+use super::{Pipeline, has_vlan_stripped, strip_priority_tag};
+use crate::{frame::header_is_sound, interface::Interface};
 
 impl Pipeline {
     /// Takes in all frames of a burst that arrived on `side`.
     #[inline]
-    pub(super) fn receive_burst(&mut self, now: Instant, side: Side, burst: &mut Burst) {
-        let interface = &self.interfaces[side as usize];
-        // Collecting would copy all of it once more.
-        let mut prepared = ArrayVec::<Prepared, BURST>::new();
-        for mbuf in burst.iter_mut() {
-            let mut begun = plain_packet(interface, mbuf).map(|packet| self.engine.begin(&packet));
-            // A priority tag is all that may be in the way.
-            if begun.is_none() && strip_priority_tag(mbuf) {
-                begun = plain_packet(interface, mbuf).map(|packet| self.engine.begin(&packet));
-            }
-            prepared.push(begun.unwrap_or_default());
-        }
-        let mut may_open = false;
-        for prepared in &mut prepared {
-            may_open |= self.engine.proceed(prepared);
-        }
-        if may_open {
-            self.engine.choose_ahead(now, side, &prepared);
-        }
-        for (mut mbuf, prepared) in burst.drain().zip(&prepared) {
-            match self.forward(now, side, &mut mbuf, prepared) {
-                Some(egress) => self.leave(egress, mbuf),
-                None => self.receive_one(now, side, mbuf, prepared),
-            }
-        }
-        self.engine.settle();
-    }
-
-    /// Rewrites a packet that can go the short way, and says where it leads.
-    #[inline]
-    fn forward(
+    pub(crate) fn receive(
         &mut self,
+        engine: &mut Engine,
         now: Instant,
         side: Side,
+        frames: &mut Burst,
+    ) {
+        if frames.is_empty() {
+            return;
+        }
+        let interface = &self.interfaces[side as usize];
+        let mut burst = engine.burst(now, side);
+        let packets = burst.prefetch(frames.iter_mut().map(|mbuf| {
+            // A priority tag is all that may be in the way.
+            if has_vlan_tag(mbuf) {
+                strip_priority_tag(mbuf);
+            }
+            plain_packet(interface, mbuf)
+        }));
+        packets.for_each(frames.drain(), |mut mbuf, packet| {
+            match self.fast_path(side, &mut mbuf, packet) {
+                Ok(egress) => self.leave(egress, mbuf),
+                Err(slow_path) => self.receive_slowly(now, side, mbuf, slow_path),
+            }
+        });
+    }
+
+    /// Rewrites a packet that can take the fast path, and says where it leads.
+    #[inline]
+    fn fast_path<'e>(
+        &mut self,
+        side: Side,
         mbuf: &mut Mbuf,
-        prepared: &Prepared,
-    ) -> Option<EgressId> {
-        let (_, payload) = EthernetHeader::split(mbuf.data_mut()).ok()?;
-        let packet = PlainPacket::view(payload)?;
-        let frame_len = HEADER_LEN + usize::from(packet.header.total_len());
+        packet: BurstPacket<'e>,
+    ) -> Result<EgressId, SlowPath<'e>> {
+        let view = EthernetHeader::split(mbuf.data_mut())
+            .ok()
+            .and_then(|(_, payload)| PlainPacket::view(payload));
+        let Some(view) = view else { return Err(packet.slow_path()) };
+        let frame_len = HEADER_LEN + usize::from(view.header.total_len());
         let may_leave = |egress| self.egresses.may_leave(egress, frame_len);
         let may_open = |source| self.network.may_come_from(side, source);
-        let egress = self.engine.forward(now, side, packet, prepared, may_leave, may_open)?;
+        let egress = packet.fast_path(view, may_leave, may_open)?;
         mbuf.truncate(frame_len);
-        Some(egress)
+        Ok(egress)
     }
 
     /// Sends a packet that was rewritten. Its checksums are right: adding to them what a connection
@@ -73,6 +73,12 @@ impl Pipeline {
         mbuf.clear_offload();
         self.interfaces[egress.side as usize].send(mbuf, &mut self.drops);
     }
+}
+
+/// Whether a frame has an 802.1Q tag.
+#[inline]
+fn has_vlan_tag(mbuf: &mut Mbuf) -> bool {
+    EthernetHeader::split(mbuf.data_mut()).is_ok_and(|(header, _)| header.ethertype.is_vlan())
 }
 
 /// The packet in a frame in which nothing calls for a closer look: IPv4, for us, in one piece, its

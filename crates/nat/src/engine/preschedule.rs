@@ -1,17 +1,14 @@
-//! Servers chosen ahead of time, so that packets that open connections wait for memory together.
+//! Scheduling for a whole burst, so that packets that open connections wait for memory together.
 //!
-//! Where in the index the key of a connection's answers goes, and so what the processor has to fetch,
-//! is known only when its server is. So the servers for all openers of a burst are chosen before the
-//! first of them opens its connection.
+//! Where in the index the key of a connection's answers goes, and so what is to be prefetched, is known
+//! only when its server is. So the servers for all openers of a burst are chosen before the first of
+//! them opens its connection.
 
 use arrayvec::ArrayVec;
 use shunt_rules::{ServerId, ServiceId};
 
-use super::{Engine, Prepared};
+use super::{Engine, MAX_BURST, PendingLookup};
 use crate::{Side, flow::FlowKey, ruleset::Ruleset, time::Instant};
-
-/// Choices that can be outstanding: a burst's.
-const MOST: usize = 32;
 
 /// What was chosen for a packet that is about to open a connection.
 #[derive(Clone, Copy, Debug)]
@@ -28,17 +25,15 @@ pub(super) struct Choice {
 
 /// Choices whose packets are still to come.
 #[derive(Debug, Default)]
-pub(super) struct Ahead {
-    choices: ArrayVec<Choice, MOST>,
+pub(super) struct Prescheduled {
+    choices: ArrayVec<Choice, MAX_BURST>,
     /// Those before it were used.
     next: usize,
 }
 
 impl Engine {
-    /// A step between the second and the third, for packets that have no connection: chooses servers for
-    /// those that are to open one, and has the processor fetch what that takes. The packets must all
-    /// have arrived on `side`. When each has been [finished](Engine::finish), or dropped,
-    /// [`settle`](Engine::settle) is to be called. One that is dropped has had its scheduler's turn.
+    /// Chooses servers for packets of a burst that are to open connections, and prefetches what that
+    /// takes. A packet that is dropped before it opens one has had its scheduler's turn.
     ///
     /// Left out are services where a connection changes what is chosen for the next one in other ways
     /// than by being counted: persistent ones, and those whose servers have thresholds. And full-NAT
@@ -46,32 +41,27 @@ impl Engine {
     ///
     /// What the other packets of the burst do to loads, when a handshake ends for instance, is seen by
     /// the choices of the next burst only.
-    pub fn choose_ahead<'a>(
-        &mut self,
-        now: Instant,
-        side: Side,
-        burst: impl IntoIterator<Item = &'a Prepared>,
-    ) {
+    pub(super) fn preschedule(&mut self, now: Instant, side: Side, burst: &[PendingLookup]) {
         if side == Side::Inside {
             return;
         }
         // A bit for each hash, more or less.
         let mut seen = 0u64;
-        for prepared in burst {
-            let Prepared(Some((segment, lookup))) = prepared else { continue };
-            if !lookup.is_in_vain() || !segment.opens() || self.ahead.choices.is_full() {
+        for lookup in burst {
+            let PendingLookup(Some((segment, lookup))) = lookup else { continue };
+            if !lookup.is_miss() || !segment.opens() || self.prescheduled.choices.is_full() {
                 continue;
             }
             let bit = 1 << (lookup.hash() % u64::from(u64::BITS));
             // The second packet of a connection will find it.
-            if seen & bit == 0 || !self.ahead.has(&segment.key) {
-                self.choose_for(now, &segment.key);
+            if seen & bit == 0 || !self.prescheduled.has(&segment.key) {
+                self.preschedule_for(now, &segment.key);
             }
             seen |= bit;
         }
     }
 
-    fn choose_for(&mut self, now: Instant, key: &FlowKey) {
+    fn preschedule_for(&mut self, now: Instant, key: &FlowKey) {
         if let Some(service) = self.rules.service(key)
             && self.rules.chooses_ahead(service)
             && let Some(server) = self.rules.choose(service, key, now)
@@ -83,32 +73,38 @@ impl Engine {
             if is_counted {
                 self.rules.add_connection(service, server, false);
             }
-            self.ahead.choices.push(Choice { key: *key, service, server, answers, is_counted });
+            self.prescheduled.choices.push(Choice {
+                key: *key,
+                service,
+                server,
+                answers,
+                is_counted,
+            });
         }
     }
 
     /// What was chosen for a packet with this key.
     #[inline]
     pub(super) fn choice(&self, side: Side, key: &FlowKey) -> Option<&Choice> {
-        let choice = self.ahead.left().iter().find(|choice| choice.key == *key);
+        let choice = self.prescheduled.left().iter().find(|choice| choice.key == *key);
         choice.filter(|_| side == Side::Outside)
     }
 
     /// The server that was chosen for a packet, no longer counted.
     pub(super) fn take_choice(&mut self, key: &FlowKey) -> Option<ServerId> {
-        let choice = self.ahead.take(key)?;
+        let choice = self.prescheduled.take(key)?;
         choice.release(&mut self.rules);
         Some(choice.server)
     }
 
-    /// Takes back what was chosen ahead of time and not used.
+    /// Releases servers that were chosen for packets which opened no connection.
     #[inline]
-    pub fn settle(&mut self) {
-        if !self.ahead.choices.is_empty() {
-            let Engine { ahead, rules, .. } = self;
-            ahead.left().iter().for_each(|unused| unused.release(rules));
-            ahead.choices.clear();
-            ahead.next = 0;
+    pub(super) fn cancel_unused(&mut self) {
+        if !self.prescheduled.choices.is_empty() {
+            let Engine { prescheduled, rules, .. } = self;
+            prescheduled.left().iter().for_each(|unused| unused.release(rules));
+            prescheduled.choices.clear();
+            prescheduled.next = 0;
         }
     }
 }
@@ -121,7 +117,7 @@ impl Choice {
     }
 }
 
-impl Ahead {
+impl Prescheduled {
     fn has(&self, key: &FlowKey) -> bool {
         self.choices.iter().any(|choice| choice.key == *key)
     }

@@ -1,4 +1,4 @@
-//! The short way of packets whose connection remembers where they go: what still has to be noticed.
+//! The fast path of packets whose connection remembers where they go: what still has to be noticed.
 
 use shunt_dataplane::{DropReason, PipelineCounters};
 use shunt_nat::Side;
