@@ -40,7 +40,7 @@ impl<'a> Report<'a> {
     /// Adds what is wrong with the rules that were made of the file; `locate` finds values in it.
     ///
     /// In the rules, a placeholder stands for each value that could not be read. Problems of
-    /// placeholders are left out: the value's own mistake is in the report already.
+    /// placeholders, or with them, are left out: the value's own mistake is in the report already.
     pub(crate) fn add_problems(
         &mut self,
         problems: Vec<Problem>,
@@ -54,12 +54,12 @@ impl<'a> Report<'a> {
             within.into_iter().any(|span| span.end <= value.end)
         };
         for Problem { location, related, reason } in problems {
-            let span = locate(&location);
-            if is_unread(&span) {
+            let (span, related) = (locate(&location), related.as_ref().map(&locate));
+            if is_unread(&span) || related.as_ref().is_some_and(is_unread) {
                 continue;
             }
             let mut fault = Fault::from(reason);
-            let line = related.map(|related| self.line(&locate(&related)));
+            let line = related.map(|related| self.line(&related));
             if let Some(line) = line.filter(|line| *line != self.line(&span)) {
                 fault.message += &format!(" (see line {line})");
             }

@@ -129,6 +129,45 @@ fn helps_say_what_to_write() {
     }
 }
 
+/// Whatever stands for a value that can't be read, others are not held against it.
+#[test]
+fn a_wrong_value_is_the_only_one_that_is_refused() {
+    let everything = include_str!("good/everything.toml");
+    let mut tried = 0;
+    for (index, line) in everything.lines().enumerate() {
+        let Some((key, value)) = line.split_once(" = ") else { continue };
+        if key.starts_with('#') {
+            continue;
+        }
+        let wrong = match value.as_bytes()[0] {
+            b'"' if ["name", "eal-args"].contains(&key) => "\"?\"",
+            b'"' => "\"no such\"",
+            b'[' if key == "worker-lcores" => "[9998, 9999]",
+            b'[' if key == "server" => "[{ address = \"no such\" }]",
+            b'[' => "[\"no such\"]",
+            b'{' => "{ udp = \"never\" }",
+            b't' | b'f' => continue,
+            _ => "-1",
+        };
+        let mut lines: Vec<_> = everything.lines().collect();
+        let changed = format!("{key} = {wrong}");
+        lines[index] = &changed;
+        let text = lines.join("\n");
+        let is_option = key == "eal-args" || key == "hugepage-dir";
+        match Config::parse("f", &text) {
+            Ok(_) => assert!(is_option, "{changed} was taken for right"),
+            Err(errors) => {
+                for error in &errors {
+                    let at = error.location.as_ref().unwrap().line;
+                    assert_eq!(at, index + 1, "{changed}:\n{errors}");
+                }
+            }
+        }
+        tried += 1;
+    }
+    assert!(tried > 70, "{tried}");
+}
+
 #[test]
 fn of_very_many_mistakes_the_first_are_shown() {
     let wrong = "{ address = \"192.168.1.7\" }, ".repeat(1000);

@@ -528,3 +528,40 @@ fn check_ipv6(address: IpAddr) -> Result<(), Reason> {
 fn check_ports(ports: &RangeInclusive<u16>) -> Result<(), Reason> {
     if *ports.start() == 0 || ports.is_empty() { Err(Reason::Ports(ports.clone())) } else { Ok(()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::{collection::vec, prelude::*};
+
+    /// Few addresses, so that much overlaps.
+    fn network() -> impl Strategy<Value = IpNet> {
+        let ipv4 =
+            (0..16u8, 28..=32u8).prop_map(|(host, len)| (IpAddr::from([10, 0, 0, host]), len));
+        let ipv6 = (0..4u16, 125..=128u8)
+            .prop_map(|(host, len)| (IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, host]), len));
+        prop_oneof![ipv4, ipv6].prop_map(|(base, len)| IpNet::new(base, len).unwrap().trunc())
+    }
+
+    proptest! {
+        #[test]
+        fn disjoint_networks_are_held_against_all_before(networks in vec(network(), 0..12)) {
+            let mut disjoint = Disjoint::default();
+            let mut accepted: Vec<(usize, IpNet)> = Vec::new();
+            for (index, net) in networks.into_iter().enumerate() {
+                let overlaps = |other: &IpNet| other.contains(&net) || net.contains(other);
+                let is_free = accepted.iter().all(|(_, other)| !overlaps(other));
+                match disjoint.insert(net, index) {
+                    Ok(()) => {
+                        prop_assert!(is_free, "{net}");
+                        accepted.push((index, net));
+                    }
+                    Err(earlier) => {
+                        let earlier = accepted.iter().find(|(index, _)| *index == earlier);
+                        prop_assert!(earlier.is_some_and(|(_, other)| overlaps(other)), "{net}");
+                    }
+                }
+            }
+        }
+    }
+}
