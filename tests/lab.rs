@@ -3,8 +3,9 @@
 //! `sudo scripts/test` runs them; each can be selected by itself:
 //!
 //! ```text
-//! sudo -E cargo test --test lab -- --ignored hairpin
-//! sudo -E cargo test --test lab -- --ignored --exact af_xdp::hairpin
+//! sudo scripts/lab test hairpin
+//! sudo scripts/lab test --exact af_xdp::hairpin
+//! CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="sudo -E" cargo test --test lab -- --ignored hairpin
 //! ```
 //!
 //! Each builds a lab of its own and starts a director in it, and afterwards the director has to end
