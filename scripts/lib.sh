@@ -132,18 +132,23 @@ as_builder() {
     fi
 }
 
-# ignored_tests PACKAGE TEST [ARGUMENT]...: the tests that need root, one after the other, as root,
-# whoever built them.
+# ignored_tests PACKAGE TEST [ARGUMENT]...: the tests that need root, as root, whoever built them;
+# TEST_THREADS at once, or one after the other.
 ignored_tests() {
     local package=$1 test=$2 binary
     shift 2
     binary=$(xtask executable --package "$package" --test "$test") || return
-    "$binary" --ignored --test-threads 1 "$@"
+    "$binary" --ignored --test-threads "${TEST_THREADS:-1}" "$@"
 }
 
 # What building takes: libdpdk and its headers, clang for bindgen, a linker for cargo.
 # shellcheck disable=SC2034  # read by those who source this file
 BUILD_PACKAGES=(libdpdk-dev dpdk clang libclang-dev gcc libc6-dev pkg-config)
+
+# What the lab's hosts run.
+# shellcheck disable=SC2034  # read by those who source this file
+LAB_PACKAGES=(iproute2 iputils-ping ethtool procps curl nginx dnsmasq-base bind9-dnsutils traceroute
+    tcpdump wrk socat nftables)
 
 # target_dir: where cargo puts what it builds.
 target_dir() { printf '%s' "${CARGO_TARGET_DIR:-$ROOT/target}"; }

@@ -1,8 +1,9 @@
 //! Shunt against Linux: the same programs talk through a director that is Shunt and through one
-//! that is Linux with nftables (`scripts/lab traffic`), and what passes the client and the servers
-//! is compared field by field. These comparisons need root and a minute each, so that `cargo test`
-//! leaves them out, and `sudo scripts/test` runs them; `sudo scripts/lab compare` runs one.
-//! `SHUNT_BINARY` names another build of `shunt` to test.
+//! that is Linux with nftables ([`traffic`]), and what passes the client and the servers is compared
+//! field by field. These comparisons need root and half a minute each, so that `cargo test` leaves
+//! them out, and `sudo scripts/test` runs them; `sudo scripts/lab compare` runs one.
+//! `SHUNT_BINARY` names another build of `shunt` to test, `SHUNT_CAPTURES` a directory for what is
+//! captured.
 //!
 //! # What may differ
 //!
@@ -32,91 +33,94 @@ mod capture;
 mod description;
 mod icmp;
 mod stream;
+mod traffic;
 
 use std::{
-    collections::BTreeSet,
-    path::Path,
-    process::Command,
+    collections::BTreeMap,
+    env, fs,
+    path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
+
+use shunt_testkit::lab::{Device, Director, Lab};
 
 use capture::Capture;
 use description::{Description, differences};
 
-/// The lab's namespaces have fixed names: one lab at a time.
-static LAB: Mutex<()> = Mutex::new(());
+/// They take turns, so that programs are answered in time.
+static TURN: Mutex<()> = Mutex::new(());
 
-fn shunt_does_as_linux_on(device: &str) {
-    let _lab = LAB.lock().unwrap_or_else(PoisonError::into_inner);
-    let captures = tempfile::tempdir().expect("a temporary directory");
-    let [linux, shunt] = ["kernel", "shunt"].map(|director| {
-        let to = captures.path().join(director);
-        capture_traffic(device, director, &to);
-        to
-    });
-    let names = pcaps_in(&linux);
-    assert_eq!(names, pcaps_in(&shunt), "captures of the same traffic");
-    assert!(!names.is_empty(), "captures");
+/// What there is to say about each capture, by its name.
+type Descriptions = BTreeMap<String, Description>;
 
-    let mut flows = 0;
-    let mut found = Vec::new();
-    for name in &names {
-        let [linux, shunt] = [&linux, &shunt].map(|dir| describe(&dir.join(name)));
-        flows += linux.len();
-        found.extend(differences(&linux, &shunt).iter().map(|text| format!("{name}: {text}")));
-    }
-    println!("\ncompared: {} captures, {flows} flows on net_{device}", names.len());
+fn shunt_does_as_linux_on(device: Device) {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let temporary = tempfile::tempdir().expect("a temporary directory");
+    let captures = env::var_os("SHUNT_CAPTURES").map(PathBuf::from);
+    let captures = captures.as_deref().unwrap_or(temporary.path());
+    let passes_fragments = device.passes_fragments();
+    let linux = traffic_through(Director::Kernel, passes_fragments, &captures.join("linux"));
+    let shunt =
+        traffic_through(Director::Shunt(device, 1), passes_fragments, &captures.join("shunt"));
+    assert!(linux.keys().eq(shunt.keys()), "captures of the same traffic");
+    assert!(!linux.is_empty(), "captures");
+
+    let flows: usize = linux.values().map(Description::len).sum();
+    let found: Vec<String> = linux
+        .iter()
+        .flat_map(|(name, linux)| {
+            let found = differences(linux, &shunt[name]);
+            found.into_iter().map(move |text| format!("{name}: {text}"))
+        })
+        .collect();
+    println!("\ncompared: {} captures, {flows} flows on net_{}", linux.len(), device.name());
     if !found.is_empty() {
-        let kept = captures.keep();
+        let captures = captures.display().to_string();
+        if env::var_os("SHUNT_CAPTURES").is_none() {
+            let _ = temporary.keep();
+        }
         panic!(
-            "{} flows differ; the captures are in {}\n\n{}",
+            "{} flows differ; the captures are in {captures}\n\n{}",
             found.len(),
-            kept.display(),
             found.join("\n")
         );
     }
 }
 
-fn capture_traffic(device: &str, director: &str, to: &Path) {
-    std::fs::create_dir(to).expect("a directory for captures");
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let binary =
-        std::env::var_os("SHUNT_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_shunt").into());
-    let status = Command::new(root.join("scripts/lab"))
-        .args(["traffic", "--director", director, "--device", device, "--binary"])
-        .arg(&binary)
-        .arg("--captures")
-        .arg(to)
-        .status()
-        .expect("scripts/lab starts");
-    assert!(status.success(), "scripts/lab traffic --director {director}: its words are above");
-}
-
-fn pcaps_in(dir: &Path) -> BTreeSet<String> {
-    let entries = dir.read_dir().expect("a directory of captures");
-    entries.map(|entry| entry.expect("an entry").file_name().into_string().unwrap()).collect()
-}
-
-fn describe(pcap: &Path) -> Description {
-    Description::of(&Capture::of(&shunt_testkit::pcap::read(pcap)))
+/// Sends all traffic through a director, and leaves what was captured in a directory, too.
+fn traffic_through(director: Director, passes_fragments: bool, to: &Path) -> Descriptions {
+    fs::create_dir_all(to).expect("a directory for captures");
+    println!("\n{director:?}");
+    let binary = env::var_os("SHUNT_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_shunt").into());
+    let mut lab = Lab::builder(director, PathBuf::from(binary)).further_hosts().build();
+    let mut descriptions = Descriptions::new();
+    // The same for both: what one director can't get, the other doesn't either.
+    for traffic in traffic::TRAFFIC.iter().filter(|traffic| traffic.passes(passes_fragments)) {
+        for (host, frames) in traffic.send(&mut lab, to) {
+            let description = Description::of(&Capture::of(frames.frames()));
+            descriptions.insert(format!("{} on {}", traffic.name, host.name()), description);
+        }
+    }
+    lab.stop_director();
+    descriptions
 }
 
 #[test]
 #[ignore = "needs root: sudo scripts/test"]
 fn af_packet() {
-    shunt_does_as_linux_on("af_packet");
+    shunt_does_as_linux_on(Device::AfPacket);
 }
 
 #[test]
 #[ignore = "needs root: sudo scripts/test"]
 fn af_xdp() {
-    shunt_does_as_linux_on("af_xdp");
+    shunt_does_as_linux_on(Device::AfXdp);
 }
 
 #[test]
 #[ignore = "needs root: sudo scripts/test"]
 fn tap() {
-    shunt_does_as_linux_on("tap");
+    shunt_does_as_linux_on(Device::Tap);
 }
 
 /// The comparison itself: it has to find what is wrong, and nothing else.

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{BufWriter, Write},
+    io::{self, BufWriter, Write},
     path::Path,
     time::Duration,
 };
@@ -29,13 +29,22 @@ pub fn write(path: &Path, frames: &[Vec<u8>]) {
 /// When the file can't be read, or a frame in it is cut short.
 #[must_use]
 pub fn read(path: &Path) -> Vec<Vec<u8>> {
-    let file = File::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let mut reader = PcapReader::new(file).expect("a pcap header");
+    try_read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Reads the frames of a pcap file.
+///
+/// # Errors
+/// When the file can't be read, or a frame in it is cut short.
+pub fn try_read(path: &Path) -> io::Result<Vec<Vec<u8>>> {
+    let mut reader = PcapReader::new(File::open(path)?).map_err(io::Error::other)?;
     let mut frames = Vec::new();
     while let Some(packet) = reader.next_packet() {
-        let packet = packet.expect("a pcap record");
-        assert_eq!(packet.orig_len as usize, packet.data.len(), "a frame cut short");
+        let packet = packet.map_err(io::Error::other)?;
+        if packet.orig_len as usize != packet.data.len() {
+            return Err(io::Error::other("a frame cut short"));
+        }
         frames.push(packet.data.into_owned());
     }
-    frames
+    Ok(frames)
 }
