@@ -15,13 +15,14 @@ use tracing::{error, info};
 use crate::{
     cli::LogLevel,
     logging::{self, Logging},
+    output,
 };
 
 /// Runs a director until a signal ends it, then prints what it did. SIGHUP has it read its service
 /// file again.
 pub(crate) fn run(file: &Path, log_level: Option<LogLevel>) -> anyhow::Result<()> {
     let mut config = Config::load(file)?;
-    let logging = logging::init(log_level, config.log.level);
+    let logging = logging::init(log_level, config.log.level)?;
     // Caught from here on, so that a signal during the start ends in an orderly stop.
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("signals can't be caught")?;
     let mut director = Director::start(&config)?;
@@ -36,10 +37,10 @@ pub(crate) fn run(file: &Path, log_level: Option<LogLevel>) -> anyhow::Result<()
     }
 
     let report = director.stop(&config);
-    println!("{report}");
+    let printed = output::print(format_args!("{report}\n"));
     let missing = report.mbufs.missing();
     anyhow::ensure!(missing == 0, "{missing} mbufs did not come back: please report this");
-    Ok(())
+    printed
 }
 
 /// Has the director run what the file says now, and returns what it runs: the same as before if

@@ -3,13 +3,14 @@
 
 use std::{
     fs::{self, File, Permissions},
+    io::{self, PipeWriter, Write},
     os::unix::{
         fs::{MetadataExt, PermissionsExt},
         process::CommandExt,
     },
     path::{Path, PathBuf},
-    process::{Child, Command, Output},
-    thread::sleep,
+    process::{Child, Command, Output, Stdio},
+    thread::{sleep, spawn},
     time::{Duration, Instant},
 };
 
@@ -353,8 +354,7 @@ fn carries_a_packet_until(signal: &str) {
 /// A director that waits for what comes, its files and its log.
 fn idle_director() -> (Stage, Child) {
     let stage = Stage::new();
-    pcap::write(&stage.file("outside-rx"), &[]);
-    pcap::write(&stage.file("inside-rx"), &[]);
+    stage.write_empty_captures();
     let mut director = stage.start();
     stage.await_log(&mut director, "director ready");
     (stage, director)
@@ -448,6 +448,87 @@ fn sighup_leaves_alone_what_the_command_line_says_of_the_log() {
     assert!(log.contains("SIGTERM: stopping"), "{log}");
 }
 
+/// Runs an idle director with that for its log and its output, and has it complain of its file, so
+/// that there is something to log. It goes on; returns its exit status in the end.
+#[track_caller]
+fn exit_status_with(stderr: impl Into<Stdio>, stdout: impl Into<Stdio>) -> Option<i32> {
+    let stage = Stage::new();
+    stage.write_empty_captures();
+    let mut director = stage.command(&[]).stderr(stderr).stdout(stdout).spawn().expect("it starts");
+    // It can't say that it is ready; its captures are there when DPDK has its devices.
+    await_that("the director is ready", || stage.file("inside-tx").exists());
+    sleep(Duration::from_millis(500));
+    stage.edit("192.168.2.210:8080\" }", "192.168.2.210:8080\", weight = 70000 }");
+    for _ in 0..3 {
+        send("HUP", &director);
+        sleep(Duration::from_millis(100));
+        assert!(director.try_wait().expect("a child").is_none(), "it goes on");
+    }
+    send("TERM", &director);
+    director.wait().expect("it ends").code()
+}
+
+fn full_disk() -> File {
+    File::options().write(true).open("/dev/full").expect("a disk that is full")
+}
+
+/// The writing end of a pipe that nobody reads.
+fn broken_pipe() -> PipeWriter {
+    let (reader, writer) = io::pipe().expect("a pipe");
+    drop(reader);
+    writer
+}
+
+#[test]
+fn a_log_that_can_not_be_written_stops_nothing() {
+    assert_eq!(exit_status_with(broken_pipe(), Stdio::null()), Some(0), "its reader is gone");
+    assert_eq!(exit_status_with(full_disk(), Stdio::null()), Some(0), "its disk is full");
+}
+
+#[test]
+fn a_log_that_nobody_reads_keeps_nothing_waiting() {
+    let (_reader, mut writer) = io::pipe().expect("a pipe");
+    let mut full = writer.try_clone().expect("a descriptor");
+    // On a thread of its own, which waits when the pipe is full, and in the end for ever.
+    spawn(move || while full.write_all(&[b'x'; 4096]).is_ok() {});
+    sleep(Duration::from_millis(100));
+    writer.flush().expect("nothing to flush");
+    assert_eq!(exit_status_with(writer, Stdio::null()), Some(0));
+}
+
+#[test]
+fn a_summary_that_can_not_be_written() {
+    assert_eq!(
+        exit_status_with(Stdio::null(), broken_pipe()),
+        Some(0),
+        "its reader wanted no more"
+    );
+    assert_eq!(exit_status_with(Stdio::null(), full_disk()), Some(1), "its disk is full");
+}
+
+#[test]
+fn what_check_prints_and_can_not_be_written() {
+    let check = |stdout: Stdio| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_shunt"));
+        command.args(["check", "--config", &in_project("examples/lvs-nat.toml")]).stdout(stdout);
+        let output = command.stderr(Stdio::piped()).output().expect("shunt starts");
+        (output.status.code(), text(&output.stderr).to_owned())
+    };
+    assert_eq!(check(broken_pipe().into()), (Some(0), String::new()));
+    let (status, said) = check(full_disk().into());
+    assert_eq!(status, Some(1));
+    assert!(said.starts_with("shunt: standard output can't be written: No space left"), "{said}");
+}
+
+#[test]
+fn an_error_that_can_not_be_written_is_still_an_exit_status() {
+    for stderr in [Stdio::from(broken_pipe()), Stdio::from(full_disk())] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_shunt"));
+        command.args(["check", "--config", "/nonexistent/lb.toml"]).stderr(stderr);
+        assert_eq!(command.status().expect("shunt starts").code(), Some(1));
+    }
+}
+
 /// A directory that nobody can use, with all that a run needs.
 struct Stage {
     directory: tempfile::TempDir,
@@ -476,6 +557,12 @@ impl Stage {
         fs::read_to_string(self.path(name)).expect("what the director wrote")
     }
 
+    /// So that nothing arrives.
+    fn write_empty_captures(&self) {
+        pcap::write(&self.file("outside-rx"), &[]);
+        pcap::write(&self.file("inside-rx"), &[]);
+    }
+
     /// Replaces a part of the service file.
     fn edit(&self, old: &str, new: &str) {
         let text = self.read("lb.toml");
@@ -488,6 +575,13 @@ impl Stage {
     }
 
     fn start_with(&self, arguments: &[&str]) -> Child {
+        let file = |name| File::create(self.path(name)).expect("a file for output");
+        let mut command = self.command(arguments);
+        command.stdout(file("stdout")).stderr(file("stderr")).spawn().expect("shunt starts")
+    }
+
+    /// The command that runs a director, with its files in place.
+    fn command(&self, arguments: &[&str]) -> Command {
         let device = |number: u32, port: &str| {
             let file = |what: &str| self.file(&format!("{port}-{what}")).display().to_string();
             format!("net_pcap{number},rx_pcap={},tx_pcap={}", file("rx"), file("tx"))
@@ -498,17 +592,15 @@ impl Stage {
         for name in ["outside-rx.pcap", "inside-rx.pcap", "lb.toml"] {
             open_to_all(&self.path(name));
         }
-        let file = |name| File::create(self.path(name)).expect("a file for output");
         let mut command = Command::new(self.path("shunt"));
         command.args(["run", "--config"]).arg(self.path("lb.toml")).args(arguments);
         command.env("XDG_RUNTIME_DIR", self.directory.path()).env_remove("RUST_LOG");
-        command.stdout(file("stdout")).stderr(file("stderr"));
         let is_root = fs::metadata("/proc/self").expect("procfs").uid() == 0;
         if is_root {
             const NOBODY: u32 = 65534;
             command.uid(NOBODY).gid(NOBODY);
         }
-        command.spawn().expect("shunt starts")
+        command
     }
 
     /// Waits until the director logs something.
@@ -523,6 +615,15 @@ impl Stage {
             assert!(status.is_none() && !is_late, "{status:?}:\n{}", self.read("stderr"));
             sleep(Duration::from_millis(10));
         }
+    }
+}
+
+#[track_caller]
+fn await_that(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what}");
+        sleep(Duration::from_millis(10));
     }
 }
 
