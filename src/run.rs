@@ -25,7 +25,7 @@ pub(crate) fn run(file: &Path, log_level: Option<LogLevel>) -> anyhow::Result<()
     let logging = logging::init(log_level, config.log.level)?;
     // Caught from here on, so that a signal during the start ends in an orderly stop.
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("signals can't be caught")?;
-    let mut director = Director::start(&config)?;
+    let mut director = Director::start(&config, file)?;
 
     for signal in signals.forever() {
         if signal == SIGHUP {

@@ -529,6 +529,22 @@ fn an_error_that_can_not_be_written_is_still_an_exit_status() {
     }
 }
 
+#[test]
+fn nothing_of_it_is_left_in_the_runtime_directory() {
+    let (stage, director) = idle_director();
+    let own = stage.path("dpdk").join(format!("shunt-{}", director.id()));
+    assert!(own.is_dir(), "EAL's own is there while it runs");
+    // A dead one: no process has this number.
+    let dead = stage.path("dpdk").join("shunt-4194305");
+    fs::create_dir(&dead).expect("our own directory");
+    open_to_all(&dead);
+    stopped(&stage, director);
+    assert!(!own.exists() && dead.exists());
+    let director = stage.start();
+    await_that("the next one removes what is dead", || !dead.exists());
+    stopped(&stage, director);
+}
+
 /// A directory that nobody can use, with all that a run needs.
 struct Stage {
     directory: tempfile::TempDir,

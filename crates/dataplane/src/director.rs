@@ -5,6 +5,7 @@ mod report;
 
 use std::{
     io,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -16,15 +17,17 @@ use shunt_dpdk::{Eal, Error, LcoreHandle, LcoreId, Mempool, MempoolConfig, launc
 use shunt_nat::{BuildError, EngineConfig, Instant, table::ConnectionTable};
 use tracing::info;
 
-pub use crate::preflight::PreflightError;
 use crate::{
     clock::Clock,
     control::{Control, Moved},
+    device_lock::DeviceLocks,
+    eal_directory::EalDirectory,
     pipeline::Pipeline,
     ports::PortError,
     preflight,
     worker::Worker,
 };
+pub use crate::{device_lock::DeviceInUse, preflight::PreflightError};
 use crew::{Crew, DrivenPorts, Seat};
 pub use report::{MbufReport, PortReport, Report, ServiceReport};
 
@@ -44,6 +47,9 @@ pub enum StartError {
     /// Something on this machine is missing.
     #[error(transparent)]
     Preflight(#[from] PreflightError),
+    /// Another director has a device.
+    #[error(transparent)]
+    DeviceInUse(#[from] DeviceInUse),
     /// EAL did not start.
     #[error("EAL did not start ({0}); its log lines above say why")]
     Eal(Error),
@@ -100,23 +106,37 @@ pub struct Director {
     ports: Ports,
     control: Control,
     clock: Clock,
+    // Dropped last: others may take the devices and EAL's directory when all else is closed.
+    _device_locks: DeviceLocks,
+    _eal_directory: EalDirectory,
 }
 
 impl Director {
     /// Starts EAL, opens the ports and launches the workers. To be called once per process, on the
-    /// thread that is to be the main lcore.
+    /// thread that is to be the main lcore. `file` is where `config` came from, for directors that want
+    /// the same devices.
     ///
     /// # Errors
     /// What is missing or refused, and the command or key that mends it.
-    pub fn start(config: &Config) -> Result<Director, StartError> {
+    pub fn start(config: &Config, file: &Path) -> Result<Director, StartError> {
         preflight::check(config)?;
-        let file_prefix = format!("shunt-{}", std::process::id());
-        let eal = Eal::init(&config.eal_args(&file_prefix)).map_err(StartError::Eal)?;
+        let device_locks = DeviceLocks::take(config, file)?;
+        let eal_directory = EalDirectory::make();
+        let args = config.eal_args(eal_directory.prefix());
+        let eal = Eal::init(&args).map_err(StartError::Eal)?;
         let Assembly { workers, ports, control } = Assembly::open(&eal, config)?;
 
         let stop = Arc::new(AtomicBool::new(false));
         let clock = Clock::start();
-        let mut director = Director { stop, workers: Vec::new(), ports, control, clock };
+        let mut director = Director {
+            stop,
+            workers: Vec::new(),
+            ports,
+            control,
+            clock,
+            _device_locks: device_locks,
+            _eal_directory: eal_directory,
+        };
         let lcores = &config.dpdk.worker_lcores;
         // EAL's lcore 0 is the main one; the workers follow.
         for (number, (lcore, worker)) in (1..).zip(lcores.iter().zip(workers)) {

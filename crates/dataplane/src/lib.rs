@@ -21,17 +21,21 @@
 //! | `steering`, `neighbour_sync` | which worker owns a packet, and what workers hand and tell each other |
 //! | `director`, `worker`, `idle` | bringing it up, dealing out queues to the workers, and their loop |
 //! | `control` | what workers run on, and how it changes while packets flow |
+//! | `preflight`, `device_lock`, `eal_directory` | what the machine must have, and what must not be shared |
 #![forbid(unsafe_code)]
 
 mod clock;
 mod control;
 mod counters;
+mod device_lock;
 mod director;
 mod drop_reason;
+mod eal_directory;
 mod egress;
 mod idle;
 mod interface;
 mod local_network;
+mod lock_file;
 mod neighbour_sync;
 mod neighbours;
 mod offload;
@@ -47,8 +51,8 @@ mod worker;
 pub use control::Moved;
 pub use counters::{PipelineCounters, PortCounters};
 pub use director::{
-    Assembly, Director, MbufReport, PortReport, PreflightError, Report, ServiceReport, StartError,
-    connection_memory, open_pool,
+    Assembly, DeviceInUse, Director, MbufReport, PortReport, PreflightError, Report, ServiceReport,
+    StartError, connection_memory, open_pool,
 };
 pub use drop_reason::{DropCounters, DropReason};
 pub use ports::PortError;
