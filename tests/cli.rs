@@ -455,9 +455,8 @@ fn exit_status_with(stderr: impl Into<Stdio>, stdout: impl Into<Stdio>) -> Optio
     let stage = Stage::new();
     stage.write_empty_captures();
     let mut director = stage.command(&[]).stderr(stderr).stdout(stdout).spawn().expect("it starts");
-    // It can't say that it is ready; its captures are there when DPDK has its devices.
-    await_that("the director is ready", || stage.file("inside-tx").exists());
-    sleep(Duration::from_millis(500));
+    // It can't say that it is ready: it has a thread for signals when it is.
+    await_that("the director is ready", || threads(&director).any(|name| name == "signals\n"));
     stage.edit("192.168.2.210:8080\" }", "192.168.2.210:8080\", weight = 70000 }");
     for _ in 0..3 {
         send("HUP", &director);
@@ -466,6 +465,12 @@ fn exit_status_with(stderr: impl Into<Stdio>, stdout: impl Into<Stdio>) -> Optio
     }
     send("TERM", &director);
     director.wait().expect("it ends").code()
+}
+
+/// The names of a process's threads.
+fn threads(child: &Child) -> impl Iterator<Item = String> + use<> {
+    let tasks = fs::read_dir(format!("/proc/{}/task", child.id())).into_iter().flatten().flatten();
+    tasks.filter_map(|task| fs::read_to_string(task.path().join("comm")).ok())
 }
 
 fn full_disk() -> File {
@@ -527,6 +532,50 @@ fn an_error_that_can_not_be_written_is_still_an_exit_status() {
         command.args(["check", "--config", "/nonexistent/lb.toml"]).stderr(stderr);
         assert_eq!(command.status().expect("shunt starts").code(), Some(1));
     }
+}
+
+#[test]
+fn a_file_that_hangs_when_it_is_read_again_holds_nothing_up() {
+    let (stage, mut director) = idle_director();
+    let file = stage.path("lb.toml");
+    fs::rename(&file, stage.path("kept.toml")).expect("our own file");
+    let status = Command::new("mkfifo").arg(&file).status().expect("mkfifo starts");
+    assert!(status.success(), "a FIFO, which is opened when somebody writes to it");
+    open_to_all(&file);
+    send("HUP", &director);
+    sleep(Duration::from_millis(2500));
+    send("HUP", &director);
+    stage
+        .await_log(&mut director, "lb.toml is still being read, for 2 s now; the director goes on");
+    let (log, _) = stopped(&stage, director);
+    assert!(log.contains("SIGTERM: stopping"), "{log}");
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_read_is_read_again() {
+    let (stage, mut director) = idle_director();
+    let file = stage.path("lb.toml");
+    let text = stage.read("lb.toml");
+    fs::remove_file(&file).expect("our own file");
+    let status = Command::new("mkfifo").arg(&file).status().expect("mkfifo starts");
+    assert!(status.success());
+    open_to_all(&file);
+    send("HUP", &director);
+    sleep(Duration::from_millis(300));
+    send("HUP", &director);
+    sleep(Duration::from_millis(300));
+    // The first reader has opened the FIFO; the second reads the file that replaces it.
+    let new = stage.path("new.toml");
+    fs::write(&new, text.replace("scheduler = \"rr\"", "scheduler = \"wrr\""))
+        .expect("a service file");
+    open_to_all(&new);
+    let mut fifo = File::options().write(true).open(&file).expect("the reader is there");
+    fs::rename(&new, &file).expect("our own file");
+    fifo.write_all(b"this is no service file").expect("the reader is there");
+    drop(fifo);
+    stage.await_log(&mut director, "lb.toml runs now: tcp 192.168.1.100:80");
+    let (log, _) = stopped(&stage, director);
+    assert!(!log.contains("is wrong"), "what it was before counts no more: {log}");
 }
 
 #[test]

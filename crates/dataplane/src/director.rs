@@ -10,6 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
+    time::Duration,
 };
 
 use shunt_config::Config;
@@ -18,10 +19,12 @@ use shunt_nat::{BuildError, EngineConfig, Instant, table::ConnectionTable};
 use tracing::info;
 
 use crate::{
+    checksum_watch::ChecksumWatch,
     clock::Clock,
     control::{Control, Moved},
     device_lock::DeviceLocks,
     eal_directory::EalDirectory,
+    links::Link,
     pipeline::Pipeline,
     ports::PortError,
     preflight,
@@ -106,12 +109,16 @@ pub struct Director {
     ports: Ports,
     control: Control,
     clock: Clock,
+    watch: Watch,
     // Dropped last: others may take the devices and EAL's directory when all else is closed.
     _device_locks: DeviceLocks,
     _eal_directory: EalDirectory,
 }
 
 impl Director {
+    /// How often [`Director::watch`] is to be called.
+    pub const WATCH_INTERVAL: Duration = Duration::from_millis(500);
+
     /// Starts EAL, opens the ports and launches the workers. To be called once per process, on the
     /// thread that is to be the main lcore. `file` is where `config` came from, for directors that want
     /// the same devices.
@@ -134,6 +141,7 @@ impl Director {
             ports,
             control,
             clock,
+            watch: Watch::new(config),
             _device_locks: device_locks,
             _eal_directory: eal_directory,
         };
@@ -171,6 +179,12 @@ impl Director {
         Ok(moved)
     }
 
+    /// Looks what has happened to the ports, and logs it: links that came or went, and packets
+    /// that no port can do anything with.
+    pub fn watch(&mut self) {
+        self.watch.look(&self.ports.ports);
+    }
+
     /// Stops the workers and the ports, and accounts for every mbuf. `config` is the one that runs.
     #[must_use]
     pub fn stop(mut self, config: &Config) -> Report {
@@ -181,6 +195,29 @@ impl Director {
     fn join(&mut self) -> Vec<Worker> {
         self.stop.store(true, Ordering::Relaxed);
         self.workers.drain(..).map(LcoreHandle::join).collect()
+    }
+}
+
+/// What the main lcore keeps an eye on.
+struct Watch {
+    /// Both ports', outside first.
+    links: [Link; 2],
+    checksums: Vec<ChecksumWatch>,
+}
+
+impl Watch {
+    fn new(config: &Config) -> Watch {
+        Watch {
+            links: [&config.ports.outside, &config.ports.inside].map(Link::new),
+            checksums: config.ports.iter().filter_map(ChecksumWatch::start).collect(),
+        }
+    }
+
+    fn look(&mut self, ports: &DrivenPorts) {
+        for (link, (port, _driver)) in self.links.iter_mut().zip(ports) {
+            link.watch(port);
+        }
+        self.checksums.retain_mut(ChecksumWatch::goes_on);
     }
 }
 

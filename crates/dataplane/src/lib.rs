@@ -22,8 +22,10 @@
 //! | `director`, `worker`, `idle` | bringing it up, dealing out queues to the workers, and their loop |
 //! | `control` | what workers run on, and how it changes while packets flow |
 //! | `preflight`, `device_lock`, `eal_directory` | what the machine must have, and what must not be shared |
+//! | `links`, `checksum_watch` | what the main lcore notices of the ports |
 #![forbid(unsafe_code)]
 
+mod checksum_watch;
 mod clock;
 mod control;
 mod counters;
@@ -34,6 +36,7 @@ mod eal_directory;
 mod egress;
 mod idle;
 mod interface;
+mod links;
 mod local_network;
 mod lock_file;
 mod neighbour_sync;
