@@ -579,6 +579,15 @@ fn a_file_that_changes_while_it_is_read_is_read_again() {
 }
 
 #[test]
+fn more_memory_than_there_is() {
+    let file = service_file("memory = \"1024G\"\nno-huge = true", "net_null0", "net_null1");
+    let said = refused(&["run", "--config", file.path().to_str().expect("UTF-8")]);
+    assert!(said.contains(" MiB of memory are wanted (1048576 MiB for DPDK"), "{said}");
+    assert!(said.contains("lower `memory` under `[dpdk]`"), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+}
+
+#[test]
 fn nothing_of_it_is_left_in_the_runtime_directory() {
     let (stage, director) = idle_director();
     let own = stage.path("dpdk").join(format!("shunt-{}", director.id()));

@@ -30,7 +30,10 @@ use crate::{
     preflight,
     worker::Worker,
 };
-pub use crate::{device_lock::DeviceInUse, preflight::PreflightError};
+pub use crate::{
+    device_lock::DeviceInUse,
+    preflight::{MemoryPlace, PreflightError},
+};
 use crew::{Crew, DrivenPorts, Seat};
 pub use report::{MbufReport, PortReport, Report, ServiceReport};
 

@@ -39,6 +39,7 @@ mod interface;
 mod links;
 mod local_network;
 mod lock_file;
+mod memory;
 mod neighbour_sync;
 mod neighbours;
 mod offload;
@@ -54,8 +55,8 @@ mod worker;
 pub use control::Moved;
 pub use counters::{PipelineCounters, PortCounters};
 pub use director::{
-    Assembly, DeviceInUse, Director, MbufReport, PortReport, PreflightError, Report, ServiceReport,
-    StartError, connection_memory, open_pool,
+    Assembly, DeviceInUse, Director, MbufReport, MemoryPlace, PortReport, PreflightError, Report,
+    ServiceReport, StartError, connection_memory, open_pool,
 };
 pub use drop_reason::{DropCounters, DropReason};
 pub use ports::PortError;
