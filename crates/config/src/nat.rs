@@ -16,8 +16,8 @@ keywords! {
 /// What the NAT engine does as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Nat {
-    /// Key `connections`, by default 1,048,576: how many connections a worker tracks at once, 1024
-    /// to 2²⁸. The table never grows.
+    /// Key `connections`, by default 1,048,576: how many connections all workers together track at
+    /// once, 1024 to 2²⁸. The table never grows.
     pub connections: u32,
     /// Key `on-unknown`, by default [`OnUnknown::Reset`]; a service may differ.
     pub on_unknown: OnUnknown,

@@ -27,7 +27,8 @@ pub(super) fn validate(
     report: &mut Report,
 ) -> Nat {
     let default = Nat::default();
-    let help = "write how many connections a worker tracks, as in `connections = 1048576`";
+    let help =
+        "write how many connections all workers together track, as in `connections = 1048576`";
     Nat {
         connections: report.number(
             "connections",
