@@ -588,6 +588,61 @@ fn more_memory_than_there_is() {
 }
 
 #[test]
+fn a_table_that_the_kernel_refuses() {
+    let dpdk = "memory = \"64M\"\nno-huge = true\nmbufs = 8192\n[nat]\nconnections = 12000000";
+    let file = service_file(dpdk, "net_null0", "net_null1");
+    let runtime = tempfile::tempdir().expect("a temporary directory");
+    let limited = "ulimit -v 900000; exec \"$0\" run --config \"$1\"";
+    let output = Command::new("sh")
+        .args(["-c", limited, env!("CARGO_BIN_EXE_shunt")])
+        .arg(file.path())
+        .env("XDG_RUNTIME_DIR", runtime.path())
+        .env("RUST_LOG", "off")
+        .output()
+        .expect("a shell");
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.starts_with("shunt: no memory for a table of 12000000 connections, 988 MiB"),
+        "{said}"
+    );
+    assert!(said.ends_with("lower `connections` under `[nat]`\n"), "{said}");
+}
+
+/// Whoever touches memory first gets it from its own NUMA node.
+#[test]
+fn a_worker_s_table_is_made_on_its_lcore() {
+    // All but the table is the same, which takes pages of 4 KiB where it is small.
+    let faults = |connections: u32| {
+        let stage = Stage::new();
+        stage.write_empty_captures();
+        let section = format!("[nat]\nconnections = {connections}\n[dpdk]");
+        let mut director = stage.start_edited(&[("[dpdk]", &section)]);
+        stage.await_log(&mut director, "director ready");
+        let faults = ["shunt", "worker"].map(|name| page_faults(&director, name));
+        stopped(&stage, director);
+        faults
+    };
+    let ([main, worker], [main_more, worker_more]) = (faults(1024), faults(16384));
+    // 15,360 connections more, of 96 bytes each.
+    let pages = 15_360 * 96 / 4096;
+    assert!(worker_more > worker + pages - 40, "the worker's: {worker}, {worker_more}");
+    assert!(main_more < main + pages / 2, "the main lcore's: {main}, {main_more}");
+}
+
+/// How often the thread with that in its name touched a page that it hadn't yet.
+fn page_faults(child: &Child, name: &str) -> u64 {
+    let tasks = fs::read_dir(format!("/proc/{}/task", child.id())).expect("threads");
+    let stats = tasks.map(|task| {
+        fs::read_to_string(task.expect("a thread").path().join("stat")).expect("its statistics")
+    });
+    let is_it = |stat: &String| stat.split(')').next().is_some_and(|head| head.contains(name));
+    let stat = stats.into_iter().find(is_it).expect("a thread of that name");
+    let after_name = stat.rsplit(')').next().expect("fields");
+    after_name.split_whitespace().nth(7).and_then(|faults| faults.parse().ok()).expect("a number")
+}
+
+#[test]
 fn nothing_of_it_is_left_in_the_runtime_directory() {
     let (stage, director) = idle_director();
     let own = stage.path("dpdk").join(format!("shunt-{}", director.id()));
@@ -649,8 +704,18 @@ impl Stage {
     }
 
     fn start_with(&self, arguments: &[&str]) -> Child {
+        self.spawn(self.command(arguments))
+    }
+
+    /// Starts it with a service file that differs in that.
+    fn start_edited(&self, changes: &[(&str, &str)]) -> Child {
+        let command = self.command(&[]);
+        changes.iter().for_each(|(old, new)| self.edit(old, new));
+        self.spawn(command)
+    }
+
+    fn spawn(&self, mut command: Command) -> Child {
         let file = |name| File::create(self.path(name)).expect("a file for output");
-        let mut command = self.command(arguments);
         command.stdout(file("stdout")).stderr(file("stderr")).spawn().expect("shunt starts")
     }
 

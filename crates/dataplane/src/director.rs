@@ -15,13 +15,16 @@ use std::{
 
 use shunt_config::Config;
 use shunt_dpdk::{Eal, Error, LcoreHandle, LcoreId, Mempool, MempoolConfig, launch};
-use shunt_nat::{BuildError, EngineConfig, Instant, table::ConnectionTable};
+use shunt_nat::{
+    BuildError, EngineConfig, Instant,
+    table::{ConnectionTable, TableMemoryError},
+};
 use tracing::info;
 
 use crate::{
     checksum_watch::ChecksumWatch,
     clock::Clock,
-    control::{Control, Moved},
+    control::{Control, Inbox, Moved, Snapshot},
     device_lock::DeviceLocks,
     eal_directory::EalDirectory,
     links::Link,
@@ -74,6 +77,9 @@ pub enum StartError {
     /// A port can't be used as wanted.
     #[error(transparent)]
     Port(#[from] PortError),
+    /// No memory for the connections of a worker.
+    #[error("{0}; lower `connections` under `[nat]`")]
+    Table(TableMemoryError),
     /// No room for a ring between workers.
     #[error("no room for rings between workers ({0}); {remedy}", remedy = room_for_rings(.0))]
     Ring(Error),
@@ -134,7 +140,11 @@ impl Director {
         let eal_directory = EalDirectory::make();
         let args = config.eal_args(eal_directory.prefix());
         let eal = Eal::init(&args).map_err(StartError::Eal)?;
-        let Assembly { workers, ports, control } = Assembly::open(&eal, config)?;
+        let Parts { workers, ports, control } =
+            Parts::open(&eal, config, open_pool(&eal, config)?)?;
+        let lcores = &config.dpdk.worker_lcores;
+        let workers = make_on(lcores, workers)?;
+        log_tables(&workers);
 
         let stop = Arc::new(AtomicBool::new(false));
         let clock = Clock::start();
@@ -148,16 +158,14 @@ impl Director {
             _device_locks: device_locks,
             _eal_directory: eal_directory,
         };
-        let lcores = &config.dpdk.worker_lcores;
-        // EAL's lcore 0 is the main one; the workers follow.
-        for (number, (lcore, worker)) in (1..).zip(lcores.iter().zip(workers)) {
+        for ((number, lcore), worker) in numbered(lcores).zip(workers) {
             let stop = Arc::clone(&director.stop);
             let idle = config.dpdk.idle;
-            match launch(LcoreId(number), move || worker.run(clock, &stop, idle)) {
+            match launch(number, move || worker.run(clock, &stop, idle)) {
                 Ok(running) => director.workers.push(running),
                 Err(error) => {
                     director.join();
-                    return Err(StartError::Lcore { lcore: *lcore, error });
+                    return Err(StartError::Lcore { lcore, error });
                 }
             }
         }
@@ -201,6 +209,25 @@ impl Director {
     }
 }
 
+/// EAL's numbers of the workers' lcores, with their CPUs. Number 0 is the main one.
+fn numbered(lcores: &[u16]) -> impl Iterator<Item = (LcoreId, u16)> {
+    (1..).map(LcoreId).zip(lcores.iter().copied())
+}
+
+/// Makes each worker on its own lcore, all at the same time: the memory that it touches first is then
+/// memory of that lcore's NUMA node.
+fn make_on(lcores: &[u16], workers: Vec<WorkerParts>) -> Result<Vec<Worker>, StartError> {
+    let at_work = numbered(lcores).zip(workers).map(|((number, lcore), parts)| {
+        launch(number, || parts.assemble()).map_err(|error| StartError::Lcore { lcore, error })
+    });
+    // Started all, before the first is waited for.
+    let at_work: Vec<_> = at_work.collect();
+    // And all are waited for, whatever became of the others.
+    let made: Vec<_> =
+        at_work.into_iter().map(|handle| handle?.join().map_err(StartError::Table)).collect();
+    made.into_iter().collect()
+}
+
 /// What the main lcore keeps an eye on.
 struct Watch {
     /// Both ports', outside first.
@@ -232,6 +259,55 @@ struct Ports {
     in_use_at_start: u32,
 }
 
+/// Opened ports, and what workers are made of.
+struct Parts {
+    workers: Vec<WorkerParts>,
+    ports: Ports,
+    control: Control,
+}
+
+/// What one worker is made of.
+struct WorkerParts {
+    seat: Seat,
+    snapshot: Snapshot,
+    inbox: Inbox,
+    engine: EngineConfig,
+    pool: Mempool,
+    secret: [u64; 4],
+}
+
+impl Parts {
+    /// Opens the ports, and deals out what belongs to them.
+    fn open(eal: &Eal, config: &Config, pool: Mempool) -> Result<Parts, StartError> {
+        let crew = Crew { eal, pool: &pool, workers: config.dpdk.worker_lcores.len() };
+        let (ports, owners, seats) = crew.open_ports(config)?;
+        let in_use_at_start = pool.in_use();
+
+        let [seed] = secrets()?;
+        let engine = EngineConfig {
+            capacity: config.nat.connections.div_ceil(crew.workers as u32),
+            secret: secrets()?,
+        };
+        let (control, starts) = Control::new(config, owners, crew.workers, seed)?;
+        let workers = seats.into_iter().zip(starts).map(|(seat, (snapshot, inbox))| {
+            let (engine, pool, secret) = (engine, pool.clone(), secrets()?);
+            Ok(WorkerParts { seat, snapshot, inbox, engine, pool, secret })
+        });
+        let workers = workers.collect::<Result<Vec<_>, StartError>>()?;
+        Ok(Parts { workers, ports: Ports { ports, pool, in_use_at_start }, control })
+    }
+}
+
+impl WorkerParts {
+    /// To be called on the worker's lcore.
+    fn assemble(self) -> Result<Worker, TableMemoryError> {
+        let WorkerParts { seat, snapshot, inbox, engine, pool, secret } = self;
+        let Seat { rx, interfaces, steering, place } = seat;
+        let pipeline = Pipeline::new(&engine, snapshot, interfaces, pool, secret, place)?;
+        Ok(Worker::new(rx, pipeline, steering, inbox))
+    }
+}
+
 /// Opened ports and workers that poll them, not yet on lcores: for driving them by hand.
 pub struct Assembly {
     workers: Vec<Worker>,
@@ -254,25 +330,11 @@ impl Assembly {
     /// # Errors
     /// What DPDK refused; ports already opened are closed again.
     pub fn open_with(eal: &Eal, config: &Config, pool: Mempool) -> Result<Assembly, StartError> {
-        let crew = Crew { eal, pool: &pool, workers: config.dpdk.worker_lcores.len() };
-        let (ports, owners, seats) = crew.open_ports(config)?;
-        let in_use_at_start = pool.in_use();
-
-        let [seed] = secrets()?;
-        let engine = EngineConfig {
-            capacity: config.nat.connections.div_ceil(crew.workers as u32),
-            secret: secrets()?,
-        };
-        let (control, starts) = Control::new(config, owners, crew.workers, seed)?;
-        let workers = seats.into_iter().zip(starts).map(|(seat, (snapshot, inbox))| {
-            let Seat { rx, interfaces, steering, place } = seat;
-            let (pool, secret) = (pool.clone(), secrets()?);
-            let pipeline = Pipeline::new(&engine, snapshot, interfaces, pool, secret, place);
-            Ok(Worker::new(rx, pipeline, steering, inbox))
-        });
-        let workers = workers.collect::<Result<Vec<_>, StartError>>()?;
+        let Parts { workers, ports, control } = Parts::open(eal, config, pool)?;
+        let workers = workers.into_iter().map(|parts| parts.assemble().map_err(StartError::Table));
+        let workers = workers.collect::<Result<Vec<_>, _>>()?;
         log_tables(&workers);
-        Ok(Assembly { workers, ports: Ports { ports, pool, in_use_at_start }, control })
+        Ok(Assembly { workers, ports, control })
     }
 
     /// The workers, in the order of their lcores. They may be taken out, to poll elsewhere, and are to be

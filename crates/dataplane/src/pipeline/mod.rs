@@ -17,6 +17,7 @@ use shunt_dpdk::{Burst, Mbuf, Mempool};
 use shunt_nat::{
     Engine, EngineConfig, Instant, Prepared, Side, Translation,
     fragments::{HoldLimits, HoldQueue},
+    table::TableMemoryError,
 };
 use shunt_packet::{
     ethernet::{EtherType, EthernetHeader, TAG_LEN, cover_priority_tag, is_priority_tag},
@@ -99,7 +100,10 @@ pub(crate) struct Place {
 }
 
 impl Pipeline {
-    /// A pipeline that runs `snapshot`.
+    /// A pipeline that runs `snapshot`. To be made on the worker's lcore.
+    ///
+    /// # Errors
+    /// When there is no memory for the connection table.
     pub(crate) fn new(
         config: &EngineConfig,
         snapshot: Snapshot,
@@ -107,11 +111,11 @@ impl Pipeline {
         pool: Mempool,
         secret: [u64; 4],
         place: Place,
-    ) -> Pipeline {
+    ) -> Result<Pipeline, TableMemoryError> {
         let share = |rate: u64| rate.div_ceil(place.workers as u64);
         let Snapshot { ruleset, network, new_addresses } = snapshot;
         let mut pipeline = Pipeline {
-            engine: Engine::new(config, ruleset),
+            engine: Engine::new(config, ruleset)?,
             counters: PipelineCounters::default(),
             drops: DropCounters::default(),
             interfaces,
@@ -127,7 +131,7 @@ impl Pipeline {
             neighbour_sync: place.neighbour_sync,
         };
         pipeline.resolve_next_hops(Instant::default(), new_addresses);
-        pipeline
+        Ok(pipeline)
     }
 
     /// Runs another snapshot from now on, and returns what it ran before.

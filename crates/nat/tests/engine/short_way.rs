@@ -23,7 +23,7 @@ impl Ways {
         let services = vec![rr(VIP, &[RS1]), over_udp(rr(VIP, &[RS1]))];
         let rules = rules_of(&services, &[]);
         Ways {
-            engine: Engine::new(&Director::config(64), Ruleset::new(&rules, 7).unwrap()),
+            engine: Engine::new(&Director::config(64), Ruleset::new(&rules, 7).unwrap()).unwrap(),
             now: Instant::from_millis(5000),
         }
     }
@@ -249,7 +249,7 @@ proptest! {
         let mut rulesets = std::iter::repeat_with(|| {
             builder.build(&rules, Instant::default(), |_| 0).unwrap().rulesets.remove(0)
         });
-        let engine = Engine::new(&Director::config(64), rulesets.next().unwrap());
+        let engine = Engine::new(&Director::config(64), rulesets.next().unwrap()).unwrap();
         let mut ways = Ways { engine, now: Instant::from_millis(5000) };
         let packet = |client: u16| udp(&format!("192.168.1.200:{}", 1000 + client), VIP);
         // What a way out means now: numbers that are free have another meaning each time.
