@@ -2,7 +2,7 @@
 //! server in network namespaces of this machine, over AF_PACKET, with the director that spins, the one that
 //! sleeps, and Linux's own NAT in turns. Needs root, ip, ethtool and nft:
 //!
-//!     cargo bench --bench pacing --no-run && sudo target/release/deps/pacing-…
+//!     cargo bench --bench pacing -- run
 //!
 //! Client and server share a CPU, and so a request takes as long as the kernel needs to run both; what a director
 //! adds is the difference.
@@ -34,10 +34,13 @@ fn main() -> anyhow::Result<()> {
         ["serve"] => server::serve(),
         ["ask", rate] => client::ask(rate.parse()?, LENGTH),
         ["measure"] => measure(),
-        // cargo bench says --bench, and cargo test, which has nothing to do here, says nothing.
-        ["--bench", ..] => in_own_namespaces(),
+        // cargo adds --bench.
+        ["run", ..] => in_own_namespaces(),
+        // So that `cargo bench` is about the parts alone.
         _ => {
-            println!("needs root: cargo bench --bench pacing");
+            println!(
+                "A steady pace is measured by another command, as root: cargo bench --bench pacing -- run"
+            );
             Ok(())
         }
     }

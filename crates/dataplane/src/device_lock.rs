@@ -18,7 +18,7 @@ use std::{
 use shunt_config::{Config, Device};
 use tracing::warn;
 
-use crate::lock_file::{Attempt, lock_file, make_private, runtime_directory};
+use crate::lock_file::{Attempt, lock_file, make_private, runtime_directory, user};
 
 /// Drivers that take an interface of the kernel's, or make one.
 const OF_THE_KERNEL: [&str; 5] =
@@ -48,10 +48,7 @@ impl DeviceLocks {
     /// Locks the devices of a director that runs `file`. Where the system has no place for locks, that
     /// is logged and nothing is locked.
     pub(crate) fn take(config: &Config, file: &Path) -> Result<DeviceLocks, DeviceInUse> {
-        let directory = runtime_directory("/run/shunt", "shunt").and_then(|directory| {
-            make_private(&directory)?;
-            Ok(directory)
-        });
+        let directory = lock_directory();
         match directory.and_then(|directory| Ok((directory, network_namespace()?))) {
             Ok((directory, namespace)) => DeviceLocks::take_in(&directory, namespace, config, file),
             Err(error) => {
@@ -101,6 +98,14 @@ impl Drop for DeviceLocks {
             let _ = fs::remove_file(path);
         }
     }
+}
+
+/// Where locks are. Each user has a place of its own: a device that two of them can use is rare.
+fn lock_directory() -> io::Result<PathBuf> {
+    let fallback = format!("/tmp/shunt-{}", user()?);
+    let directory = runtime_directory("/run/shunt", "shunt", &fallback)?;
+    make_private(&directory)?;
+    Ok(directory)
 }
 
 /// What a device is called outside the process, and a file name that only it has.

@@ -29,7 +29,7 @@ impl EalDirectory {
     /// Removes the directories of directors that are dead, and makes one for this process.
     pub(crate) fn make() -> EalDirectory {
         let prefix = format!("{PREFIX}{}", process::id());
-        let directory = runtime_directory("/var/run/dpdk", "dpdk").and_then(|all| {
+        let directory = runtime_directory("/var/run/dpdk", "dpdk", "/tmp/dpdk").and_then(|all| {
             make_private(&all)?;
             remove_dead(&all, Path::new("/proc"));
             lock_own(&all.join(&prefix))

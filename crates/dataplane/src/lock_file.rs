@@ -12,13 +12,13 @@ pub(crate) fn user() -> io::Result<u32> {
     Ok(fs::metadata("/proc/self")?.uid())
 }
 
-/// The directory for files of a running program: `root` for root; below `$XDG_RUNTIME_DIR` for
-/// others, or else below /tmp.
-pub(crate) fn runtime_directory(root: &str, name: &str) -> io::Result<PathBuf> {
+/// The directory for files of a running program: `root` for root; for others `name` below
+/// `$XDG_RUNTIME_DIR`, or `fallback` where there is none.
+pub(crate) fn runtime_directory(root: &str, name: &str, fallback: &str) -> io::Result<PathBuf> {
     match (user()?, std::env::var_os("XDG_RUNTIME_DIR")) {
         (0, _) => Ok(PathBuf::from(root)),
         (_, Some(directory)) => Ok(Path::new(&directory).join(name)),
-        (_, None) => Ok(Path::new("/tmp").join(name)),
+        (_, None) => Ok(PathBuf::from(fallback)),
     }
 }
 
