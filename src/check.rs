@@ -5,14 +5,15 @@ use std::{fmt::Write, path::Path, time::Duration};
 use shunt_config::{Config, HugePages, Port};
 use shunt_rules::{Defaults, ForwardingMode, VirtualService};
 
+use crate::output;
+
 /// Local addresses times their ports that a worker should have, on average.
 const LOCAL_ENDPOINTS: usize = 64;
 
 /// Prints what a service file means. That it is sound has been found out by loading it.
 pub(crate) fn check(path: &Path, config: &Config) -> anyhow::Result<()> {
-    println!("{} is sound. `shunt run` would start:\n", path.display());
-    print!("{}", describe(config)?);
-    Ok(())
+    let plan = describe(config)?;
+    output::print(format_args!("{} is sound. `shunt run` would start:\n\n{plan}", path.display()))
 }
 
 fn describe(config: &Config) -> Result<String, std::fmt::Error> {

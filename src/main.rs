@@ -3,7 +3,9 @@
 
 mod check;
 mod cli;
+mod log_writer;
 mod logging;
+mod output;
 mod run;
 
 use std::process::ExitCode;
@@ -17,7 +19,7 @@ fn main() -> ExitCode {
     match execute(&Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("shunt: {error:#}");
+            output::complain(error);
             ExitCode::FAILURE
         }
     }

@@ -3,13 +3,14 @@
 
 use std::{
     fs::{self, File, Permissions},
+    io::{self, PipeWriter, Write},
     os::unix::{
         fs::{MetadataExt, PermissionsExt},
         process::CommandExt,
     },
     path::{Path, PathBuf},
-    process::{Child, Command, Output},
-    thread::sleep,
+    process::{Child, Command, Output, Stdio},
+    thread::{sleep, spawn},
     time::{Duration, Instant},
 };
 
@@ -354,8 +355,7 @@ fn carries_a_packet_until(signal: &str) {
 /// A director that waits for what comes, its files and its log.
 fn idle_director() -> (Stage, Child) {
     let stage = Stage::new();
-    pcap::write(&stage.file("outside-rx"), &[]);
-    pcap::write(&stage.file("inside-rx"), &[]);
+    stage.write_empty_captures();
     let mut director = stage.start();
     stage.await_log(&mut director, "director ready");
     (stage, director)
@@ -448,6 +448,216 @@ fn sighup_leaves_alone_what_the_command_line_says_of_the_log() {
     assert!(log.contains("SIGTERM: stopping"), "{log}");
 }
 
+/// Runs an idle director with that for its log and its output, and has it complain of its file, so
+/// that there is something to log. It goes on; returns its exit status in the end.
+#[track_caller]
+fn exit_status_with(stderr: impl Into<Stdio>, stdout: impl Into<Stdio>) -> Option<i32> {
+    let stage = Stage::new();
+    stage.write_empty_captures();
+    let mut director = stage.command(&[]).stderr(stderr).stdout(stdout).spawn().expect("it starts");
+    // It can't say that it is ready: it has a thread for signals when it is.
+    await_that("the director is ready", || threads(&director).any(|name| name == "signals\n"));
+    stage.edit("192.168.2.210:8080\" }", "192.168.2.210:8080\", weight = 70000 }");
+    for _ in 0..3 {
+        send("HUP", &director);
+        sleep(Duration::from_millis(100));
+        assert!(director.try_wait().expect("a child").is_none(), "it goes on");
+    }
+    send("TERM", &director);
+    director.wait().expect("it ends").code()
+}
+
+/// The names of a process's threads.
+fn threads(child: &Child) -> impl Iterator<Item = String> + use<> {
+    let tasks = fs::read_dir(format!("/proc/{}/task", child.id())).into_iter().flatten().flatten();
+    tasks.filter_map(|task| fs::read_to_string(task.path().join("comm")).ok())
+}
+
+fn full_disk() -> File {
+    File::options().write(true).open("/dev/full").expect("a disk that is full")
+}
+
+/// The writing end of a pipe that nobody reads.
+fn broken_pipe() -> PipeWriter {
+    let (reader, writer) = io::pipe().expect("a pipe");
+    drop(reader);
+    writer
+}
+
+#[test]
+fn a_log_that_can_not_be_written_stops_nothing() {
+    assert_eq!(exit_status_with(broken_pipe(), Stdio::null()), Some(0), "its reader is gone");
+    assert_eq!(exit_status_with(full_disk(), Stdio::null()), Some(0), "its disk is full");
+}
+
+#[test]
+fn a_log_that_nobody_reads_keeps_nothing_waiting() {
+    let (_reader, mut writer) = io::pipe().expect("a pipe");
+    let mut full = writer.try_clone().expect("a descriptor");
+    // On a thread of its own, which waits when the pipe is full, and in the end for ever.
+    spawn(move || while full.write_all(&[b'x'; 4096]).is_ok() {});
+    sleep(Duration::from_millis(100));
+    writer.flush().expect("nothing to flush");
+    assert_eq!(exit_status_with(writer, Stdio::null()), Some(0));
+}
+
+#[test]
+fn a_summary_that_can_not_be_written() {
+    assert_eq!(
+        exit_status_with(Stdio::null(), broken_pipe()),
+        Some(0),
+        "its reader wanted no more"
+    );
+    assert_eq!(exit_status_with(Stdio::null(), full_disk()), Some(1), "its disk is full");
+}
+
+#[test]
+fn what_check_prints_and_can_not_be_written() {
+    let check = |stdout: Stdio| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_shunt"));
+        command.args(["check", "--config", &in_project("examples/lvs-nat.toml")]).stdout(stdout);
+        let output = command.stderr(Stdio::piped()).output().expect("shunt starts");
+        (output.status.code(), text(&output.stderr).to_owned())
+    };
+    assert_eq!(check(broken_pipe().into()), (Some(0), String::new()));
+    let (status, said) = check(full_disk().into());
+    assert_eq!(status, Some(1));
+    assert!(said.starts_with("shunt: standard output can't be written: No space left"), "{said}");
+}
+
+#[test]
+fn an_error_that_can_not_be_written_is_still_an_exit_status() {
+    for stderr in [Stdio::from(broken_pipe()), Stdio::from(full_disk())] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_shunt"));
+        command.args(["check", "--config", "/nonexistent/lb.toml"]).stderr(stderr);
+        assert_eq!(command.status().expect("shunt starts").code(), Some(1));
+    }
+}
+
+#[test]
+fn a_file_that_hangs_when_it_is_read_again_holds_nothing_up() {
+    let (stage, mut director) = idle_director();
+    let file = stage.path("lb.toml");
+    fs::rename(&file, stage.path("kept.toml")).expect("our own file");
+    let status = Command::new("mkfifo").arg(&file).status().expect("mkfifo starts");
+    assert!(status.success(), "a FIFO, which is opened when somebody writes to it");
+    open_to_all(&file);
+    send("HUP", &director);
+    sleep(Duration::from_millis(2500));
+    send("HUP", &director);
+    stage
+        .await_log(&mut director, "lb.toml is still being read, for 2 s now; the director goes on");
+    let (log, _) = stopped(&stage, director);
+    assert!(log.contains("SIGTERM: stopping"), "{log}");
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_read_is_read_again() {
+    let (stage, mut director) = idle_director();
+    let file = stage.path("lb.toml");
+    let text = stage.read("lb.toml");
+    fs::remove_file(&file).expect("our own file");
+    let status = Command::new("mkfifo").arg(&file).status().expect("mkfifo starts");
+    assert!(status.success());
+    open_to_all(&file);
+    send("HUP", &director);
+    sleep(Duration::from_millis(300));
+    send("HUP", &director);
+    sleep(Duration::from_millis(300));
+    // The first reader has opened the FIFO; the second reads the file that replaces it.
+    let new = stage.path("new.toml");
+    fs::write(&new, text.replace("scheduler = \"rr\"", "scheduler = \"wrr\""))
+        .expect("a service file");
+    open_to_all(&new);
+    let mut fifo = File::options().write(true).open(&file).expect("the reader is there");
+    fs::rename(&new, &file).expect("our own file");
+    fifo.write_all(b"this is no service file").expect("the reader is there");
+    drop(fifo);
+    stage.await_log(&mut director, "lb.toml runs now: service tcp-192.168.1.100-80 edited");
+    let (log, _) = stopped(&stage, director);
+    assert!(!log.contains("is wrong"), "what it was before counts no more: {log}");
+}
+
+#[test]
+fn more_memory_than_there_is() {
+    let file = service_file("memory = \"1024G\"\nno-huge = true", "net_null0", "net_null1");
+    let said = refused(&["run", "--config", file.path().to_str().expect("UTF-8")]);
+    assert!(said.contains(" MiB of memory are wanted (1048576 MiB for DPDK"), "{said}");
+    assert!(said.contains("lower `memory` under `[dpdk]`"), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+}
+
+#[test]
+fn a_table_that_the_kernel_refuses() {
+    let dpdk = "memory = \"64M\"\nno-huge = true\nmbufs = 8192\n[nat]\nconnections = 12000000";
+    let file = service_file(dpdk, "net_null0", "net_null1");
+    let runtime = tempfile::tempdir().expect("a temporary directory");
+    let limited = "ulimit -v 900000; exec \"$0\" run --config \"$1\"";
+    let output = Command::new("sh")
+        .args(["-c", limited, env!("CARGO_BIN_EXE_shunt")])
+        .arg(file.path())
+        .env("XDG_RUNTIME_DIR", runtime.path())
+        .env("RUST_LOG", "off")
+        .output()
+        .expect("a shell");
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.starts_with("shunt: no memory for a table of 12000000 connections, 988 MiB"),
+        "{said}"
+    );
+    assert!(said.ends_with("lower `connections` under `[nat]`\n"), "{said}");
+}
+
+/// Whoever touches memory first gets it from its own NUMA node.
+#[test]
+fn a_worker_s_table_is_made_on_its_lcore() {
+    // All but the table is the same, which takes pages of 4 KiB where it is small.
+    let faults = |connections: u32| {
+        let stage = Stage::new();
+        stage.write_empty_captures();
+        let section = format!("[nat]\nconnections = {connections}\n[dpdk]");
+        let mut director = stage.start_edited(&[("[dpdk]", &section)]);
+        stage.await_log(&mut director, "director ready");
+        let faults = ["shunt", "worker"].map(|name| page_faults(&director, name));
+        stopped(&stage, director);
+        faults
+    };
+    let ([main, worker], [main_more, worker_more]) = (faults(1024), faults(16384));
+    // 15,360 connections more, of 96 bytes each.
+    let pages = 15_360 * 96 / 4096;
+    assert!(worker_more > worker + pages - 40, "the worker's: {worker}, {worker_more}");
+    assert!(main_more < main + pages / 2, "the main lcore's: {main}, {main_more}");
+}
+
+/// How often the thread with that in its name touched a page that it hadn't yet.
+fn page_faults(child: &Child, name: &str) -> u64 {
+    let tasks = fs::read_dir(format!("/proc/{}/task", child.id())).expect("threads");
+    let stats = tasks.map(|task| {
+        fs::read_to_string(task.expect("a thread").path().join("stat")).expect("its statistics")
+    });
+    let is_it = |stat: &String| stat.split(')').next().is_some_and(|head| head.contains(name));
+    let stat = stats.into_iter().find(is_it).expect("a thread of that name");
+    let after_name = stat.rsplit(')').next().expect("fields");
+    after_name.split_whitespace().nth(7).and_then(|faults| faults.parse().ok()).expect("a number")
+}
+
+#[test]
+fn nothing_of_it_is_left_in_the_runtime_directory() {
+    let (stage, director) = idle_director();
+    let own = stage.path("dpdk").join(format!("shunt-{}", director.id()));
+    assert!(own.is_dir(), "EAL's own is there while it runs");
+    // A dead one: no process has this number.
+    let dead = stage.path("dpdk").join("shunt-4194305");
+    fs::create_dir(&dead).expect("our own directory");
+    open_to_all(&dead);
+    stopped(&stage, director);
+    assert!(!own.exists() && dead.exists());
+    let director = stage.start();
+    await_that("the next one removes what is dead", || !dead.exists());
+    stopped(&stage, director);
+}
+
 /// A directory that nobody can use, with all that a run needs.
 struct Stage {
     directory: tempfile::TempDir,
@@ -476,6 +686,12 @@ impl Stage {
         fs::read_to_string(self.path(name)).expect("what the director wrote")
     }
 
+    /// So that nothing arrives.
+    fn write_empty_captures(&self) {
+        pcap::write(&self.file("outside-rx"), &[]);
+        pcap::write(&self.file("inside-rx"), &[]);
+    }
+
     /// Replaces a part of the service file.
     fn edit(&self, old: &str, new: &str) {
         let text = self.read("lb.toml");
@@ -488,6 +704,23 @@ impl Stage {
     }
 
     fn start_with(&self, arguments: &[&str]) -> Child {
+        self.spawn(self.command(arguments))
+    }
+
+    /// Starts it with a service file that differs in that.
+    fn start_edited(&self, changes: &[(&str, &str)]) -> Child {
+        let command = self.command(&[]);
+        changes.iter().for_each(|(old, new)| self.edit(old, new));
+        self.spawn(command)
+    }
+
+    fn spawn(&self, mut command: Command) -> Child {
+        let file = |name| File::create(self.path(name)).expect("a file for output");
+        command.stdout(file("stdout")).stderr(file("stderr")).spawn().expect("shunt starts")
+    }
+
+    /// The command that runs a director, with its files in place.
+    fn command(&self, arguments: &[&str]) -> Command {
         let device = |number: u32, port: &str| {
             let file = |what: &str| self.file(&format!("{port}-{what}")).display().to_string();
             format!("net_pcap{number},rx_pcap={},tx_pcap={}", file("rx"), file("tx"))
@@ -498,17 +731,15 @@ impl Stage {
         for name in ["outside-rx.pcap", "inside-rx.pcap", "lb.toml"] {
             open_to_all(&self.path(name));
         }
-        let file = |name| File::create(self.path(name)).expect("a file for output");
         let mut command = Command::new(self.path("shunt"));
         command.args(["run", "--config"]).arg(self.path("lb.toml")).args(arguments);
         command.env("XDG_RUNTIME_DIR", self.directory.path()).env_remove("RUST_LOG");
-        command.stdout(file("stdout")).stderr(file("stderr"));
         let is_root = fs::metadata("/proc/self").expect("procfs").uid() == 0;
         if is_root {
             const NOBODY: u32 = 65534;
             command.uid(NOBODY).gid(NOBODY);
         }
-        command.spawn().expect("shunt starts")
+        command
     }
 
     /// Waits until the director logs something.
@@ -523,6 +754,15 @@ impl Stage {
             assert!(status.is_none() && !is_late, "{status:?}:\n{}", self.read("stderr"));
             sleep(Duration::from_millis(10));
         }
+    }
+}
+
+#[track_caller]
+fn await_that(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what}");
+        sleep(Duration::from_millis(10));
     }
 }
 

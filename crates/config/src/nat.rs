@@ -35,8 +35,8 @@ pub(crate) struct RawLocalAddress {
 /// What the NAT engine is made with, and keeps for as long as it runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Nat {
-    /// Key `connections`, by default 1,048,576: how many connections a worker tracks at once, 1024
-    /// to 2²⁸. The table never grows.
+    /// Key `connections`, by default 1,048,576: how many connections all workers together track at
+    /// once, 1024 to 2²⁸. The table never grows.
     pub connections: u32,
 }
 
@@ -52,7 +52,8 @@ const CONNECTIONS: RangeInclusive<u32> = 1024..=1 << 28;
 /// What the section says of the engine itself.
 pub(crate) fn read(raw: &Raw, report: &mut Report) -> Nat {
     let default = Nat::default().connections;
-    let help = "write how many connections a worker tracks, as in `connections = 1048576`";
+    let help =
+        "write how many connections all workers together track, as in `connections = 1048576`";
     Nat { connections: report.number("connections", &raw.connections, CONNECTIONS, default, help) }
 }
 

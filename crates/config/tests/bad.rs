@@ -111,6 +111,7 @@ fn helps_say_what_to_write() {
         (include_str!("bad/service-persistence-mask.toml"), "\"255.255.255.0\""),
         (include_str!("bad/server-port-range.toml"), "leave it out for the port that was dialled"),
         (include_str!("bad/server-thresholds.toml"), "write `lower = 10` or less"),
+        (include_str!("bad/nat-connections.toml"), "all workers together track, as in"),
         (include_str!("bad/timeouts-unit.toml"), "as in `established = \"15m\"`; units are"),
         (include_str!("bad/timeouts-state-unknown.toml"), "did you mean `syn-sent`?"),
         (include_str!("bad/local-address-outside.toml"), "a free address in 192.168.2.0/24"),

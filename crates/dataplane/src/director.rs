@@ -5,25 +5,37 @@ mod report;
 
 use std::{
     io,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
+    time::Duration,
 };
 
 use shunt_config::Config;
 use shunt_dpdk::{Eal, Error, LcoreHandle, LcoreId, Mempool, MempoolConfig, launch};
-use shunt_nat::{BuildError, Engine, EngineConfig, Instant, table::ConnectionTable};
+use shunt_nat::{
+    BuildError, Engine, EngineConfig, Instant,
+    table::{ConnectionTable, TableMemoryError},
+};
 use tracing::info;
 
-pub use crate::preflight::PreflightError;
 use crate::{
+    checksum_watch::ChecksumWatch,
     clock::Clock,
-    control::{Control, Moved, Snapshot},
+    control::{Control, Inbox, Moved, Snapshot},
+    device_lock::DeviceLocks,
+    eal_directory::EalDirectory,
+    links::Link,
     pipeline::Pipeline,
     ports::PortError,
     preflight,
     worker::Worker,
+};
+pub use crate::{
+    device_lock::DeviceInUse,
+    preflight::{MemoryPlace, PreflightError},
 };
 use crew::{Crew, DrivenPorts, Seat};
 pub use report::{MbufReport, PortReport, Report, ServiceReport};
@@ -44,6 +56,9 @@ pub enum StartError {
     /// Something on this machine is missing.
     #[error(transparent)]
     Preflight(#[from] PreflightError),
+    /// Another director has a device.
+    #[error(transparent)]
+    DeviceInUse(#[from] DeviceInUse),
     /// EAL did not start.
     #[error("EAL did not start ({0}); its log lines above say why")]
     Eal(Error),
@@ -62,6 +77,9 @@ pub enum StartError {
     /// A port can't be used as wanted.
     #[error(transparent)]
     Port(#[from] PortError),
+    /// No memory for the connections of a worker.
+    #[error("{0}; lower `connections` under `[nat]`")]
+    Table(TableMemoryError),
     /// No room for a ring between workers.
     #[error("no room for rings between workers ({0}); {remedy}", remedy = room_for_rings(.0))]
     Ring(Error),
@@ -100,33 +118,54 @@ pub struct Director {
     ports: Ports,
     control: Control,
     clock: Clock,
+    watch: Watch,
+    // Dropped last: others may take the devices and EAL's directory when all else is closed.
+    _device_locks: DeviceLocks,
+    _eal_directory: EalDirectory,
 }
 
 impl Director {
+    /// How often [`Director::watch`] is to be called.
+    pub const WATCH_INTERVAL: Duration = Duration::from_millis(500);
+
     /// Starts EAL, opens the ports and launches the workers. To be called once per process, on the
-    /// thread that is to be the main lcore.
+    /// thread that is to be the main lcore. `file` is where `config` came from, for directors that want
+    /// the same devices.
     ///
     /// # Errors
     /// What is missing or refused, and the command or key that mends it.
-    pub fn start(config: &Config) -> Result<Director, StartError> {
+    pub fn start(config: &Config, file: &Path) -> Result<Director, StartError> {
         preflight::check(config)?;
-        let file_prefix = format!("shunt-{}", std::process::id());
-        let eal = Eal::init(&config.eal_args(&file_prefix)).map_err(StartError::Eal)?;
-        let Assembly { workers, ports, control } = Assembly::open(&eal, config)?;
+        let device_locks = DeviceLocks::take(config, file)?;
+        let eal_directory = EalDirectory::make();
+        let args = config.eal_args(eal_directory.prefix());
+        let eal = Eal::init(&args).map_err(StartError::Eal)?;
+        let Parts { workers, ports, control } =
+            Parts::open(&eal, config, open_pool(&eal, config)?)?;
+        let lcores = &config.dpdk.worker_lcores;
+        let workers = make_on(lcores, workers)?;
+        log_tables(&workers);
 
         let stop = Arc::new(AtomicBool::new(false));
         let clock = Clock::start();
-        let mut director = Director { stop, workers: Vec::new(), ports, control, clock };
-        let lcores = &config.dpdk.worker_lcores;
-        // EAL's lcore 0 is the main one; the workers follow.
-        for (number, (lcore, worker)) in (1..).zip(lcores.iter().zip(workers)) {
+        let mut director = Director {
+            stop,
+            workers: Vec::new(),
+            ports,
+            control,
+            clock,
+            watch: Watch::new(config),
+            _device_locks: device_locks,
+            _eal_directory: eal_directory,
+        };
+        for ((number, lcore), worker) in numbered(lcores).zip(workers) {
             let stop = Arc::clone(&director.stop);
             let idle = config.dpdk.idle;
-            match launch(LcoreId(number), move || worker.run(clock, &stop, idle)) {
+            match launch(number, move || worker.run(clock, &stop, idle)) {
                 Ok(running) => director.workers.push(running),
                 Err(error) => {
                     director.join();
-                    return Err(StartError::Lcore { lcore: *lcore, error });
+                    return Err(StartError::Lcore { lcore, error });
                 }
             }
         }
@@ -151,6 +190,12 @@ impl Director {
         Ok(moved)
     }
 
+    /// Looks what has happened to the ports, and logs it: links that came or went, and packets
+    /// that no port can do anything with.
+    pub fn watch(&mut self) {
+        self.watch.look(&self.ports.ports);
+    }
+
     /// Stops the workers and the ports, and accounts for every mbuf. `config` is the one that runs.
     #[must_use]
     pub fn stop(mut self, config: &Config) -> Report {
@@ -164,12 +209,105 @@ impl Director {
     }
 }
 
+/// EAL's numbers of the workers' lcores, with their CPUs. Number 0 is the main one.
+fn numbered(lcores: &[u16]) -> impl Iterator<Item = (LcoreId, u16)> {
+    (1..).map(LcoreId).zip(lcores.iter().copied())
+}
+
+/// Makes each worker on its own lcore, all at the same time: the memory that it touches first is then
+/// memory of that lcore's NUMA node.
+fn make_on(lcores: &[u16], workers: Vec<WorkerParts>) -> Result<Vec<Worker>, StartError> {
+    let at_work = numbered(lcores).zip(workers).map(|((number, lcore), parts)| {
+        launch(number, || parts.assemble()).map_err(|error| StartError::Lcore { lcore, error })
+    });
+    // Started all, before the first is waited for.
+    let at_work: Vec<_> = at_work.collect();
+    // And all are waited for, whatever became of the others.
+    let made: Vec<_> =
+        at_work.into_iter().map(|handle| handle?.join().map_err(StartError::Table)).collect();
+    made.into_iter().collect()
+}
+
+/// What the main lcore keeps an eye on.
+struct Watch {
+    /// Both ports', outside first.
+    links: [Link; 2],
+    checksums: Vec<ChecksumWatch>,
+}
+
+impl Watch {
+    fn new(config: &Config) -> Watch {
+        Watch {
+            links: [&config.ports.outside, &config.ports.inside].map(Link::new),
+            checksums: config.ports.iter().filter_map(ChecksumWatch::start).collect(),
+        }
+    }
+
+    fn look(&mut self, ports: &DrivenPorts) {
+        for (link, (port, _driver)) in self.links.iter_mut().zip(ports) {
+            link.watch(port);
+        }
+        self.checksums.retain_mut(ChecksumWatch::goes_on);
+    }
+}
+
 /// The ports of a director and the pool that feeds them.
 struct Ports {
     ports: DrivenPorts,
     pool: Mempool,
     /// Mbufs that the drivers took before the first packet came: net_af_xdp's fill rings.
     in_use_at_start: u32,
+}
+
+/// Opened ports, and what workers are made of.
+struct Parts {
+    workers: Vec<WorkerParts>,
+    ports: Ports,
+    control: Control,
+}
+
+/// What one worker is made of.
+struct WorkerParts {
+    seat: Seat,
+    snapshot: Snapshot,
+    inbox: Inbox,
+    engine: EngineConfig,
+    pool: Mempool,
+    secret: [u64; 4],
+}
+
+impl Parts {
+    /// Opens the ports, and deals out what belongs to them.
+    fn open(eal: &Eal, config: &Config, pool: Mempool) -> Result<Parts, StartError> {
+        let crew = Crew { eal, pool: &pool, workers: config.dpdk.worker_lcores.len() };
+        let (ports, owners, seats) = crew.open_ports(config)?;
+        let in_use_at_start = pool.in_use();
+
+        let [seed] = secrets()?;
+        let engine = EngineConfig {
+            capacity: config.nat.connections.div_ceil(crew.workers as u32),
+            secret: secrets()?,
+        };
+        let (control, starts) = Control::new(config, owners, crew.workers, seed)?;
+        let workers = seats.into_iter().zip(starts).map(|(seat, (snapshot, inbox))| {
+            let (engine, pool, secret) = (engine, pool.clone(), secrets()?);
+            Ok(WorkerParts { seat, snapshot, inbox, engine, pool, secret })
+        });
+        let workers = workers.collect::<Result<Vec<_>, StartError>>()?;
+        Ok(Parts { workers, ports: Ports { ports, pool, in_use_at_start }, control })
+    }
+}
+
+impl WorkerParts {
+    /// To be called on the worker's lcore.
+    fn assemble(self) -> Result<Worker, TableMemoryError> {
+        let WorkerParts { seat, snapshot, inbox, engine, pool, secret } = self;
+        let Seat { rx, interfaces, steering, place } = seat;
+        let Snapshot { ruleset, network, new_addresses } = snapshot;
+        let engine = Engine::new(&engine, ruleset)?;
+        let pipeline = Pipeline::new(network, new_addresses, interfaces, pool, secret, place);
+        Ok(Worker::new(rx, engine, pipeline, steering, inbox))
+    }
 }
 
 /// Opened ports and workers that poll them, not yet on lcores: for driving them by hand.
@@ -194,27 +332,11 @@ impl Assembly {
     /// # Errors
     /// What DPDK refused; ports already opened are closed again.
     pub fn open_with(eal: &Eal, config: &Config, pool: Mempool) -> Result<Assembly, StartError> {
-        let crew = Crew { eal, pool: &pool, workers: config.dpdk.worker_lcores.len() };
-        let (ports, owners, seats) = crew.open_ports(config)?;
-        let in_use_at_start = pool.in_use();
-
-        let [seed] = secrets()?;
-        let engine = EngineConfig {
-            capacity: config.nat.connections.div_ceil(crew.workers as u32),
-            secret: secrets()?,
-        };
-        let (control, starts) = Control::new(config, owners, crew.workers, seed)?;
-        let workers = seats.into_iter().zip(starts).map(|(seat, (snapshot, inbox))| {
-            let Seat { rx, interfaces, steering, place } = seat;
-            let (pool, secret) = (pool.clone(), secrets()?);
-            let Snapshot { ruleset, network, new_addresses } = snapshot;
-            let pipeline = Pipeline::new(network, new_addresses, interfaces, pool, secret, place);
-            let engine = Engine::new(&engine, ruleset);
-            Ok(Worker::new(rx, engine, pipeline, steering, inbox))
-        });
-        let workers = workers.collect::<Result<Vec<_>, StartError>>()?;
+        let Parts { workers, ports, control } = Parts::open(eal, config, pool)?;
+        let workers = workers.into_iter().map(|parts| parts.assemble().map_err(StartError::Table));
+        let workers = workers.collect::<Result<Vec<_>, _>>()?;
         log_tables(&workers);
-        Ok(Assembly { workers, ports: Ports { ports, pool, in_use_at_start }, control })
+        Ok(Assembly { workers, ports, control })
     }
 
     /// The workers, in the order of their lcores. They may be taken out, to poll elsewhere, and are to be

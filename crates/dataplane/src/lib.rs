@@ -21,18 +21,26 @@
 //! | `steering`, `neighbour_sync` | which worker owns a packet, and what workers hand and tell each other |
 //! | `director`, `worker`, `idle` | bringing it up, dealing out queues to the workers, and their loop |
 //! | `control` | what workers run on, and how it changes while packets flow |
+//! | `preflight`, `device_lock`, `eal_directory` | what the machine must have, and what must not be shared |
+//! | `links`, `checksum_watch` | what the main lcore notices of the ports |
 #![forbid(unsafe_code)]
 
+mod checksum_watch;
 mod clock;
 mod control;
 mod counters;
+mod device_lock;
 mod director;
 mod drop_reason;
+mod eal_directory;
 mod egress;
 mod frame;
 mod idle;
 mod interface;
+mod links;
 mod local_network;
+mod lock_file;
+mod memory;
 mod neighbour_sync;
 mod neighbours;
 mod offload;
@@ -48,8 +56,8 @@ mod worker;
 pub use control::Moved;
 pub use counters::{PipelineCounters, PortCounters};
 pub use director::{
-    Assembly, Director, MbufReport, PortReport, PreflightError, Report, ServiceReport, StartError,
-    connection_memory, open_pool,
+    Assembly, DeviceInUse, Director, MbufReport, MemoryPlace, PortReport, PreflightError, Report,
+    ServiceReport, StartError, connection_memory, open_pool,
 };
 pub use drop_reason::{DropCounters, DropReason};
 pub use ports::PortError;

@@ -41,7 +41,10 @@ pub enum PortError {
         driver: String,
     },
     /// An MTU that it doesn't do.
-    #[error("port `{port}`: its driver {driver} does MTUs of {min} to {max}, not {mtu}")]
+    #[error(
+        "port `{port}`: its driver {driver} does MTUs of {min} to {max}, not {mtu}; \
+         lower `mtu`, or take another device"
+    )]
     Mtu {
         /// The port's name.
         port: String,
@@ -236,9 +239,63 @@ fn queues(wanted: &config::Port, info: &PortInfo, workers: usize) -> Result<Queu
 
 fn negotiate(wanted: &config::Port, info: &PortInfo) -> Result<Offloads, PortError> {
     let (port, driver) = (wanted.name.clone(), info.driver.clone());
-    let (mtu, min, max) = (wanted.mtu, info.min_mtu, info.max_mtu);
+    let (mtu, min, max) = (wanted.mtu, info.min_mtu, max_mtu(info));
     if !(min..=max).contains(&mtu) {
         return Err(PortError::Mtu { port, driver, mtu, min, max });
     }
     Offloads::negotiate(wanted.checksum, info).ok_or(PortError::NoChecksumHardware { port, driver })
+}
+
+/// The largest MTU whose frames the device receives. DPDK takes what stands around a packet for the
+/// difference of the driver's two limits or, where it names no largest MTU, for a header and a checksum
+/// of Ethernet.
+fn max_mtu(info: &PortInfo) -> u16 {
+    const AROUND: u32 = 14 + 4;
+    let by_frame = info.max_rx_pktlen.saturating_sub(AROUND);
+    let is_named = info.max_mtu != u16::MAX && info.max_rx_pktlen > u32::from(info.max_mtu);
+    if is_named {
+        info.max_mtu
+    } else {
+        info.max_mtu.min(u16::try_from(by_frame).unwrap_or(u16::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shunt_dpdk::DescriptorLimits;
+
+    fn info(max_mtu: u16, max_rx_pktlen: u32) -> PortInfo {
+        let descriptors = DescriptorLimits { min: 0, max: u16::MAX, align: 1 };
+        PortInfo {
+            name: "net_x0".to_owned(),
+            driver: "net_x".to_owned(),
+            socket: None,
+            max_rx_queues: 1,
+            max_tx_queues: 1,
+            min_mtu: 68,
+            max_mtu,
+            max_rx_pktlen,
+            rx_offloads: shunt_dpdk::RxOffloads::empty(),
+            tx_offloads: TxOffloads::empty(),
+            reta_size: 0,
+            hash_key_size: 0,
+            rss_hash_types: RssHashTypes::empty(),
+            rx_desc: descriptors,
+            tx_desc: descriptors,
+        }
+    }
+
+    #[test]
+    fn the_largest_mtu_is_what_the_frame_has_room_for() {
+        // Limits of net_af_packet, i40e, net_tap and net_pcap.
+        for (mtu, pktlen, max) in [
+            (u16::MAX, 1518, 1500),
+            (9702, 9728, 9702),
+            (u16::MAX, 65535, 65517),
+            (1500, 1500, 1482),
+        ] {
+            assert_eq!(max_mtu(&info(mtu, pktlen)), max, "{mtu} {pktlen}");
+        }
+    }
 }

@@ -7,7 +7,13 @@ use std::{
 
 use shunt_config::{Config, Device, HugePages, PciAddress};
 
+pub use crate::memory::Place as MemoryPlace;
+use crate::memory::{self, Available};
+
 const KIB_PER_MIB: u64 = 1024;
+
+/// Bytes of a MiB, as a power of two.
+const MIB_SHIFT: u32 = 20;
 
 /// Something on this machine that the service file needs and that isn't there.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +32,23 @@ pub enum PreflightError {
         pages: u64,
         /// Where to write that.
         file: String,
+    },
+    /// More memory than there is.
+    #[error(
+        "{} MiB of memory are wanted ({}), and {available} MiB are available {place}; lower {}",
+        .table + .dpdk,
+        purposes(*.dpdk, *.table),
+        lower(*.dpdk, *.table)
+    )]
+    Memory {
+        /// MiB for DPDK, if that is not to be in huge pages.
+        dpdk: u64,
+        /// MiB for the table of connections.
+        table: u64,
+        /// MiB that there are.
+        available: u64,
+        /// Where.
+        place: MemoryPlace,
     },
     /// The `hugepage-dir` isn't there.
     #[error(
@@ -76,6 +99,21 @@ pub enum PreflightError {
     },
 }
 
+fn purposes(dpdk: u64, table: u64) -> String {
+    let purposes = [(dpdk, "for DPDK"), (table, "for the table of connections")];
+    let words = purposes.iter().filter(|(mib, _)| *mib > 0);
+    words.map(|(mib, purpose)| format!("{mib} MiB {purpose}")).collect::<Vec<_>>().join(", ")
+}
+
+/// The keys that mend a want of memory, the larger one first.
+fn lower(dpdk: u64, table: u64) -> &'static str {
+    match (dpdk, dpdk >= table) {
+        (0, _) => "`connections` under `[nat]`",
+        (_, true) => "`memory` under `[dpdk]` or `connections` under `[nat]`",
+        (_, false) => "`connections` under `[nat]` or `memory` under `[dpdk]`",
+    }
+}
+
 /// Looks for what the service file needs on this machine.
 ///
 /// # Errors
@@ -83,6 +121,9 @@ pub enum PreflightError {
 pub(crate) fn check(config: &Config) -> Result<(), PreflightError> {
     check_lcores(config, Path::new("/sys/devices/system/cpu/online"))?;
     check_huge_pages(config, Path::new("/sys/kernel/mm/hugepages"))?;
+    if let Some(available) = memory::available() {
+        check_memory(config, Path::new("/sys/kernel/mm/hugepages"), available)?;
+    }
     for port in config.ports.iter() {
         match &port.device {
             Device::Pci(address) => {
@@ -127,7 +168,7 @@ fn check_huge_pages(config: &Config, sizes: &Path) -> Result<(), PreflightError>
         HugePages::Default | HugePages::Directory(_) => {}
     }
     let pools: Vec<HugePagePool> = HugePagePool::all(sizes);
-    let free: u64 = pools.iter().map(|pool| pool.free * pool.kib / KIB_PER_MIB).sum();
+    let free: u64 = pools.iter().map(HugePagePool::free_mib).sum();
     let wanted = u64::from(config.dpdk.memory_mib);
     if free >= wanted {
         return Ok(());
@@ -143,6 +184,32 @@ fn check_huge_pages(config: &Config, sizes: &Path) -> Result<(), PreflightError>
     })
 }
 
+/// Memory that is not in huge pages: all of it is used at start.
+fn check_memory(
+    config: &Config,
+    sizes: &Path,
+    Available { bytes, place }: Available,
+) -> Result<(), PreflightError> {
+    let memory = u64::from(config.dpdk.memory_mib);
+    let (dpdk, left_of_huge) = match &config.dpdk.huge_pages {
+        HugePages::None => (memory, 0),
+        HugePages::Default | HugePages::Directory(_) => (0, memory),
+    };
+    let table = (crate::connection_memory(config.nat.connections) as u64) >> MIB_SHIFT;
+    // The table takes what huge pages of 2 MiB DPDK leaves.
+    let free = HugePagePool::all(sizes)
+        .iter()
+        .filter(|pool| pool.kib == 2048)
+        .map(HugePagePool::free_mib)
+        .sum::<u64>();
+    let in_huge_pages = free.saturating_sub(left_of_huge) >= table;
+    let (ordinary_table, available) = (if in_huge_pages { 0 } else { table }, bytes >> MIB_SHIFT);
+    if dpdk + ordinary_table <= available {
+        return Ok(());
+    }
+    Err(PreflightError::Memory { dpdk, table: ordinary_table, available, place })
+}
+
 /// The huge pages of one size.
 struct HugePagePool {
     kib: u64,
@@ -154,6 +221,10 @@ impl HugePagePool {
     fn all(sizes: &Path) -> Vec<HugePagePool> {
         let entries = fs::read_dir(sizes).into_iter().flatten().flatten();
         entries.filter_map(|entry| HugePagePool::read(&entry.path())).collect()
+    }
+
+    fn free_mib(&self) -> u64 {
+        self.free * self.kib / KIB_PER_MIB
     }
 
     fn read(directory: &Path) -> Option<HugePagePool> {
@@ -263,6 +334,39 @@ mod tests {
         assert!(check("memory = \"256M\"").is_ok());
         let error = check("hugepage-dir = \"/nowhere\"").unwrap_err().to_string();
         assert!(error.contains("mount -t hugetlbfs none /nowhere"), "{error}");
+    }
+
+    #[test]
+    fn memory_is_held_against_what_there_is() {
+        let sizes = directory(&[
+            ("hugepages-2048kB/nr_hugepages", "100\n"),
+            ("hugepages-2048kB/free_hugepages", "100\n"),
+        ]);
+        // A table of a million connections takes 96 MiB.
+        let check = |dpdk: &str, connections: u32, mib: u64| {
+            let config =
+                config(&format!("{dpdk}\n[nat]\nconnections = {connections}"), "net_null0");
+            let available = Available { bytes: mib << MIB_SHIFT, place: MemoryPlace::Machine };
+            check_memory(&config, sizes.path(), available).map_err(|error| error.to_string())
+        };
+        let million = 1 << 20;
+        let no_huge = "memory = \"64M\"\nno-huge = true";
+        assert_eq!(check(no_huge, million, 64), Ok(()), "the table fits huge pages");
+        assert_eq!(check("memory = \"64M\"", million, 0), Ok(()), "all does");
+        assert_eq!(check("memory = \"150M\"", million, 96), Ok(()), "DPDK alone does");
+        assert_eq!(
+            check("memory = \"1024G\"\nno-huge = true", million, 16384).unwrap_err(),
+            "1048576 MiB of memory are wanted (1048576 MiB for DPDK), and 16384 MiB are available on this machine; lower `memory` under `[dpdk]` or \
+             `connections` under `[nat]`"
+        );
+        assert_eq!(
+            check("memory = \"150M\"", million * 8, 767).unwrap_err(),
+            "768 MiB of memory are wanted (768 MiB for the table of connections), and 767 MiB are \
+             available on this machine; lower `connections` under `[nat]`"
+        );
+        let error = check(no_huge, million * 8, 767 + 64).unwrap_err();
+        assert!(error.ends_with("lower `connections` under `[nat]` or `memory` under `[dpdk]`"));
+        assert_eq!(check(no_huge, million * 8, 768 + 64), Ok(()));
     }
 
     #[test]

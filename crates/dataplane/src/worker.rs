@@ -10,7 +10,7 @@ use crate::{
     control::Inbox,
     counters::{PipelineCounters, PortCounters},
     drop_reason::DropCounters,
-    idle::Rest,
+    idle::IdleBackoff,
     local_network::SIDES,
     pipeline::Pipeline,
     steering::{Steering, SteeringCounters},
@@ -138,9 +138,9 @@ impl Worker {
 
     /// Polls until it is told to stop.
     pub(crate) fn run(mut self, clock: Clock, stop: &AtomicBool, idle: Idle) -> Worker {
-        let mut rest = Rest::new(idle);
+        let mut idle = IdleBackoff::new(idle);
         while !stop.load(Ordering::Relaxed) {
-            rest.after(self.poll(clock.now()));
+            idle.on_poll(self.poll(clock.now()));
         }
         self
     }

@@ -65,6 +65,7 @@ impl PortId {
             max_tx_queues: info.max_tx_queues,
             min_mtu: info.min_mtu,
             max_mtu: info.max_mtu,
+            max_rx_pktlen: info.max_rx_pktlen,
             rx_offloads: RxOffloads::from_bits_retain(info.rx_offload_capa),
             tx_offloads: TxOffloads::from_bits_retain(info.tx_offload_capa),
             reta_size: info.reta_size,
@@ -116,6 +117,8 @@ pub struct PortInfo {
     pub min_mtu: u16,
     /// Largest MTU in bytes; 65535 where the driver names no limit.
     pub max_mtu: u16,
+    /// Bytes of the largest frame that it receives, with what stands around a packet of the MTU.
+    pub max_rx_pktlen: u32,
     /// What it can do on receive.
     pub rx_offloads: RxOffloads,
     /// What it can do on transmit.

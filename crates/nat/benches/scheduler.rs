@@ -67,7 +67,7 @@ fn main() {
 /// Servers of different weights, all without connections.
 fn engine(kind: Scheduler, servers: u16) -> Engine {
     let config = EngineConfig { capacity: 16, secret: [1, 2, 3, 4] };
-    Engine::new(&config, Ruleset::new(&rules(kind, servers, 8), 7).expect("IPv4"))
+    Engine::new(&config, Ruleset::new(&rules(kind, servers, 8), 7).expect("IPv4")).expect("memory")
 }
 
 /// A service of so many servers, with weights from 1 to `most`.

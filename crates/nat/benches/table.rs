@@ -72,7 +72,7 @@ trait Contender {
 
 impl Contender for ConnectionTable {
     fn with_capacity(connections: usize) -> ConnectionTable {
-        ConnectionTable::new(connections as u32, [1, 2, 3, 4])
+        ConnectionTable::new(connections as u32, [1, 2, 3, 4]).expect("memory")
     }
 
     fn insert(&mut self, flow: &Flow) {

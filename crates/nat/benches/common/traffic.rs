@@ -50,7 +50,7 @@ impl Kind {
             ..Rules::default()
         };
         let config = EngineConfig { capacity: flows as u32, secret: [1, 2, 3, 4] };
-        Engine::new(&config, Ruleset::new(&rules, 7).expect("IPv4"))
+        Engine::new(&config, Ruleset::new(&rules, 7).expect("IPv4")).expect("memory")
     }
 
     fn packet(self, src: &str, dst: &str) -> Packet {

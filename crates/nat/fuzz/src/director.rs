@@ -59,7 +59,7 @@ impl Director {
         let mut builder = RulesetBuilder::new(7, 1);
         let ruleset = builder.build(&rules, Instant::default(), |_| 0).expect("IPv4").rulesets.remove(0);
         Director {
-            engine: Engine::new(&config, ruleset),
+            engine: Engine::new(&config, ruleset).expect("memory"),
             builder,
             rules,
             now: Instant::from_millis(987_654_321),

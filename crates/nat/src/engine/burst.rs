@@ -86,7 +86,7 @@ impl Engine {
     /// let service = VirtualService::new(Protocol::Udp, vip, Scheduler::RoundRobin, servers);
     /// let rules = Rules { services: vec![Arc::new(service)], ..Rules::default() };
     /// let config = EngineConfig { capacity: 1000, secret: [1, 2, 3, 4] };
-    /// let mut engine = Engine::new(&config, Ruleset::new(&rules, 1)?);
+    /// let mut engine = Engine::new(&config, Ruleset::new(&rules, 1)?)?;
     ///
     /// let query = || Packet::udp("198.51.100.7:4000", "192.0.2.1:53").payload("query");
     /// let mut frames: [Vec<u8>; 2] = [query().into(), query().into()];

@@ -25,7 +25,7 @@ use crate::{
     fragments::{FragmentTracker, TrackerLimits},
     ruleset::{Ruleset, Standing},
     state::ConnectionState,
-    table::{Acknowledgment, ConnectionId, ConnectionTable, Lookup},
+    table::{Acknowledgment, ConnectionId, ConnectionTable, Lookup, TableMemoryError},
     time::Instant,
     verdict::{DropReason, Reply, Verdict},
 };
@@ -73,14 +73,14 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine without connections.
+    /// An engine without connections. To be made on the lcore that uses it: see
+    /// [`ConnectionTable::new`].
     ///
-    /// # Panics
+    /// # Errors
     /// When there is no memory for the connection table.
-    #[must_use]
-    pub fn new(config: &EngineConfig, rules: Ruleset) -> Engine {
-        Engine {
-            table: ConnectionTable::new(config.capacity, config.secret),
+    pub fn new(config: &EngineConfig, rules: Ruleset) -> Result<Engine, TableMemoryError> {
+        Ok(Engine {
+            table: ConnectionTable::new(config.capacity, config.secret)?,
             counters: EngineCounters::default(),
             drain: Drain::default(),
             prescheduled: Prescheduled::default(),
@@ -88,7 +88,7 @@ impl Engine {
             egress_search: EgressSearch::default(),
             fragments: FragmentTracker::new(TrackerLimits::default(), config.secret),
             rules,
-        }
+        })
     }
 
     /// What to do with a sound, checksummed IPv4 packet that arrived on `side`. Of the packet, only

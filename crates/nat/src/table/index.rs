@@ -8,6 +8,8 @@
 //! there is something to find (the idea of Cuckoo++, Le Scouarnec, ANCS 2018). When both buckets are
 //! full, one entry of theirs moves to its own other bucket: at most one move, no rehash ever.
 
+use std::io;
+
 use zerocopy::{FromZeros, Immutable, KnownLayout};
 
 use super::{
@@ -109,8 +111,8 @@ pub(super) struct Index {
 
 impl Index {
     /// Room for `entries`.
-    pub(super) fn new(entries: usize) -> Index {
-        Index { buckets: Slab::zeroed(Index::buckets_for(entries)) }
+    pub(super) fn new(entries: usize) -> io::Result<Index> {
+        Ok(Index { buckets: Slab::zeroed(Index::buckets_for(entries))? })
     }
 
     /// What kind of pages it is in.
@@ -251,7 +253,7 @@ mod tests {
     fn holds_what_it_is_sized_for() {
         // The worst size: just what fits before the number of buckets doubles.
         let count = TARGET_LOAD as u32 * 4096;
-        let mut index = Index::new(count as usize);
+        let mut index = Index::new(count as usize).unwrap();
         for record in 0..count {
             index.insert(hash(record), entry(record)).unwrap();
         }
@@ -262,7 +264,7 @@ mod tests {
 
     #[test]
     fn a_full_index_says_so() {
-        let mut index = Index::new(2);
+        let mut index = Index::new(2).unwrap();
         let room = (0..).take_while(|record| index.insert(hash(*record), entry(*record)).is_ok());
         assert_eq!(room.count(), 2 * ENTRIES);
     }
@@ -271,7 +273,7 @@ mod tests {
         /// Against a plain map, on an index so small that entries move all the time.
         #[test]
         fn behaves_like_a_map(operations in prop::collection::vec((any::<bool>(), 0u32..60), 1..400)) {
-            let mut index = Index::new(4 * TARGET_LOAD);
+            let mut index = Index::new(4 * TARGET_LOAD).unwrap();
             let mut model = HashMap::new();
             for (insert, record) in operations {
                 if insert && !model.contains_key(&record) {

@@ -1,8 +1,8 @@
 //! Memory of the connection table: one mapping, zeroed, in huge pages where the system has them.
 //!
 //! A table of a million connections is 96 MiB, visited at random. In pages of 4 KiB nearly every
-//! visit would miss the TLB, besides the caches. All pages are touched at the start, so that no packet
-//! ever waits for one.
+//! visit would miss the TLB, besides the caches. All pages are touched when the memory is made, so that no
+//! packet ever waits for one, and by the thread that makes it: it gets pages of its own NUMA node.
 //!
 //! With [`tags`](super::tags), the one place of this crate that needs `unsafe`.
 #![allow(unsafe_code)]
@@ -50,15 +50,14 @@ pub(super) struct Slab<T> {
 }
 
 impl<T: FromZeros> Slab<T> {
-    /// # Panics
-    /// When there is no memory for so many.
-    pub(super) fn zeroed(len: usize) -> Slab<T> {
+    /// # Errors
+    /// The kernel's, when it has no memory for so many.
+    pub(super) fn zeroed(len: usize) -> io::Result<Slab<T>> {
         const { assert!(align_of::<T>() <= 4096, "a mapping is aligned to its pages") };
-        let bytes =
-            len.checked_mul(size_of::<T>()).expect("a table smaller than the address space");
-        let (mut map, pages) = map(bytes.max(1)).expect("memory for the connection table");
+        let bytes = len.checked_mul(size_of::<T>()).ok_or(io::ErrorKind::OutOfMemory)?;
+        let (mut map, pages) = map(bytes.max(1))?;
         map.fill(0);
-        Slab { map, len, pages, content: PhantomData }
+        Ok(Slab { map, len, pages, content: PhantomData })
     }
 
     pub(super) fn pages(&self) -> Pages {
@@ -136,7 +135,7 @@ mod tests {
     fn holds_what_is_written() {
         // Small ones, one that just fills a huge page, and one that does not quite fill two.
         for len in [0, 1, 1000, HUGE / 8, HUGE / 8 * 2 - 1] {
-            let mut slab = Slab::<u64>::zeroed(len);
+            let mut slab = Slab::<u64>::zeroed(len).unwrap();
             assert_eq!(slab.len(), len);
             assert!(slab.iter().all(|element| *element == 0));
             slab.iter_mut().zip(1..).for_each(|(element, number)| *element = number);
@@ -146,8 +145,15 @@ mod tests {
     }
 
     #[test]
+    fn more_than_an_address_space_holds_is_an_error() {
+        for len in [usize::MAX, usize::MAX / 8, usize::MAX / 32] {
+            assert!(Slab::<u64>::zeroed(len).is_err(), "{len}");
+        }
+    }
+
+    #[test]
     fn small_memory_is_in_ordinary_pages() {
-        assert_eq!(Slab::<u64>::zeroed(10).pages(), Pages::Ordinary);
+        assert_eq!(Slab::<u64>::zeroed(10).unwrap().pages(), Pages::Ordinary);
         assert_eq!(Pages::Transparent.to_string(), "transparent huge pages");
     }
 }

@@ -17,7 +17,7 @@ mod scan;
 mod tags;
 mod wheel;
 
-use std::{ops::Range, time::Duration};
+use std::{io, ops::Range, time::Duration};
 
 use ahash::RandomState;
 use arrayvec::ArrayVec;
@@ -95,6 +95,18 @@ pub struct Expired {
 /// Connections that end together, and so wait for memory together.
 pub const EXPIRED_AT_ONCE: usize = 32;
 
+/// There is no memory for a connection table.
+#[derive(Debug, thiserror::Error)]
+#[error("no memory for a table of {capacity} connections, {} MiB: {error}", .bytes >> 20)]
+pub struct TableMemoryError {
+    /// The connections that it was to have room for.
+    pub capacity: usize,
+    /// The memory that it takes.
+    pub bytes: usize,
+    /// What the kernel says.
+    pub error: io::Error,
+}
+
 /// All connections of one worker.
 pub struct ConnectionTable {
     records: Slab<Connection>,
@@ -115,24 +127,29 @@ pub struct ConnectionTable {
 const EVICTION_SAMPLES: usize = 64;
 
 impl ConnectionTable {
-    /// A table for `capacity` connections (at most 2^30), hashing under a secret of this boot.
+    /// A table for `capacity` connections (at most 2^30), hashing under a secret of this boot. All of its
+    /// memory is touched here: to be called on the lcore that uses it.
     ///
-    /// # Panics
+    /// # Errors
     /// When there is no memory for it.
-    #[must_use]
-    pub fn new(capacity: u32, secret: [u64; 4]) -> ConnectionTable {
+    pub fn new(capacity: u32, secret: [u64; 4]) -> Result<ConnectionTable, TableMemoryError> {
+        let wanted = capacity;
         let capacity = capacity.clamp(1, MAX_RECORDS) as usize;
+        let no_memory = |error| {
+            let bytes = ConnectionTable::memory_of(wanted);
+            TableMemoryError { capacity, bytes, error }
+        };
         let [a, b, c, d] = secret;
-        ConnectionTable {
-            records: Slab::zeroed(capacity),
+        Ok(ConnectionTable {
+            records: Slab::zeroed(capacity).map_err(no_memory)?,
             free: NIL,
             untouched: 0,
             len: 0,
-            index: Index::new(ENTRIES_PER_RECORD * capacity),
+            index: Index::new(ENTRIES_PER_RECORD * capacity).map_err(no_memory)?,
             wheel: Wheel::new(),
             hasher: RandomState::with_seeds(a, b, c, d),
             chance: a,
-        }
+        })
     }
 
     /// Connections in the table.
@@ -523,7 +540,7 @@ mod tests {
 
     #[test]
     fn both_keys_lead_to_the_record() {
-        let mut table = ConnectionTable::new(4, SECRET);
+        let mut table = ConnectionTable::new(4, SECRET).unwrap();
         let id = insert(&mut table, 4000, 60, Instant::default()).unwrap();
         let (inbound, outbound) = keys(4000);
         assert_eq!(table.lookup(&inbound), Some((id, Direction::Inbound)));
@@ -535,7 +552,7 @@ mod tests {
 
     #[test]
     fn a_full_table_says_so_and_recovers() {
-        let mut table = ConnectionTable::new(3, SECRET);
+        let mut table = ConnectionTable::new(3, SECRET).unwrap();
         let ids: Vec<_> =
             (0..3).map(|n| insert(&mut table, n, 60, Instant::default()).unwrap()).collect();
         assert_eq!(insert(&mut table, 3, 60, Instant::default()), Err(InsertError::Full));
@@ -547,7 +564,7 @@ mod tests {
 
     #[test]
     fn silence_ends_a_connection_within_two_ticks() {
-        let mut table = ConnectionTable::new(4, SECRET);
+        let mut table = ConnectionTable::new(4, SECRET).unwrap();
         let start = Instant::from_millis(123_456);
         insert(&mut table, 1, 60, start).unwrap();
         assert_eq!(expire_all(&mut table, start + Duration::from_secs(59)), 0);
@@ -557,7 +574,7 @@ mod tests {
 
     #[test]
     fn a_packet_prolongs_it() {
-        let mut table = ConnectionTable::new(4, SECRET);
+        let mut table = ConnectionTable::new(4, SECRET).unwrap();
         let at = |seconds: u64| Instant::from_millis(seconds * 1000);
         let id = insert(&mut table, 1, 60, at(0)).unwrap();
         table.note_packet(id, Direction::Inbound, None, unchanged(), at(50));
@@ -567,7 +584,7 @@ mod tests {
 
     #[test]
     fn a_shorter_timeout_counts_at_once() {
-        let mut table = ConnectionTable::new(4, SECRET);
+        let mut table = ConnectionTable::new(4, SECRET).unwrap();
         let at = |seconds: u64| Instant::from_millis(seconds * 1000);
         let id = insert(&mut table, 1, 900, at(0)).unwrap();
         let closed = (ConnectionState::Close, || Duration::from_secs(10));
@@ -577,7 +594,7 @@ mod tests {
 
     #[test]
     fn timeouts_may_exceed_a_turn_and_pauses_too() {
-        let mut table = ConnectionTable::new(4, SECRET);
+        let mut table = ConnectionTable::new(4, SECRET).unwrap();
         let hours = |hours: u64| Instant::from_millis(hours * 3_600_000);
         insert(&mut table, 1, 2 * 86_400, hours(0)).unwrap();
         for hour in 1..48 {
@@ -588,7 +605,7 @@ mod tests {
 
     #[test]
     fn a_lookup_in_steps_sees_what_changed_in_between() {
-        let mut table = ConnectionTable::new(64, SECRET);
+        let mut table = ConnectionTable::new(64, SECRET).unwrap();
         let ids: Vec<_> =
             (0..40).map(|n| insert(&mut table, n, 60, Instant::default()).unwrap()).collect();
         let begun: Vec<_> = (0..50)
@@ -613,7 +630,7 @@ mod tests {
 
     #[test]
     fn half_open_connections_go_first() {
-        let mut table = ConnectionTable::new(64, SECRET);
+        let mut table = ConnectionTable::new(64, SECRET).unwrap();
         let ids: Vec<_> =
             (0..64).map(|n| insert(&mut table, n, 60, Instant::default()).unwrap()).collect();
         let set = |table: &mut ConnectionTable, id: &ConnectionId, state| {
@@ -633,7 +650,7 @@ mod tests {
 
     #[test]
     fn a_budget_bounds_the_work() {
-        let mut table = ConnectionTable::new(100, SECRET);
+        let mut table = ConnectionTable::new(100, SECRET).unwrap();
         for client in 0..100 {
             insert(&mut table, client, 1, Instant::default()).unwrap();
         }
@@ -666,7 +683,7 @@ mod tests {
         /// there more than two ticks after it.
         #[test]
         fn expiry_follows_the_deadlines(steps in prop::collection::vec(step(), 1..120)) {
-            let mut table = ConnectionTable::new(16, SECRET);
+            let mut table = ConnectionTable::new(16, SECRET).unwrap();
             let mut model: HashMap<u16, (u64, u64)> = HashMap::new();
             let mut now = 0;
             for step in steps {

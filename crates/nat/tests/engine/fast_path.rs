@@ -26,7 +26,7 @@ impl Paths {
         let services = vec![rr(VIP, &[RS1]), over_udp(rr(VIP, &[RS1]))];
         let rules = rules_of(&services, &[]);
         Paths {
-            engine: Engine::new(&Director::config(64), Ruleset::new(&rules, 7).unwrap()),
+            engine: Engine::new(&Director::config(64), Ruleset::new(&rules, 7).unwrap()).unwrap(),
             now: Instant::from_millis(5000),
         }
     }
@@ -274,7 +274,7 @@ proptest! {
         let mut rulesets = std::iter::repeat_with(|| {
             builder.build(&rules, Instant::default(), |_| 0).unwrap().rulesets.remove(0)
         });
-        let engine = Engine::new(&Director::config(64), rulesets.next().unwrap());
+        let engine = Engine::new(&Director::config(64), rulesets.next().unwrap()).unwrap();
         let mut paths = Paths { engine, now: Instant::from_millis(5000) };
         let packet = |client: u16| udp(&format!("192.168.1.200:{}", 1000 + client), VIP);
         // What a way out means now: numbers that are free have another meaning each time.

@@ -165,7 +165,7 @@ impl Director {
     pub(crate) fn with_config(config: &EngineConfig, rules: &Rules) -> Director {
         let mut builder = RulesetBuilder::new(7, 1);
         let ruleset = builder.build(rules, Instant::default(), |_| 0).unwrap().rulesets.remove(0);
-        let engine = Engine::new(config, ruleset);
+        let engine = Engine::new(config, ruleset).expect("memory");
         // A clock's start means nothing; an odd one shows who thinks that it does.
         let now = Instant::from_millis(987_654_321);
         let mut director =

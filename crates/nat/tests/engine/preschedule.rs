@@ -28,7 +28,7 @@ fn services(scheduler: Scheduler) -> Vec<VirtualService> {
 
 fn engine(services: &[VirtualService]) -> Engine {
     let rules = rules_of(services, &[]);
-    Engine::new(&Director::config(128), Ruleset::new(&rules, 7).unwrap())
+    Engine::new(&Director::config(128), Ruleset::new(&rules, 7).unwrap()).unwrap()
 }
 
 /// What becomes of a packet on the slow path.
@@ -214,7 +214,7 @@ fn what_must_not_open_there_takes_the_slow_path() {
 #[test]
 fn a_full_table_makes_room_on_the_fast_path() {
     let rules = rules_of(&[rr(VIP, &[RS1])], &[]);
-    let mut engine = Engine::new(&Director::config(2), Ruleset::new(&rules, 7).unwrap());
+    let mut engine = Engine::new(&Director::config(2), Ruleset::new(&rules, 7).unwrap()).unwrap();
     let burst: Vec<_> = (1..=2).map(opener).collect();
     at_once(&mut engine, &burst);
     assert_eq!(at_once(&mut engine, &[opener(3)]).1, 1);

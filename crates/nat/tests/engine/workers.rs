@@ -26,7 +26,10 @@ impl Workers {
         let rulesets =
             builder.build(rules, Instant::from_millis(1_000_000), owner).unwrap().rulesets;
         let config = Director::config(64);
-        let engines = rulesets.into_iter().map(|rules| Engine::new(&config, rules)).collect();
+        let engines = rulesets
+            .into_iter()
+            .map(|rules| Engine::new(&config, rules).expect("memory"))
+            .collect();
         Workers { engines, builder, now: Instant::from_millis(1_000_000) }
     }
 

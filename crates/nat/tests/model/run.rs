@@ -73,7 +73,7 @@ impl Run {
             .build(&setup.rules, Instant::from_millis(now), |endpoint| owner(endpoint, workers));
         let update = update.expect("rules that an engine can run");
         let engine = |ruleset| {
-            let mut engine = Engine::new(&config, ruleset);
+            let mut engine = Engine::new(&config, ruleset).expect("memory");
             engine.expire(Instant::from_millis(now), 0, |_| {});
             engine
         };
