@@ -307,8 +307,19 @@ impl Connection {
     /// How long it may still be silent; zero when its time is up.
     #[must_use]
     pub fn remaining(&self, now: Instant) -> Duration {
-        let silent = now.low_bits().wrapping_sub(self.last_seen);
-        Duration::from_millis(u64::from(self.timeout.saturating_sub(silent)))
+        self.timeout().saturating_sub(self.silence(now))
+    }
+
+    /// How long it may be silent.
+    #[must_use]
+    pub fn timeout(&self) -> Duration {
+        Duration::from_millis(u64::from(self.timeout))
+    }
+
+    /// How long ago its last packet came.
+    #[must_use]
+    pub fn silence(&self, now: Instant) -> Duration {
+        Duration::from_millis(u64::from(now.low_bits().wrapping_sub(self.last_seen)))
     }
 
     /// What to do to a packet of this direction: it leaves as the reverse of the opposite key.

@@ -13,7 +13,7 @@ use std::{
 use derive_more::AddAssign;
 use shunt_packet::ipv4::Ipv4Header;
 
-use crate::{egress::EgressId, flow::Direction};
+use crate::{egress::EgressId, flow::Direction, state::ConnectionState};
 
 /// A number that one thread counts up, and others may read.
 #[derive(Debug, Default)]
@@ -40,27 +40,93 @@ impl Counter {
     }
 }
 
-/// Counters of one engine.
-#[derive(AddAssign, Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct EngineCounters {
-    /// Connections opened.
-    pub opened: u64,
-    /// Connections that ended by being silent for too long.
-    pub expired: u64,
-    /// Closing connections that made room for a new one with the same tuple.
-    pub replaced: u64,
-    /// Half-open or closing connections that made room for a new one in a full table.
-    pub evicted: u64,
-    /// Half-open connections whose server was gone, and whose client was given another one.
-    pub rescheduled: u64,
-    /// ICMP errors translated.
-    pub icmp_errors: u64,
-    /// TCP resets that were passed on but not believed, for their sequence number.
-    pub out_of_window_resets: u64,
-    /// TCP FINs that were passed on but not believed, for their sequence number or their acknowledgment.
-    pub out_of_window_fins: u64,
-    /// Connections that were ended because their server was drained and their time was over.
-    pub drained: u64,
+/// Declares counters twice: as a copy in plain numbers, which can be added up, and live, with one writer.
+#[macro_export]
+macro_rules! live_counters {
+    (
+        $(#[$meta:meta])*
+        pub struct $copy:ident, live $live:ident {
+            $($(#[$doc:meta])* $field:ident,)+
+        }
+    ) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct $copy {
+            $($(#[$doc])* pub $field: u64,)+
+        }
+
+        impl ::std::ops::AddAssign for $copy {
+            fn add_assign(&mut self, other: $copy) {
+                $(self.$field += other.$field;)+
+            }
+        }
+
+        #[doc = concat!("Live [`", stringify!($copy), "`]: one thread counts, others may read.")]
+        #[derive(Debug, Default)]
+        pub struct $live {
+            $($(#[$doc])* pub $field: $crate::Counter,)+
+        }
+
+        impl $live {
+            /// What was counted up to now.
+            #[must_use]
+            pub fn get(&self) -> $copy {
+                $copy { $($field: self.$field.get(),)+ }
+            }
+        }
+    };
+}
+
+live_counters! {
+    /// Counters of one engine.
+    pub struct EngineCounters, live LiveEngineCounters {
+        /// Connections opened.
+        opened,
+        /// Connections that ended by being silent for too long.
+        expired,
+        /// Closing connections that made room for a new one with the same tuple.
+        replaced,
+        /// Half-open or closing connections that made room for a new one in a full table.
+        evicted,
+        /// Half-open connections whose server was gone, and whose client was given another one.
+        rescheduled,
+        /// Connections that were ended because somebody asked for it.
+        killed,
+        /// ICMP errors translated.
+        icmp_errors,
+        /// TCP resets that were passed on but not believed, for their sequence number.
+        out_of_window_resets,
+        /// TCP FINs that were passed on but not believed, for their sequence number or their
+        /// acknowledgment.
+        out_of_window_fins,
+        /// Connections that were ended because their server was drained and their time was over.
+        drained,
+    }
+}
+
+/// How many connections are in each state.
+#[derive(Debug, Default)]
+pub struct Occupancy([Counter; ConnectionState::ALL.len()]);
+
+impl Occupancy {
+    /// Connections in a state now; none are in [`ConnectionState::None`].
+    #[must_use]
+    pub fn get(&self, state: ConnectionState) -> u64 {
+        self.0[state as usize].get()
+    }
+
+    /// The states, and how many connections are in each.
+    pub fn iter(&self) -> impl Iterator<Item = (ConnectionState, u64)> {
+        ConnectionState::ALL.iter().map(|state| (*state, self.get(*state)))
+    }
+
+    pub(crate) fn add(&self, state: ConnectionState) {
+        self.0[state as usize].add(1);
+    }
+
+    pub(crate) fn remove(&self, state: ConnectionState) {
+        self.0[state as usize].add(u64::MAX);
+    }
 }
 
 /// Packets and bytes each way, IP headers included. Each fragment of a packet counts as one.

@@ -50,12 +50,15 @@ mod translation;
 mod verdict;
 
 pub use connection::{Connection, ConnectionKind, MAX_IDS};
-pub use counters::{Counter, EngineCounters, ServerCounters, ServiceCounters, Traffic};
+pub use counters::{
+    Counter, EngineCounters, LiveEngineCounters, Occupancy, ServerCounters, ServiceCounters,
+    Traffic,
+};
 pub use egress::EgressId;
 pub use egress_set::EgressSet;
 pub use engine::{
-    Burst, BurstPacket, Engine, EngineConfig, MAX_BURST, PrefetchedBurst, Processed, SlowPath,
-    Topology,
+    Burst, BurstPacket, ConnectionFilter, ConnectionInfo, Cursor, Engine, EngineConfig, MAX_BURST,
+    Origin, PrefetchedBurst, Processed, SlowPath, Topology,
 };
 pub use flow::{Direction, FlowKey};
 pub use ruleset::{BuildError, Ruleset, RulesetBuilder, ServerStatus, ServiceStatus, Update};

@@ -48,6 +48,41 @@ use ConnectionState::{
 };
 
 impl ConnectionState {
+    /// All of them but [`ConnectionState::None`] can be a connection's; in the order of their numbers.
+    pub const ALL: &[ConnectionState] = &[
+        ConnectionState::None,
+        SynSent,
+        SynRecv,
+        Established,
+        FinWait,
+        TimeWait,
+        Close,
+        CloseWait,
+        LastAck,
+        UdpOneWay,
+        Udp,
+        Icmp,
+    ];
+
+    /// IPVS's name for it, as `ipvsadm -L -c` shows it; `UDP_ONE_WAY` has none there.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            ConnectionState::None => "NONE",
+            SynSent => "SYN_SENT",
+            SynRecv => "SYN_RECV",
+            Established => "ESTABLISHED",
+            FinWait => "FIN_WAIT",
+            TimeWait => "TIME_WAIT",
+            Close => "CLOSE",
+            CloseWait => "CLOSE_WAIT",
+            LastAck => "LAST_ACK",
+            UdpOneWay => "UDP_ONE_WAY",
+            Udp => "UDP",
+            Icmp => "ICMP",
+        }
+    }
+
     /// Whether both ends are done with it, so that its tuple may be used again.
     #[must_use]
     pub fn is_closing(self) -> bool {

@@ -102,7 +102,7 @@ impl Report {
             counters.iter_mut().zip(worker.port_counters()).for_each(|(sum, one)| *sum += one);
             pipeline += *worker.counters();
             drops += &worker.drops();
-            engine += *worker.engine().counters();
+            engine += worker.engine().counters();
         }
         let [outside, inside] = counters;
         let engines: Vec<_> = workers.iter().map(Worker::engine).collect();

@@ -43,7 +43,7 @@ impl Engine {
         connection: &Connection,
         send: &mut impl FnMut(&[u8; tcp::RESET_LEN]),
     ) {
-        self.counters.drained += 1;
+        self.counters.drained.add(1);
         if !connection.state().is_closing() {
             resets(connection).into_iter().flatten().for_each(|reset| send(&reset));
         }

@@ -43,7 +43,7 @@ impl Engine {
             return Verdict::Reply(Reply::TimeExceeded);
         }
         icmp::translate_error(packet, &quoted, &original);
-        self.counters.icmp_errors += 1;
+        self.counters.icmp_errors.add(1);
         Verdict::Forward
     }
 

@@ -4,10 +4,13 @@ mod egress;
 mod fast_path;
 mod fragments;
 mod icmp;
+mod inspect;
 mod open;
 mod preschedule;
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, sync::Arc};
+
+use crossbeam_utils::CachePadded;
 
 use shunt_packet::{
     ipv4::{Ipv4Header, Ipv4Packet, protocol},
@@ -20,7 +23,7 @@ use shunt_rules::Timeouts;
 use crate::{
     Side,
     connection::{Connection, ConnectionKind},
-    counters::{EngineCounters, ServerCounters, ServiceCounters},
+    counters::{EngineCounters, LiveEngineCounters, ServerCounters, ServiceCounters},
     flow::{Direction, FlowKey, Segment, SegmentKind},
     fragments::{FragmentTracker, TrackerLimits},
     ruleset::{Ruleset, Standing},
@@ -34,6 +37,7 @@ pub use burst::{Burst, BurstPacket, MAX_BURST, PrefetchedBurst, Processed, SlowP
 use drain::Drain;
 use egress::EgressSearch;
 use fragments::FragmentAction;
+pub use inspect::{ConnectionFilter, ConnectionInfo, Cursor, Origin};
 use preschedule::Prescheduled;
 
 /// What the engine has to know of the director's surroundings; asked only when a connection opens.
@@ -63,7 +67,7 @@ struct PendingLookup(Option<(Segment, Lookup)>);
 pub struct Engine {
     rules: Ruleset,
     table: ConnectionTable,
-    counters: EngineCounters,
+    counters: Arc<CachePadded<LiveEngineCounters>>,
     drain: Drain,
     prescheduled: Prescheduled,
     /// Whether the last search for a connection that the full table can do without was in vain.
@@ -81,7 +85,7 @@ impl Engine {
     pub fn new(config: &EngineConfig, rules: Ruleset) -> Result<Engine, TableMemoryError> {
         Ok(Engine {
             table: ConnectionTable::new(config.capacity, config.secret)?,
-            counters: EngineCounters::default(),
+            counters: Arc::default(),
             drain: Drain::default(),
             prescheduled: Prescheduled::default(),
             is_crowded: false,
@@ -200,7 +204,7 @@ impl Engine {
         if self.is_drained(connection, now) {
             return self.end_drained(now, connection, send);
         }
-        self.counters.expired += 1;
+        self.counters.expired.add(1);
         if self.resets_on_expiry(connection) {
             resets(connection).into_iter().flatten().for_each(|reset| send(&reset));
         }
@@ -238,7 +242,13 @@ impl Engine {
 
     /// The engine's own counters.
     #[must_use]
-    pub fn counters(&self) -> &EngineCounters {
+    pub fn counters(&self) -> EngineCounters {
+        self.counters.get()
+    }
+
+    /// The engine's own counters, to be read while it counts.
+    #[must_use]
+    pub fn live_counters(&self) -> &Arc<CachePadded<LiveEngineCounters>> {
         &self.counters
     }
 
@@ -266,7 +276,7 @@ impl Engine {
             Some((id, direction)) if segment.goes(direction) && !self.reopens(id, segment) => {
                 match self.unanswered(id, direction, segment) {
                     Standing::Gone if packet.header.ttl() > 1 => {
-                        self.counters.rescheduled += 1;
+                        self.counters.rescheduled.add(1);
                         let removed = self.table.remove(id);
                         self.forget(now, &removed);
                         self.process_miss(now, side, packet, segment, topology)
@@ -353,7 +363,7 @@ impl Engine {
             SegmentKind::Tcp { flags, sequence, .. }
                 if flags.contains(TcpFlags::RST) && !record.believes_reset(direction, sequence) =>
             {
-                self.counters.out_of_window_resets += 1;
+                self.counters.out_of_window_resets.add(1);
                 record.state()
             }
             // An opener alone gets nowhere, or a flood could fill the table with what must stay.
@@ -371,7 +381,7 @@ impl Engine {
                 if record.accepts(direction, sequence, acknowledgment) {
                     return record.state().after(direction, flags);
                 }
-                self.counters.out_of_window_fins += u64::from(flags.contains(TcpFlags::FIN));
+                self.counters.out_of_window_fins.add(u64::from(flags.contains(TcpFlags::FIN)));
                 record.state()
             }
             SegmentKind::Tcp { flags, .. } => record.state().after(direction, flags),

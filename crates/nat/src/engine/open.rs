@@ -282,7 +282,7 @@ impl Engine {
             _ => ConnectionState::SynRecv,
         };
         let id = self.insert(now, inbound, outbound, kind, state)?;
-        self.counters.opened += 1;
+        self.counters.opened.add(1);
         if let ConnectionKind::Service(service, server) = kind {
             self.rules.note_given(server);
             self.rules.add_connection(service, server, false);
@@ -306,7 +306,7 @@ impl Engine {
             match self.table.insert(inbound, outbound, kind, (state, timeout), now) {
                 Ok(id) => return Ok(id),
                 Err(InsertError::InUse(id)) if self.table.get(id).state().is_closing() => {
-                    self.counters.replaced += 1;
+                    self.counters.replaced.add(1);
                     self.remove(now, id);
                 }
                 Err(InsertError::InUse(_)) => return Err(DropReason::TupleInUse),
@@ -314,7 +314,7 @@ impl Engine {
                     let victim = if may_evict { self.table.evictable() } else { None };
                     self.is_crowded = victim.is_none();
                     let victim = victim.ok_or(DropReason::TableFull)?;
-                    self.counters.evicted += 1;
+                    self.counters.evicted.add(1);
                     self.remove(now, victim);
                     may_evict = false;
                 }

@@ -17,15 +17,17 @@ mod scan;
 mod tags;
 mod wheel;
 
-use std::{io, ops::Range, time::Duration};
+use std::{io, ops::Range, sync::Arc, time::Duration};
 
 use ahash::RandomState;
 use arrayvec::ArrayVec;
+use crossbeam_utils::CachePadded;
 use zerocopy::FromZeros;
 
 use crate::{
     Side,
     connection::{Connection, ConnectionKind, Links},
+    counters::Occupancy,
     egress::EgressId,
     egress_set::EgressSet,
     flow::{Direction, FlowKey},
@@ -120,6 +122,8 @@ pub struct ConnectionTable {
     hasher: RandomState,
     /// What is drawn from when a connection has to go.
     chance: u64,
+    /// Readable by others.
+    occupancy: Arc<CachePadded<Occupancy>>,
 }
 
 /// How many records are looked at for one that can go. With a tenth of the table half open, one in
@@ -149,6 +153,7 @@ impl ConnectionTable {
             wheel: Wheel::new(),
             hasher: RandomState::with_seeds(a, b, c, d),
             chance: a,
+            occupancy: Arc::default(),
         })
     }
 
@@ -246,6 +251,12 @@ impl ConnectionTable {
         self.index.prefetch(self.hash(key));
     }
 
+    /// How many connections are in each state, to be read while they come and go.
+    #[must_use]
+    pub fn occupancy(&self) -> &Arc<CachePadded<Occupancy>> {
+        &self.occupancy
+    }
+
     /// The record of a connection.
     #[must_use]
     pub fn get(&self, id: ConnectionId) -> &Connection {
@@ -286,6 +297,7 @@ impl ConnectionTable {
         }
         self.wheel.link(&mut self.records, id, now + timeout);
         self.len += 1;
+        self.occupancy.add(state);
         Ok(ConnectionId(id))
     }
 
@@ -306,6 +318,8 @@ impl ConnectionTable {
             record.note_acknowledgment(direction, sequence, number);
         }
         if record.state() != state {
+            self.occupancy.remove(record.state());
+            self.occupancy.add(state);
             let timeout = timeout();
             record.set_state(state, timeout);
             // Most changes bring the deadline nearer, and the wheel would come by too late.
@@ -476,6 +490,7 @@ impl ConnectionTable {
             self.index.remove(hash, entry);
         }
         self.len -= 1;
+        self.occupancy.remove(self.records[id as usize].state());
         self.release_record(id)
     }
 }

@@ -8,11 +8,11 @@ use std::{
 };
 
 use shunt_nat::{
-    Connection, ConnectionState, DropReason, Engine, EngineConfig, EngineCounters, Instant, Reply,
-    RulesetBuilder, ServerCounters, ServiceCounters, Side, Topology, Verdict,
-    scheduler::Disruption,
+    Connection, ConnectionFilter, ConnectionState, Cursor, DropReason, Engine, EngineConfig,
+    EngineCounters, Instant, Reply, RulesetBuilder, ServerCounters, ServiceCounters, Side,
+    Topology, Verdict, scheduler::Disruption,
 };
-use shunt_packet::ipv4::Ipv4Packet;
+use shunt_packet::{ipv4::Ipv4Packet, tcp::RESET_LEN};
 use shunt_rules::{
     LocalAddress, Protocol, RealServer, Rules,
     Scheduler::{RoundRobin, WeightedRoundRobin},
@@ -253,6 +253,22 @@ impl Director {
         });
     }
 
+    /// Ends connections that the filter admits, looking at no more than `budget` records. Returns whether
+    /// all were looked at.
+    pub(crate) fn kill(
+        &mut self,
+        filter: &ConnectionFilter,
+        cursor: &mut Cursor,
+        budget: usize,
+        killed: &mut u64,
+    ) -> bool {
+        let Director { engine, sent, now, .. } = self;
+        let send = |reset: &[u8; RESET_LEN]| sent.push(reset.to_vec());
+        let is_over = engine.kill(*now, filter, cursor, budget, killed, send);
+        self.check();
+        is_over
+    }
+
     pub(crate) fn connections(&self) -> Vec<&Connection> {
         self.engine.table().iter().collect()
     }
@@ -272,7 +288,7 @@ impl Director {
     }
 
     pub(crate) fn counters(&self) -> EngineCounters {
-        *self.engine.counters()
+        self.engine.counters()
     }
 
     pub(crate) fn service(&self, service: usize) -> ServiceCounters {

@@ -39,9 +39,9 @@ where
 fn counters_balance(engine: &Engine) -> Result<(), String> {
     let table = engine.table();
     let EngineCounters { opened, expired, replaced, evicted, rescheduled, drained, .. } =
-        *engine.counters();
+        engine.counters();
     equal("records", &table.len(), &table.iter().count())?;
-    let not_ended = opened - expired - replaced - evicted - rescheduled - drained;
+    let not_ended = opened - expired - replaced - evicted - rescheduled - drained - killed;
     equal("opened and not ended", &not_ended, &(table.len() as u64))?;
     // What removed servers were given is forgotten with them.
     let by_service: u64 = engine.service_counters().map(|service| service.connections).sum();

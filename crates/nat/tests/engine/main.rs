@@ -20,6 +20,7 @@ mod hairpin;
 mod harness;
 mod hostile;
 mod icmp;
+mod inspect;
 mod invariants;
 mod late_packets;
 mod mss;

@@ -22,7 +22,7 @@ use crate::{
 impl Run {
     /// Everything that can be seen of both is the same.
     pub(crate) fn compare(&self) -> Result<(), String> {
-        let each = total(&self.engines, |engine| [*engine.counters()].into_iter());
+        let each = total(&self.engines, |engine| [engine.counters()].into_iter());
         equal("counters", each, vec![self.model.counters])?;
         self.compare_services()?;
         self.compare_clients()?;

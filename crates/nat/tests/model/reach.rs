@@ -164,7 +164,7 @@ fn seen(run: &Run, mut see: impl FnMut(&str)) {
     }
     let engines = || run.engines.iter();
     let mut counters = EngineCounters::default();
-    engines().for_each(|engine| counters += *engine.counters());
+    engines().for_each(|engine| counters += engine.counters());
     let given: u64 =
         total(&run.engines, Engine::server_counters).iter().map(|s| s.connections).sum();
     let local = || engines().map(|engine| engine.rules().local_usage());
