@@ -17,8 +17,14 @@ impl Clock {
 
     /// The time since its start.
     pub(crate) fn now(&self) -> Instant {
+        self.at(Tsc::now())
+    }
+
+    /// The time since its start, when the counter stood so.
+    #[inline]
+    pub(crate) fn at(&self, counter: u64) -> Instant {
         // The counters of two cores may differ by a little: no time has passed then.
-        let cycles = Tsc::now().saturating_sub(self.start);
+        let cycles = counter.saturating_sub(self.start);
         Instant::from_millis(cycles / self.cycles_per_milli)
     }
 }

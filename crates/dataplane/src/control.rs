@@ -1,40 +1,32 @@
-//! What workers run on, and how it changes while packets flow.
+//! The main lcore's side of a running director: what workers run, and what can be asked of them.
 //!
-//! The main lcore makes a [`Snapshot`] of the configuration for each worker and puts it into the
-//! worker's queue. A worker looks there a few times a second, takes the new one over between two
-//! bursts, and sends the old one back: to be dropped on the main lcore, where it was made. So a
-//! change costs a worker no more than the exchange.
-//!
-//! ```text
-//!   main lcore   Control ── Snapshot (new) ──> Inbox   worker
-//!                        <── Snapshot (old) ──
-//! ```
+//! [`Control`] compiles rules into a [`Snapshot`] for each worker, has each take its own over between two
+//! bursts, and gets the old ones back: to be dropped here, where they were made. Counters and loads it reads
+//! where they are written; connections it asks for, a page at a time ([`mailbox`](crate::mailbox)).
 
 use std::{
     fmt,
     net::{Ipv4Addr, SocketAddrV4},
-    sync::{
-        Arc,
-        mpsc::{Receiver, SyncSender, sync_channel},
-    },
+    sync::Arc,
 };
 
 use hashbrown::HashSet;
 use shunt_config::Config;
-use shunt_nat::{BuildError, Instant, Ruleset, RulesetBuilder, Update};
-
-use crate::{
-    local_network::{LocalNetwork, SIDES},
-    steering::Owners,
+use shunt_nat::{
+    BuildError, ConnectionFilter, ConnectionInfo, Cursor, Instant, PoolUsage, RulesetBuilder,
+    ServerId, ServerShared, ServerStatus, ServiceId, ServiceStatus, Update,
 };
 
-/// The part of a configuration that can change, as one worker runs it.
-pub(crate) struct Snapshot {
-    pub(crate) ruleset: Ruleset,
-    pub(crate) network: Arc<LocalNetwork>,
-    /// By side, addresses that have become ours: to be announced.
-    pub(crate) new_addresses: [Vec<Ipv4Addr>; 2],
-}
+use crate::{
+    counters::WorkerStatus,
+    local_network::{LocalNetwork, SIDES},
+    mailbox::{Answer, Command, Mailbox, Snapshot, WorkerEnded, WorkerHandle, mailbox},
+    steering::Owners,
+    worker::Worker,
+};
+
+/// Connections on a page.
+const PAGE: usize = 1024;
 
 /// What a change did to the clients of a service that schedules by Maglev hashing.
 ///
@@ -53,35 +45,39 @@ impl fmt::Display for Moved {
     }
 }
 
-/// A worker's end of its queue.
-pub(crate) struct Inbox {
-    snapshots: Receiver<Snapshot>,
-    replaced: SyncSender<Snapshot>,
+/// A walk through the connections of all workers. What opens or ends meanwhile may be met or not; all
+/// others are met once each.
+#[derive(Clone, Debug, Default)]
+pub struct ConnectionWalk {
+    filter: ConnectionFilter,
+    /// The worker whose connections are next.
+    worker: usize,
+    cursor: Cursor,
 }
 
-impl Inbox {
-    /// Has `replace` exchange a new snapshot for the old one, if there is a new one.
-    pub(crate) fn look(&mut self, replace: impl FnOnce(Snapshot) -> Snapshot) {
-        if let Ok(snapshot) = self.snapshots.try_recv() {
-            // There is room: the main lcore takes the last one back before it sends the next. Where it
-            // is gone, there is nobody to hand it to.
-            let _ = self.replaced.try_send(replace(snapshot));
+impl ConnectionWalk {
+    /// A walk through the connections that the filter admits.
+    #[must_use]
+    pub fn new(filter: ConnectionFilter) -> ConnectionWalk {
+        ConnectionWalk { filter, ..ConnectionWalk::default() }
+    }
+
+    /// Goes on to where a worker says, or to the next worker.
+    fn go_on(&mut self, next: Option<Cursor>) {
+        match next {
+            Some(cursor) => self.cursor = cursor,
+            None => (self.worker, self.cursor) = (self.worker + 1, Cursor::default()),
         }
     }
 }
 
-/// The main lcore's end of all queues, and what it makes snapshots with.
-pub(crate) struct Control {
+/// What the main lcore knows of a director's workers, and can ask them.
+pub struct Control {
     builder: RulesetBuilder,
     owners: Owners,
-    workers: Vec<Outbox>,
+    workers: Vec<WorkerHandle>,
     /// The addresses that each side answers for.
     answered: [HashSet<Ipv4Addr>; 2],
-}
-
-struct Outbox {
-    snapshots: SyncSender<Snapshot>,
-    replaced: Receiver<Snapshot>,
 }
 
 impl Control {
@@ -91,13 +87,150 @@ impl Control {
         owners: Owners,
         workers: usize,
         seed: u64,
-    ) -> Result<(Control, Vec<(Snapshot, Inbox)>), BuildError> {
-        let (outboxes, inboxes): (Vec<_>, Vec<_>) = (0..workers).map(|_| queue()).unzip();
+    ) -> Result<(Control, Vec<(Snapshot, Mailbox)>), BuildError> {
+        let (handles, mailboxes): (Vec<_>, Vec<_>) = (0..workers).map(|_| mailbox()).unzip();
         let builder = RulesetBuilder::new(seed, workers);
         let answered = Default::default();
-        let mut control = Control { builder, owners, workers: outboxes, answered };
+        let mut control = Control { builder, owners, workers: handles, answered };
         let (snapshots, _) = control.snapshots(Instant::default(), config)?;
-        Ok((control, snapshots.into_iter().zip(inboxes).collect()))
+        Ok((control, snapshots.into_iter().zip(mailboxes).collect()))
+    }
+
+    /// Takes note of the workers' counters, now that they are made.
+    pub(crate) fn monitor(&mut self, workers: &[Worker]) {
+        for (handle, worker) in self.workers.iter_mut().zip(workers) {
+            handle.monitor = Some(worker.monitor());
+        }
+    }
+
+    /// All services: those of the rules in their order, then those that were removed and may have
+    /// connections.
+    pub fn services(&self) -> impl Iterator<Item = ServiceStatus<'_>> {
+        self.builder.services()
+    }
+
+    /// The servers of a service, those last that were removed and may have connections.
+    pub fn servers(&self, service: ServiceId) -> impl Iterator<Item = ServerStatus<'_>> {
+        self.builder.servers(service)
+    }
+
+    /// The state of a server, to be read and set: it takes effect on all workers at once, without new
+    /// rules. `None` if no server has this number.
+    #[must_use]
+    pub fn server(&self, id: ServerId) -> Option<&Arc<ServerShared>> {
+        self.builder.server(id)
+    }
+
+    /// How much of each SNAT rule's endpoints is in use, in the rules' order.
+    #[must_use]
+    pub fn snat_usage(&self) -> Vec<PoolUsage> {
+        self.builder.snat_usage()
+    }
+
+    /// How much of full-NAT's local endpoints is in use.
+    #[must_use]
+    pub fn local_usage(&self) -> PoolUsage {
+        self.builder.local_usage()
+    }
+
+    /// How much of the endpoints for hairpins is in use.
+    #[must_use]
+    pub fn hairpin_usage(&self) -> PoolUsage {
+        self.builder.hairpin_usage()
+    }
+
+    /// What each worker has counted up to now, in the order of their lcores.
+    #[must_use]
+    pub fn workers(&self) -> Vec<WorkerStatus> {
+        let monitors = self.workers.iter().filter_map(|worker| worker.monitor.as_ref());
+        monitors.map(|monitor| monitor.status()).collect()
+    }
+
+    /// The next connections of a walk, at least one; `None` when it is over.
+    ///
+    /// # Errors
+    /// When a worker has panicked.
+    pub fn next_connections(
+        &self,
+        walk: &mut ConnectionWalk,
+    ) -> Result<Option<Vec<ConnectionInfo>>, WorkerEnded> {
+        self.walk_on(walk, |worker, command| self.ask(worker, command))
+    }
+
+    /// How many connections the filter admits.
+    ///
+    /// # Errors
+    /// When a worker has panicked.
+    pub fn count_connections(&self, filter: &ConnectionFilter) -> Result<u64, WorkerEnded> {
+        let mut walk = ConnectionWalk::new(*filter);
+        let mut all = 0;
+        while walk.worker < self.workers.len() {
+            let command = Command::Count { filter: walk.filter, cursor: walk.cursor };
+            if let Answer::Counted { next, count } = self.ask(walk.worker, command)? {
+                all += count;
+                walk.go_on(next);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Ends all connections that the filter admits, and resets both ends of those that are TCP. Returns how
+    /// many they were.
+    ///
+    /// # Errors
+    /// When a worker has panicked.
+    pub fn kill_connections(&self, filter: &ConnectionFilter) -> Result<u64, WorkerEnded> {
+        let mut walk = ConnectionWalk::new(*filter);
+        let mut all = 0;
+        while walk.worker < self.workers.len() {
+            let command = Command::Kill { filter: walk.filter, cursor: walk.cursor };
+            if let Answer::Killed { next, count } = self.ask(walk.worker, command)? {
+                all += count;
+                walk.go_on(next);
+            }
+        }
+        Ok(all)
+    }
+
+    /// As [`Control::next_connections`], with workers asked by `ask`.
+    pub(crate) fn walk_on(
+        &self,
+        walk: &mut ConnectionWalk,
+        mut ask: impl FnMut(usize, Command) -> Result<Answer, WorkerEnded>,
+    ) -> Result<Option<Vec<ConnectionInfo>>, WorkerEnded> {
+        let mut empty = Vec::with_capacity(PAGE);
+        while walk.worker < self.workers.len() {
+            let command = Command::List { filter: walk.filter, cursor: walk.cursor, page: empty };
+            match ask(walk.worker, command)? {
+                Answer::Listed { next, page } => {
+                    walk.go_on(next);
+                    if !page.is_empty() {
+                        return Ok(Some(page));
+                    }
+                    empty = page;
+                }
+                _ => empty = Vec::with_capacity(PAGE),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Has a worker do something, and waits until it has.
+    fn ask(&self, worker: usize, command: Command) -> Result<Answer, WorkerEnded> {
+        self.workers[worker].send(command)?;
+        self.workers[worker].receive()
+    }
+
+    /// What a worker that is driven by hand answers, once it has read its mailbox.
+    pub(crate) fn ask_by_hand(
+        &self,
+        worker: usize,
+        command: Command,
+        read_mailbox: impl FnOnce(),
+    ) -> Result<Answer, WorkerEnded> {
+        self.workers[worker].send(command)?;
+        read_mailbox();
+        self.workers[worker].try_receive()?.ok_or(WorkerEnded)
     }
 
     /// Sends every worker another configuration, and returns what that does to services that hash.
@@ -110,7 +243,8 @@ impl Control {
     pub(crate) fn send(&mut self, now: Instant, config: &Config) -> Result<Vec<Moved>, BuildError> {
         let (snapshots, moved) = self.snapshots(now, config)?;
         for (worker, snapshot) in self.workers.iter().zip(snapshots) {
-            worker.snapshots.send(snapshot).expect("workers run until they are stopped");
+            let command = Command::Replace(Box::new(snapshot));
+            worker.send(command).expect("workers run until they are stopped");
         }
         Ok(moved)
     }
@@ -121,7 +255,11 @@ impl Control {
     /// When a worker has ended.
     pub(crate) fn collect(&mut self) {
         for worker in &self.workers {
-            drop(worker.replaced.recv().expect("workers run until they are stopped"));
+            if let Answer::Replaced(before) =
+                worker.receive().expect("workers run until they are stopped")
+            {
+                drop(before);
+            }
         }
         self.builder.settle();
     }
@@ -168,12 +306,6 @@ fn moved(config: &Config, update: &Update) -> Vec<Moved> {
     disrupted.collect()
 }
 
-fn queue() -> (Outbox, Inbox) {
-    let (to_worker, snapshots) = sync_channel(1);
-    let (replaced, from_worker) = sync_channel(1);
-    (Outbox { snapshots: to_worker, replaced: from_worker }, Inbox { snapshots, replaced })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -214,7 +346,7 @@ mod tests {
     const TWO: &[u8] = &[10, 20];
 
     #[test]
-    fn every_worker_takes_over_between_two_looks_and_hands_back() {
+    fn every_worker_takes_over_once_and_hands_back() {
         let (mut control, starts) =
             Control::new(&config(PORT, &[]), Owners::new(128, 2), 2, 7).unwrap();
         let inboxes = starts.into_iter().map(|(_, inbox)| inbox);
@@ -224,9 +356,12 @@ mod tests {
             control.send(Instant::default(), &config(PORT, &[("192.168.1.100:80", TWO)])).unwrap();
             for (inbox, taken) in inboxes.iter_mut().zip(&mut taken) {
                 for _look in 0..2 {
-                    inbox.look(|snapshot| {
-                        *taken += 1;
-                        snapshot
+                    inbox.read(|command| match command {
+                        Command::Replace(snapshot) => {
+                            *taken += 1;
+                            Answer::Replaced(snapshot)
+                        }
+                        _ => panic!("nobody asked"),
                     });
                 }
             }

@@ -16,7 +16,7 @@ use std::{
 use shunt_config::Config;
 use shunt_dpdk::{Eal, Error, LcoreHandle, LcoreId, Mempool, MempoolConfig, launch};
 use shunt_nat::{
-    BuildError, Engine, EngineConfig, Instant,
+    BuildError, ConnectionInfo, Engine, EngineConfig, Instant,
     table::{ConnectionTable, TableMemoryError},
 };
 use tracing::info;
@@ -24,10 +24,11 @@ use tracing::info;
 use crate::{
     checksum_watch::ChecksumWatch,
     clock::Clock,
-    control::{Control, Inbox, Moved, Snapshot},
+    control::{ConnectionWalk, Control, Moved},
     device_lock::DeviceLocks,
     eal_directory::EalDirectory,
     links::Link,
+    mailbox::{Mailbox, Snapshot, WorkerEnded},
     pipeline::Pipeline,
     ports::PortError,
     preflight,
@@ -140,10 +141,11 @@ impl Director {
         let eal_directory = EalDirectory::make();
         let args = config.eal_args(eal_directory.prefix());
         let eal = Eal::init(&args).map_err(StartError::Eal)?;
-        let Parts { workers, ports, control } =
+        let Parts { workers, ports, mut control } =
             Parts::open(&eal, config, open_pool(&eal, config)?)?;
         let lcores = &config.dpdk.worker_lcores;
         let workers = make_on(lcores, workers)?;
+        control.monitor(&workers);
         log_tables(&workers);
 
         let stop = Arc::new(AtomicBool::new(false));
@@ -188,6 +190,12 @@ impl Director {
         let moved = self.control.send(self.clock.now(), config)?;
         self.control.collect();
         Ok(moved)
+    }
+
+    /// What can be seen of the workers, and asked of them, while they pass packets on.
+    #[must_use]
+    pub fn control(&self) -> &Control {
+        &self.control
     }
 
     /// Looks what has happened to the ports, and logs it: links that came or went, and packets
@@ -270,7 +278,7 @@ struct Parts {
 struct WorkerParts {
     seat: Seat,
     snapshot: Snapshot,
-    inbox: Inbox,
+    mailbox: Mailbox,
     engine: EngineConfig,
     pool: Mempool,
     secret: [u64; 4],
@@ -289,9 +297,9 @@ impl Parts {
             secret: secrets()?,
         };
         let (control, starts) = Control::new(config, owners, crew.workers, seed)?;
-        let workers = seats.into_iter().zip(starts).map(|(seat, (snapshot, inbox))| {
+        let workers = seats.into_iter().zip(starts).map(|(seat, (snapshot, mailbox))| {
             let (engine, pool, secret) = (engine, pool.clone(), secrets()?);
-            Ok(WorkerParts { seat, snapshot, inbox, engine, pool, secret })
+            Ok(WorkerParts { seat, snapshot, mailbox, engine, pool, secret })
         });
         let workers = workers.collect::<Result<Vec<_>, StartError>>()?;
         Ok(Parts { workers, ports: Ports { ports, pool, in_use_at_start }, control })
@@ -301,12 +309,12 @@ impl Parts {
 impl WorkerParts {
     /// To be called on the worker's lcore.
     fn assemble(self) -> Result<Worker, TableMemoryError> {
-        let WorkerParts { seat, snapshot, inbox, engine, pool, secret } = self;
+        let WorkerParts { seat, snapshot, mailbox, engine, pool, secret } = self;
         let Seat { rx, interfaces, steering, place } = seat;
         let Snapshot { ruleset, network, new_addresses } = snapshot;
         let engine = Engine::new(&engine, ruleset)?;
         let pipeline = Pipeline::new(network, new_addresses, interfaces, pool, secret, place);
-        Ok(Worker::new(rx, engine, pipeline, steering, inbox))
+        Ok(Worker::new(rx, engine, pipeline, steering, mailbox))
     }
 }
 
@@ -332,9 +340,10 @@ impl Assembly {
     /// # Errors
     /// What DPDK refused; ports already opened are closed again.
     pub fn open_with(eal: &Eal, config: &Config, pool: Mempool) -> Result<Assembly, StartError> {
-        let Parts { workers, ports, control } = Parts::open(eal, config, pool)?;
+        let Parts { workers, ports, mut control } = Parts::open(eal, config, pool)?;
         let workers = workers.into_iter().map(|parts| parts.assemble().map_err(StartError::Table));
         let workers = workers.collect::<Result<Vec<_>, _>>()?;
+        control.monitor(&workers);
         log_tables(&workers);
         Ok(Assembly { workers, ports, control })
     }
@@ -357,9 +366,36 @@ impl Assembly {
     /// What the engine can't do; the director runs what it ran then.
     pub fn apply(&mut self, now: Instant, config: &Config) -> Result<Vec<Moved>, BuildError> {
         let moved = self.control.send(now, config)?;
-        self.workers.iter_mut().for_each(|worker| worker.read_inbox(now));
+        for worker in &mut self.workers {
+            worker.read_mailbox(now);
+        }
         self.control.collect();
         Ok(moved)
+    }
+
+    /// What can be seen of the workers.
+    #[must_use]
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+
+    /// The next connections of a walk, as [`Control::next_connections`] finds them.
+    ///
+    /// # Errors
+    /// When the worker in question was taken out.
+    pub fn next_connections(
+        &mut self,
+        now: Instant,
+        walk: &mut ConnectionWalk,
+    ) -> Result<Option<Vec<ConnectionInfo>>, WorkerEnded> {
+        let Assembly { workers, control, .. } = self;
+        control.walk_on(walk, |number, command| {
+            control.ask_by_hand(number, command, || {
+                if let Some(worker) = workers.get_mut(number) {
+                    worker.read_mailbox(now);
+                }
+            })
+        })
     }
 
     /// Closes the ports, and accounts for every mbuf. `config` is the one that runs.

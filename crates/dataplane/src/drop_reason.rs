@@ -1,6 +1,6 @@
 use std::ops::AddAssign;
 
-use shunt_nat::{self as nat, fragments::FragmentError};
+use shunt_nat::{self as nat, Counter, fragments::FragmentError};
 use shunt_packet::Malformed;
 
 macro_rules! reasons {
@@ -200,9 +200,27 @@ impl DropCounters {
     pub fn iter(&self) -> impl Iterator<Item = (DropReason, u64)> {
         DropReason::ALL.iter().map(|reason| (*reason, self.get(*reason))).filter(|(_, n)| *n > 0)
     }
+}
 
-    pub(crate) fn add(&mut self, reason: DropReason, packets: usize) {
-        self.0[reason as usize] += packets as u64;
+/// Live [`DropCounters`].
+#[derive(Debug)]
+pub(crate) struct LiveDropCounters([Counter; DropReason::ALL.len()]);
+
+impl Default for LiveDropCounters {
+    fn default() -> LiveDropCounters {
+        LiveDropCounters(std::array::from_fn(|_| Counter::default()))
+    }
+}
+
+impl LiveDropCounters {
+    /// Counts packets that were dropped.
+    pub(crate) fn add(&self, reason: DropReason, packets: usize) {
+        self.0[reason as usize].add(packets as u64);
+    }
+
+    /// What was counted up to now.
+    pub(crate) fn get(&self) -> DropCounters {
+        DropCounters(self.0.each_ref().map(Counter::get))
     }
 }
 

@@ -44,21 +44,24 @@ impl IdleBackoff {
         IdleBackoff { idle, last: Tsc::now(), cycles_per_micro: (Tsc::hz() / 1_000_000).max(1) }
     }
 
-    /// To be called after each poll, with how many packets came: naps if it is time.
+    /// To be called after each poll, with whether there was anything to do, and when it ended in cycles:
+    /// naps if it is time, and returns whether it did.
     #[inline]
-    pub(crate) fn on_poll(&mut self, received: usize) {
+    pub(crate) fn on_poll(&mut self, is_busy: bool, end: u64) -> bool {
         if self.idle == Idle::Spin {
-            return;
+            return false;
         }
-        if let Some(nap) = self.nap_at(Tsc::now(), received) {
+        let nap = self.nap_at(end, is_busy);
+        if let Some(nap) = nap {
             sleep(nap);
         }
+        nap.is_some()
     }
 
     /// How long to nap after a poll that ended at `now`.
     #[inline]
-    fn nap_at(&mut self, now: u64, received: usize) -> Option<Duration> {
-        if received > 0 {
+    fn nap_at(&mut self, now: u64, is_busy: bool) -> Option<Duration> {
+        if is_busy {
             self.last = now;
             return None;
         }
@@ -118,7 +121,7 @@ mod tests {
                 received += 1;
             }
             now += POLL;
-            if let Some(nap) = idle.nap_at(now.as_micros() as u64, received) {
+            if let Some(nap) = idle.nap_at(now.as_micros() as u64, received > 0) {
                 asleep += nap;
                 now += nap + NAP;
             }

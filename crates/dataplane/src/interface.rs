@@ -4,8 +4,8 @@ use shunt_nat::Side;
 use shunt_packet::ethernet::{EtherType, EthernetHeader, HEADER_LEN, MacAddr};
 
 use crate::{
-    counters::PortCounters,
-    drop_reason::{DropCounters, DropReason},
+    counters::{LivePortCounters, Shared},
+    drop_reason::{DropReason, LiveDropCounters},
     neighbours::Neighbours,
     offload::Offloads,
     outgoing::Outgoing,
@@ -26,7 +26,7 @@ pub(crate) struct Interface {
     pub(crate) vlan: Vlan,
     pub(crate) offloads: Offloads,
     pub(crate) neighbours: Neighbours<Outgoing>,
-    pub(crate) counters: PortCounters,
+    pub(crate) counters: Shared<LivePortCounters>,
     outlet: Outlet,
     /// Packets that leave at the end of the loop, or when there is no room for more.
     pending: Burst,
@@ -58,7 +58,7 @@ impl Interface {
             vlan,
             offloads,
             neighbours: Neighbours::new(side),
-            counters: PortCounters::default(),
+            counters: Shared::default(),
             outlet,
             pending: Burst::new(),
         }
@@ -85,7 +85,7 @@ impl Interface {
     }
 
     /// Sends a frame, soon.
-    pub(crate) fn send(&mut self, mbuf: Mbuf, drops: &mut DropCounters) {
+    pub(crate) fn send(&mut self, mbuf: Mbuf, drops: &LiveDropCounters) {
         if self.pending.is_full() {
             self.flush(drops);
         }
@@ -97,19 +97,19 @@ impl Interface {
 
     /// Notes what came in by this worker's receive queue.
     pub(crate) fn count_received(&mut self, burst: &Burst) {
-        self.counters.rx_packets += burst.len() as u64;
-        self.counters.rx_bytes += bytes(burst);
+        self.counters.rx_packets.add(burst.len() as u64);
+        self.counters.rx_bytes.add(bytes(burst));
     }
 
     /// Sends all pending frames on their way.
     #[inline]
-    pub(crate) fn flush(&mut self, drops: &mut DropCounters) {
+    pub(crate) fn flush(&mut self, drops: &LiveDropCounters) {
         if self.pending.is_empty() {
             return;
         }
         match &mut self.outlet {
             Outlet::Queue(queue, _) => {
-                transmit(queue, &mut self.pending, &mut self.counters, drops);
+                transmit(queue, &mut self.pending, &self.counters, drops);
             }
             Outlet::Ring(ring) => {
                 ring.enqueue(&mut self.pending);
@@ -122,7 +122,7 @@ impl Interface {
     /// Sends what workers without a queue of their own have left here, of each no more than a certain
     /// number of bursts: they may leave more while it does so.
     #[inline]
-    pub(crate) fn relay(&mut self, drops: &mut DropCounters) {
+    pub(crate) fn relay(&mut self, drops: &LiveDropCounters) {
         let Outlet::Queue(queue, rings) = &mut self.outlet else { return };
         for ring in rings {
             let mut burst = Burst::new();
@@ -131,7 +131,7 @@ impl Interface {
                     break;
                 }
                 burst.iter().for_each(Mbuf::prefetch_header);
-                transmit(queue, &mut burst, &mut self.counters, drops);
+                transmit(queue, &mut burst, &self.counters, drops);
             }
         }
     }
@@ -141,12 +141,12 @@ impl Interface {
 fn transmit(
     queue: &mut TxQueue,
     burst: &mut Burst,
-    counters: &mut PortCounters,
-    drops: &mut DropCounters,
+    counters: &LivePortCounters,
+    drops: &LiveDropCounters,
 ) {
     let offered = bytes(burst);
-    counters.tx_packets += queue.send(burst) as u64;
-    counters.tx_bytes += offered - bytes(burst);
+    counters.tx_packets.add(queue.send(burst) as u64);
+    counters.tx_bytes.add(offered - bytes(burst));
     drops.add(DropReason::TxQueueFull, burst.len());
     burst.clear();
 }

@@ -40,6 +40,7 @@ mod interface;
 mod links;
 mod local_network;
 mod lock_file;
+mod mailbox;
 mod memory;
 mod neighbour_sync;
 mod neighbours;
@@ -53,13 +54,14 @@ mod routes;
 mod steering;
 mod worker;
 
-pub use control::Moved;
-pub use counters::{PipelineCounters, PortCounters};
+pub use control::{ConnectionWalk, Control, Moved};
+pub use counters::{LoopCounters, PipelineCounters, PortCounters, WorkerMonitor, WorkerStatus};
 pub use director::{
     Assembly, DeviceInUse, Director, MbufReport, MemoryPlace, PortReport, PreflightError, Report,
     ServiceReport, StartError, connection_memory, open_pool,
 };
 pub use drop_reason::{DropCounters, DropReason};
+pub use mailbox::WorkerEnded;
 pub use ports::PortError;
 pub use steering::{Owners, WorkerId, rss_key};
 pub use worker::Worker;

@@ -1,23 +1,32 @@
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use shunt_config::Idle;
-use shunt_dpdk::{Burst, RxQueue};
+use shunt_dpdk::{Burst, RxQueue, clock::Tsc};
 use shunt_nat::{Engine, Instant, Side};
 use shunt_packet::ethernet::MacAddr;
 
 use crate::{
     clock::Clock,
-    control::Inbox,
-    counters::{PipelineCounters, PortCounters},
+    counters::{LiveLoopCounters, PipelineCounters, PortCounters, Shared, WorkerMonitor},
     drop_reason::DropCounters,
     idle::IdleBackoff,
     local_network::SIDES,
+    mailbox::{Answer, Command, Mailbox},
     pipeline::Pipeline,
-    steering::{Steering, SteeringCounters},
+    steering::Steering,
 };
 
-/// Milliseconds between two looks at what is due for neighbours, and at what the main lcore wants.
+/// Milliseconds between two looks at what is due for neighbours.
 const TICK: u64 = 10;
+
+/// Turns after which a worker looks into its mailbox even if there are packets to pass in each.
+const MAIL_INTERVAL: u32 = 64;
+
+/// Records that a command looks at: 20 microseconds or so, as they are next to each other.
+const LOOKS: usize = 1024;
 
 /// An lcore's own: its queues, its connections, its counters. Of other workers it knows only the
 /// rings between them.
@@ -32,8 +41,11 @@ pub struct Worker {
     pipeline: Pipeline,
     /// `None` where there is no other worker.
     steering: Option<Steering>,
-    inbox: Inbox,
+    mailbox: Mailbox,
     next_tick: u64,
+    /// Turns until the mailbox is looked at in any case.
+    until_mail: u32,
+    polls: Shared<LiveLoopCounters>,
 }
 
 impl Worker {
@@ -42,9 +54,19 @@ impl Worker {
         engine: Engine,
         pipeline: Pipeline,
         steering: Option<Steering>,
-        inbox: Inbox,
+        mailbox: Mailbox,
     ) -> Worker {
-        Worker { rx, burst: Burst::new(), engine, pipeline, steering, inbox, next_tick: 0 }
+        Worker {
+            rx,
+            burst: Burst::new(),
+            engine,
+            pipeline,
+            steering,
+            mailbox,
+            next_tick: 0,
+            until_mail: 0,
+            polls: Shared::default(),
+        }
     }
 
     /// One turn of the loop: takes a burst from each port and each other worker, does what time
@@ -59,7 +81,6 @@ impl Worker {
         self.pipeline.expire(&mut self.engine, now);
         if now.as_millis() >= self.next_tick {
             self.next_tick = now.as_millis() + TICK;
-            self.read_inbox(now);
             self.tick(now);
         }
         if let Some(steering) = &mut self.steering {
@@ -120,10 +141,28 @@ impl Worker {
         }
     }
 
-    /// Takes over what the main lcore has sent, if anything.
-    pub(crate) fn read_inbox(&mut self, now: Instant) {
-        let Worker { inbox, pipeline, engine, .. } = self;
-        inbox.look(|snapshot| pipeline.replace(engine, now, snapshot));
+    /// Obeys a command of the main lcore's, if there is one, and returns whether there was.
+    pub(crate) fn read_mailbox(&mut self, now: Instant) -> bool {
+        let Worker { mailbox, pipeline, engine, .. } = self;
+        mailbox.read(|command| match command {
+            Command::Replace(snapshot) => {
+                Answer::Replaced(Box::new(pipeline.replace(engine, now, *snapshot)))
+            }
+            Command::List { filter, mut cursor, mut page } => {
+                let is_over = engine.list(now, &filter, &mut cursor, LOOKS, &mut page);
+                Answer::Listed { next: (!is_over).then_some(cursor), page }
+            }
+            Command::Count { filter, mut cursor } => {
+                let mut count = 0;
+                let is_over =
+                    engine.count_connections(now, &filter, &mut cursor, LOOKS, &mut count);
+                Answer::Counted { next: (!is_over).then_some(cursor), count }
+            }
+            Command::Kill { filter, mut cursor } => {
+                let (count, is_over) = pipeline.kill(engine, now, &filter, &mut cursor);
+                Answer::Killed { next: (!is_over).then_some(cursor), count }
+            }
+        })
     }
 
     /// Takes in a copy of a frame, as if it had arrived on `side`; `false` when no mbuf is free.
@@ -139,10 +178,43 @@ impl Worker {
     /// Polls until it is told to stop.
     pub(crate) fn run(mut self, clock: Clock, stop: &AtomicBool, idle: Idle) -> Worker {
         let mut idle = IdleBackoff::new(idle);
+        let mut start = Tsc::now();
         while !stop.load(Ordering::Relaxed) {
-            idle.on_poll(self.poll(clock.now()));
+            let now = clock.at(start);
+            let received = self.poll(now);
+            // Looking there costs a fence: what has packets to pass does so less often.
+            self.until_mail = self.until_mail.saturating_sub(1);
+            let obeyed = (received == 0 || self.until_mail == 0) && self.read_mailbox(now);
+            if received == 0 || self.until_mail == 0 {
+                self.until_mail = MAIL_INTERVAL;
+            }
+            let end = Tsc::now();
+            let is_busy = received > 0 || obeyed;
+            self.polls.note_poll(received, is_busy, end.wrapping_sub(start));
+            start = end;
+            if idle.on_poll(is_busy, end) {
+                start = Tsc::now();
+                self.polls.note_nap(start.wrapping_sub(end));
+            }
         }
         self
+    }
+
+    /// What is needed to read the worker's counters while it works.
+    #[must_use]
+    pub fn monitor(&self) -> WorkerMonitor {
+        let drops =
+            [&self.pipeline.drops].into_iter().chain(self.steering.as_ref().map(Steering::drops));
+        WorkerMonitor {
+            polls: Arc::clone(&self.polls),
+            ports: SIDES.map(|side| Arc::clone(&self.pipeline.interfaces[side as usize].counters)),
+            pipeline: Arc::clone(&self.pipeline.counters),
+            drops: drops.map(Arc::clone).collect(),
+            engine: Arc::clone(self.engine.live_counters()),
+            occupancy: Arc::clone(self.engine.table().occupancy()),
+            capacity: self.engine.table().capacity(),
+            hz: Tsc::hz(),
+        }
     }
 
     /// The NAT engine, with its connections and counters.
@@ -160,28 +232,19 @@ impl Worker {
     /// Packets and bytes per port, outside first.
     #[must_use]
     pub fn port_counters(&self) -> [PortCounters; 2] {
-        SIDES.map(|side| {
-            let counters = self.pipeline.interfaces[side as usize].counters;
-            let steering = self.steering.as_ref().map(|steering| steering.counters(side));
-            let SteeringCounters { handed_over, misplaced } = steering.unwrap_or_default();
-            PortCounters { handed_over, misplaced, ..counters }
-        })
+        SIDES.map(|side| self.pipeline.interfaces[side as usize].counters.get())
     }
 
     /// What was done besides passing packets on.
     #[must_use]
-    pub fn counters(&self) -> &PipelineCounters {
-        &self.pipeline.counters
+    pub fn counters(&self) -> PipelineCounters {
+        self.pipeline.counters.get()
     }
 
     /// What was dropped, and why.
     #[must_use]
     pub fn drops(&self) -> DropCounters {
-        let mut drops = self.pipeline.drops.clone();
-        if let Some(steering) = &self.steering {
-            drops += steering.drops();
-        }
-        drops
+        self.monitor().status().drops
     }
 
     /// Packets that wait: for a neighbour's answer, or for the first fragment of their packet.

@@ -117,12 +117,14 @@ impl Crew<'_> {
     ) -> Result<Vec<Seat>, StartError> {
         let parts = shares.zip(self.rings()?).zip(NeighbourSync::among(self.workers)).enumerate();
         let seats = parts.map(|(me, (((outside, inside), (to, from)), neighbour_sync))| {
-            let arrivals = [outside.arrival, inside.arrival];
             let steering = match self.workers {
                 1 => None,
                 _ => {
+                    let counters =
+                        [&outside, &inside].map(|port| Arc::clone(&port.interface.counters));
+                    let arrivals = [outside.arrival, inside.arrival];
                     let (me, owners) = (WorkerId(me as u8), owners.clone());
-                    Some(Steering::new(me, owners, to, from, arrivals, secrets()?))
+                    Some(Steering::new(me, owners, to, from, arrivals, counters, secrets()?))
                 }
             };
             Ok(Seat {

@@ -100,7 +100,7 @@ impl Report {
         let mut engine = EngineCounters::default();
         for worker in workers {
             counters.iter_mut().zip(worker.port_counters()).for_each(|(sum, one)| *sum += one);
-            pipeline += *worker.counters();
+            pipeline += worker.counters();
             drops += &worker.drops();
             engine += worker.engine().counters();
         }
@@ -243,6 +243,7 @@ impl fmt::Display for Report {
             evicted,
             rescheduled,
             drained,
+            killed,
             icmp_errors,
             out_of_window_resets,
             out_of_window_fins,
@@ -250,7 +251,8 @@ impl fmt::Display for Report {
         writeln!(
             f,
             "connections: {} now, {opened} opened, {expired} expired, {replaced} replaced, \
-             {evicted} evicted, {rescheduled} rescheduled, {drained} drained; {icmp_errors} ICMP errors translated, \
+             {evicted} evicted, {rescheduled} rescheduled, {drained} drained, \
+             {killed} killed; {icmp_errors} ICMP errors translated, \
              {out_of_window_resets} resets and {out_of_window_fins} FINs not believed",
             self.connections,
         )?;

@@ -128,10 +128,10 @@ impl Pipeline {
             ArpOperation::Request if asks_us => {
                 let own = self.interfaces[side as usize].mac;
                 let reply = ArpFrame::reply(own, arp.target_ip(), sender_mac, sender);
-                self.counters.arp_replies += 1;
+                self.counters.arp_replies.add(1);
                 self.send_arp(side, mbuf, &reply);
             }
-            ArpOperation::Reply if asks_us => self.counters.arp_learned += 1,
+            ArpOperation::Reply if asks_us => self.counters.arp_learned.add(1),
             _ => self.drop(mbuf, DropReason::ArpNotForUs),
         }
     }
@@ -201,7 +201,7 @@ impl Pipeline {
     fn request(&mut self, side: Side, frame: &ArpFrame) {
         match self.copy(&[frame.as_bytes()]) {
             Some(mbuf) => {
-                self.counters.arp_requests += 1;
+                self.counters.arp_requests.add(1);
                 self.send(side, mbuf);
             }
             None => self.drops.add(DropReason::NoMbuf, 1),

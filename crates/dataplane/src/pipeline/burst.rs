@@ -71,7 +71,7 @@ impl Pipeline {
             *header = egress.frames.ethernet;
         }
         mbuf.clear_offload();
-        self.interfaces[egress.side as usize].send(mbuf, &mut self.drops);
+        self.interfaces[egress.side as usize].send(mbuf, &self.drops);
     }
 }
 

@@ -12,7 +12,7 @@ use crate::drop_reason::DropReason;
 impl Pipeline {
     /// Keeps a fragment until its packet's first one comes.
     pub(super) fn hold_fragment(&mut self, now: Instant, key: FragmentKey, mbuf: Mbuf) {
-        let drops = &mut self.drops;
+        let drops = &self.drops;
         let bytes = mbuf.len();
         self.fragments.hold(key, bytes, mbuf, now, |refused| {
             drops.add(DropReason::FragmentQueueFull, 1);

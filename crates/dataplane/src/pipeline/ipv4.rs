@@ -256,7 +256,7 @@ impl Pipeline {
             Ok(packet) => packet,
             Err(malformed) => return self.drop(whole, malformed.into()),
         };
-        self.counters.fragmented += 1;
+        self.counters.fragmented.add(1);
         fragment::split(&packet, mtu, |header, payload| {
             match self.copy(&[ethernet.as_bytes(), header, payload]) {
                 Some(part) => self.send(side, part),

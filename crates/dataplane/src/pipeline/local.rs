@@ -74,8 +74,8 @@ impl Pipeline {
                         None => self.drops.add(DropReason::NoMbuf, 1),
                     }
                 });
-                self.counters.echo_replies += 1;
-                self.counters.fragmented += u64::from(parts.len() > 1);
+                self.counters.echo_replies.add(1);
+                self.counters.fragmented.add(u64::from(parts.len() > 1));
             }
             Err(reason) => self.drops.add(reason, 1),
         }
@@ -105,7 +105,7 @@ impl Pipeline {
     fn receive_icmp(&mut self, now: Instant, mut mbuf: Mbuf) {
         match answer_echo(&mut mbuf) {
             Ok(()) => {
-                self.counters.echo_replies += 1;
+                self.counters.echo_replies.add(1);
                 self.originate(now, mbuf);
             }
             Err(reason) => self.drop(mbuf, reason),
@@ -129,7 +129,7 @@ impl Pipeline {
         let Some(reset) = reset else { return };
         if mbuf.truncate(ethernet::HEADER_LEN + reset.len()) {
             mbuf.data_mut()[ethernet::HEADER_LEN..].copy_from_slice(&reset);
-            self.counters.resets += 1;
+            self.counters.resets.add(1);
             self.originate(now, mbuf);
         }
     }
@@ -159,7 +159,7 @@ impl Pipeline {
         }
         let sender = packet.header.src();
         if !self.icmp_limit.take(now) {
-            self.counters.icmp_errors_suppressed += 1;
+            self.counters.icmp_errors_suppressed.add(1);
             return;
         }
         let source = own.unwrap_or_else(|| {
@@ -167,7 +167,7 @@ impl Pipeline {
             self.network.source(side, sender)
         });
         if quote(&mut mbuf, error, source, sender).is_some() {
-            self.counters.icmp_errors += 1;
+            self.counters.icmp_errors.add(1);
             self.originate(now, mbuf);
         } else {
             self.drops.add(DropReason::NoMbuf, 1);
@@ -180,7 +180,7 @@ impl Pipeline {
         for reset in resets.drain(..) {
             match self.copy(&[&[0; ethernet::HEADER_LEN], &reset]) {
                 Some(mbuf) => {
-                    self.counters.resets += 1;
+                    self.counters.resets.add(1);
                     self.originate(now, mbuf);
                 }
                 None => self.drops.add(DropReason::NoMbuf, 1),

@@ -15,7 +15,7 @@ use std::{net::Ipv4Addr, sync::Arc};
 use shunt_config::Vlan;
 use shunt_dpdk::{Mbuf, Mempool};
 use shunt_nat::{
-    Engine, Instant, Side, SlowPath,
+    ConnectionFilter, Cursor, Engine, Instant, Side, SlowPath,
     fragments::{HoldLimits, HoldQueue},
 };
 use shunt_packet::{
@@ -24,13 +24,13 @@ use shunt_packet::{
 };
 
 use crate::{
-    control::Snapshot,
-    counters::PipelineCounters,
-    drop_reason::{DropCounters, DropReason},
+    counters::{LivePipelineCounters, Shared},
+    drop_reason::{DropReason, LiveDropCounters},
     egress::EgressTable,
     frame::packet_in,
     interface::Interface,
     local_network::{LocalNetwork, SIDES},
+    mailbox::Snapshot,
     neighbour_sync::NeighbourSync,
     rate_limit::RateLimit,
 };
@@ -51,8 +51,8 @@ const EXPIRY_BUDGET: usize = 64;
 
 /// All that a worker needs to pass packets on, but for the NAT engine.
 pub(crate) struct Pipeline {
-    pub(crate) counters: PipelineCounters,
-    pub(crate) drops: DropCounters,
+    pub(crate) counters: Shared<LivePipelineCounters>,
+    pub(crate) drops: Shared<LiveDropCounters>,
     pub(crate) interfaces: [Interface; 2],
     egresses: EgressTable,
     network: Arc<LocalNetwork>,
@@ -90,8 +90,8 @@ impl Pipeline {
     ) -> Pipeline {
         let share = |rate: u64| rate.div_ceil(place.workers as u64);
         let mut pipeline = Pipeline {
-            counters: PipelineCounters::default(),
-            drops: DropCounters::default(),
+            counters: Shared::default(),
+            drops: Shared::default(),
             interfaces,
             egresses: EgressTable::default(),
             network,
@@ -160,6 +160,24 @@ impl Pipeline {
         }
     }
 
+    /// Ends connections that the filter admits, as [`Engine::kill`] does, a few at a time. Returns how many
+    /// were ended, and whether all were looked at.
+    pub(crate) fn kill(
+        &mut self,
+        engine: &mut Engine,
+        now: Instant,
+        filter: &ConnectionFilter,
+        cursor: &mut Cursor,
+    ) -> (u64, bool) {
+        let (mut count, resets) = (0, &mut self.resets);
+        let send = |reset: &[u8; RESET_LEN]| resets.push(*reset);
+        let is_over = engine.kill(now, filter, cursor, EXPIRY_BUDGET, &mut count, send);
+        if !self.resets.is_empty() {
+            self.send_resets(now);
+        }
+        (count, is_over)
+    }
+
     /// Does what else time brings, a few times a second: ARP, and fragments that wait in vain.
     pub(crate) fn tick(&mut self, engine: &mut Engine, now: Instant) {
         self.tick_arp(now);
@@ -174,8 +192,8 @@ impl Pipeline {
     #[inline]
     pub(crate) fn flush(&mut self) {
         for interface in &mut self.interfaces {
-            interface.flush(&mut self.drops);
-            interface.relay(&mut self.drops);
+            interface.flush(&self.drops);
+            interface.relay(&self.drops);
         }
     }
 
@@ -197,12 +215,12 @@ impl Pipeline {
             return self.drop(mbuf, DropReason::TooBig);
         }
         mbuf.clear_offload();
-        self.counters.vlan_passed += 1;
+        self.counters.vlan_passed.add(1);
         self.send(other, mbuf);
     }
 
     fn send(&mut self, side: Side, mbuf: Mbuf) {
-        self.interfaces[side as usize].send(mbuf, &mut self.drops);
+        self.interfaces[side as usize].send(mbuf, &self.drops);
     }
 
     /// Frees a packet and counts why.

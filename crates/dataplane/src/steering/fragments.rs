@@ -18,7 +18,7 @@ use super::{
     peer::Peer,
 };
 use crate::{
-    drop_reason::{DropCounters, DropReason},
+    drop_reason::{DropReason, LiveDropCounters},
     frame::packet_in,
 };
 
@@ -54,7 +54,7 @@ impl FragmentDispatcher {
         side: Side,
         mut mbuf: Mbuf,
         (owners, me): (&Owners, WorkerId),
-        drops: &mut DropCounters,
+        drops: &LiveDropCounters,
     ) -> Option<Delivery> {
         let Ok(mut packet) = packet_in(&mut mbuf) else {
             return Some(Delivery { owner: me, mbuf, first_of: None });
@@ -98,7 +98,7 @@ impl FragmentDispatcher {
     }
 
     /// Drops those that have waited for too long.
-    pub(super) fn tick(&mut self, now: Instant, drops: &mut DropCounters) {
+    pub(super) fn tick(&mut self, now: Instant, drops: &LiveDropCounters) {
         self.packets.expire(now);
         while self.held.expire(now).is_some() {
             drops.add(DropReason::FragmentTimeout, 1);

@@ -35,7 +35,8 @@ use shunt_nat::{Instant, Side, fragments::HoldLimits};
 use tracing::warn;
 
 use crate::{
-    drop_reason::{DropCounters, DropReason},
+    counters::{LivePortCounters, Shared},
+    drop_reason::{DropReason, LiveDropCounters},
     local_network::SIDES,
 };
 use fragments::{Delivery, FragmentDispatcher};
@@ -58,18 +59,9 @@ pub(crate) struct Steering {
     /// By side, fragments of this worker's own that have found their owner, in order.
     own_fragments: [VecDeque<Mbuf>; 2],
     arrivals: [Arrival; 2],
-    /// By side.
-    counters: [SteeringCounters; 2],
-    drops: DropCounters,
-}
-
-/// What a worker did with packets from one port that were others'.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct SteeringCounters {
-    /// Frames handed to their owners.
-    pub(crate) handed_over: u64,
-    /// Frames that RSS should have brought elsewhere.
-    pub(crate) misplaced: u64,
+    /// The ports' counters, by side.
+    counters: [Shared<LivePortCounters>; 2],
+    drops: Shared<LiveDropCounters>,
 }
 
 /// How packets come from the port on one side.
@@ -107,6 +99,7 @@ impl Steering {
         to: Vec<Option<RingProducer>>,
         from: Vec<RingConsumer>,
         arrivals: [Arrival; 2],
+        counters: [Shared<LivePortCounters>; 2],
         secret: [u64; 4],
     ) -> Steering {
         let outbox = |ring| Outbox { ring, pending: Burst::new() };
@@ -119,8 +112,8 @@ impl Steering {
             fragments: FragmentDispatcher::new(secret),
             own_fragments: SIDES.map(|_| VecDeque::with_capacity(OWN_FRAGMENTS)),
             arrivals,
-            counters: Default::default(),
-            drops: DropCounters::default(),
+            counters,
+            drops: Shared::default(),
         }
     }
 
@@ -200,16 +193,16 @@ impl Steering {
 
     /// Sends off what is to be handed over.
     pub(crate) fn flush(&mut self) {
-        let drops = &mut self.drops;
+        let drops = &self.drops;
         self.outboxes.iter_mut().flatten().for_each(|outbox| outbox.flush(drops));
     }
 
     /// Does what time brings, a few times a second.
     pub(crate) fn tick(&mut self, now: Instant) {
-        self.fragments.tick(now, &mut self.drops);
+        self.fragments.tick(now, &self.drops);
         for (arrival, counters) in self.arrivals.iter().zip(&self.counters) {
             if let Some(RssExpectation { port, warned, .. }) = &arrival.expectation
-                && counters.misplaced > 0
+                && counters.misplaced.get() > 0
             {
                 warned.call_once(|| {
                     warn!(
@@ -226,13 +219,8 @@ impl Steering {
         self.fragments.held()
     }
 
-    /// What was done with packets that arrived on one side.
-    pub(crate) fn counters(&self, side: Side) -> SteeringCounters {
-        self.counters[side as usize]
-    }
-
     /// What was dropped, and why.
-    pub(crate) fn drops(&self) -> &DropCounters {
+    pub(crate) fn drops(&self) -> &Shared<LiveDropCounters> {
         &self.drops
     }
 
@@ -245,22 +233,22 @@ impl Steering {
             Transport::Other => false,
         };
         if is_expected && !expectation.mine[usize::from(owner.0)] {
-            self.counters[side as usize].misplaced += 1;
+            self.counters[side as usize].misplaced.add(1);
         }
     }
 
     fn hand_over(&mut self, to: WorkerId, side: Side, mut mbuf: Mbuf) {
-        self.counters[side as usize].handed_over += 1;
+        self.counters[side as usize].handed_over.add(1);
         let Some(outbox) = &mut self.outboxes[usize::from(to.0)] else { return };
         // Not all drivers say by which port a packet came.
         mbuf.set_port(self.arrivals[side as usize].port);
-        outbox.send(mbuf, &mut self.drops);
+        outbox.send(mbuf, &self.drops);
     }
 
     /// Takes in a fragment that came by its address.
     fn receive_fragment(&mut self, now: Instant, side: Side, mbuf: Mbuf) {
         let known = (&self.owners, self.me);
-        let delivery = self.fragments.receive(now, side, mbuf, known, &mut self.drops);
+        let delivery = self.fragments.receive(now, side, mbuf, known, &self.drops);
         let Some(Delivery { owner, mbuf, first_of }) = delivery else { return };
         self.deliver(owner, side, mbuf);
         while let Some(held) = first_of.and_then(|packet| self.fragments.pop(&packet)) {
@@ -292,7 +280,7 @@ impl Steering {
 }
 
 impl Outbox {
-    fn send(&mut self, mbuf: Mbuf, drops: &mut DropCounters) {
+    fn send(&mut self, mbuf: Mbuf, drops: &LiveDropCounters) {
         if self.pending.is_full() {
             self.flush(drops);
         }
@@ -300,7 +288,7 @@ impl Outbox {
         let _ = self.pending.push(mbuf);
     }
 
-    fn flush(&mut self, drops: &mut DropCounters) {
+    fn flush(&mut self, drops: &LiveDropCounters) {
         if self.pending.is_empty() {
             return;
         }

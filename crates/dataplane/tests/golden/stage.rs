@@ -326,7 +326,7 @@ impl Spares {
 /// What all pipelines have counted.
 fn counters(workers: &[Worker]) -> PipelineCounters {
     let mut sum = PipelineCounters::default();
-    workers.iter().for_each(|worker| sum += *worker.counters());
+    workers.iter().for_each(|worker| sum += worker.counters());
     sum
 }
 

@@ -38,7 +38,7 @@ where
 
 fn counters_balance(engine: &Engine) -> Result<(), String> {
     let table = engine.table();
-    let EngineCounters { opened, expired, replaced, evicted, rescheduled, drained, .. } =
+    let EngineCounters { opened, expired, replaced, evicted, rescheduled, drained, killed, .. } =
         engine.counters();
     equal("records", &table.len(), &table.iter().count())?;
     let not_ended = opened - expired - replaced - evicted - rescheduled - drained - killed;
