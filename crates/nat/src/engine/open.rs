@@ -181,7 +181,7 @@ impl Engine {
             self.rules.release_source(*seen_as.ip());
         }
         let opened = opened?;
-        self.rules.note_client(service, server, *client.ip(), now);
+        self.rules.hint_client(service, server, *client.ip(), now);
         Ok(opened)
     }
 

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddrV4};
 
 use shunt_nat::{
-    ConnectionState,
+    ConnectionState::{self, Close},
     Direction::{self, Inbound},
     DropReason, Reply, Side, Topology,
 };
@@ -16,7 +16,7 @@ use crate::{
     outcome::Outcome::{self, *},
     rewrite::{translated, translated_error},
     setup::Lab,
-    state::is_over,
+    state::{is_half_open, is_over},
     wire::{self, Content, ICMP, Ip, Kind, RST, Segment, TCP, UDP, v4},
     witness::Witness,
 };
@@ -96,6 +96,16 @@ impl Model {
         let Connection { owner, state, .. } = self.connections[at];
         if state != before {
             self.connections[at].timeout = self.timeout(owner, state);
+        }
+        let is_answered = is_half_open(before) && !is_half_open(state) && state != Close;
+        if let Owner::Service(service, server) = owner
+            && is_answered
+            && let Some(persistence) = self.persistence(service)
+            && self.scheduled(service).contains(&server)
+        {
+            let client = *self.connections[at].flow(Inbound).src.ip();
+            self.clients.connect(service, persistence, client, server);
+            self.connections[at].binds_client = true;
         }
         let leaves_as = self.connections[at].leaves_as(direction);
         if !is_believed {

@@ -202,7 +202,7 @@ impl Model {
         choices
     }
 
-    fn scheduled(&self, service: usize) -> &[usize] {
+    pub(super) fn scheduled(&self, service: usize) -> &[usize] {
         let service = self.service(service);
         &service.listed[..service.scheduled]
     }
@@ -279,7 +279,8 @@ impl Model {
                     if let Some(persistence) = options.persistence
                         && Some(server) != fallback
                     {
-                        self.clients.connect(service, persistence, *flow.src.ip(), server);
+                        let client = *flow.src.ip();
+                        self.clients.give(service, persistence, client, server, arrival.now);
                     }
                     return outcome;
                 }
@@ -391,6 +392,7 @@ impl Model {
             last_seen,
             timeout,
             expected,
+            binds_client: false,
         };
         let leaves_as = connection.leaves_as(Inbound);
         self.connections.push(connection);
