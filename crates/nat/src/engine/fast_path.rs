@@ -54,7 +54,7 @@ impl Engine {
             SegmentKind::Tcp { sequence, acknowledgment: number, .. } => {
                 Some(Acknowledgment { sequence, number })
             }
-            SegmentKind::Udp | SegmentKind::Echo { .. } => None,
+            _ => None,
         };
         self.table.note_unchanged(id, direction, acknowledgment, now);
         self.translate(id, direction, packet);
@@ -142,6 +142,6 @@ fn stays(state: ConnectionState, segment: &Segment) -> bool {
             state == ConnectionState::Established && flags == TcpFlags::ACK
         }
         SegmentKind::Udp => state == ConnectionState::Udp,
-        SegmentKind::Echo { .. } => false,
+        SegmentKind::Query { .. } | SegmentKind::Other => false,
     }
 }

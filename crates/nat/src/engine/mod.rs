@@ -11,7 +11,7 @@ use std::net::Ipv4Addr;
 
 use arrayvec::ArrayVec;
 use shunt_packet::{
-    ipv4::{Ipv4Header, Ipv4Packet, protocol},
+    ipv4::{Ipv4Header, Ipv4Packet},
     plain::PlainPacket,
     tcp::{self, TcpFlags},
 };
@@ -169,10 +169,7 @@ impl Engine {
                 let found = self.table.lookup(&segment.key);
                 self.process_segment(now, side, packet, &segment, found, topology)
             }
-            Ok(None) if packet.header.protocol() == protocol::ICMP => {
-                self.process_icmp(side, packet, topology)
-            }
-            Ok(None) => Verdict::Punt,
+            Ok(None) => self.process_icmp(side, packet, topology),
             Err(reason) => Verdict::Drop(DropReason::Malformed(reason)),
         }
     }
@@ -399,7 +396,9 @@ impl Engine {
                 record.state()
             }
             SegmentKind::Tcp { flags, .. } => record.state().after(direction, flags),
-            SegmentKind::Udp | SegmentKind::Echo { .. } => record.state().after_datagram(direction),
+            SegmentKind::Udp | SegmentKind::Query { .. } | SegmentKind::Other => {
+                record.state().after_datagram(direction)
+            }
         }
     }
 

@@ -23,6 +23,7 @@ mod icmp;
 mod invariants;
 mod late_packets;
 mod mss;
+mod no_ports;
 mod one_packet;
 mod passthrough;
 mod persistence;
