@@ -109,6 +109,8 @@ reasons! {
     LocalPortsExhausted = "local-ports-exhausted",
     /// Another live connection has the translated addresses and ports.
     TupleInUse = "tuple-in-use",
+    /// From a host that an SNAT rule covers, and of a kind that can't be translated.
+    Untranslatable = "untranslatable",
     /// An ICMP redirect.
     IcmpRedirect = "icmp-redirect",
     /// To us, and nothing that we answer.
@@ -174,6 +176,7 @@ impl From<nat::DropReason> for DropReason {
             nat::DropReason::SnatPortsExhausted => DropReason::SnatPortsExhausted,
             nat::DropReason::LocalPortsExhausted => DropReason::LocalPortsExhausted,
             nat::DropReason::TupleInUse => DropReason::TupleInUse,
+            nat::DropReason::Untranslatable => DropReason::Untranslatable,
             nat::DropReason::IcmpRedirect => DropReason::IcmpRedirect,
         }
     }

@@ -81,6 +81,9 @@ const FULL_NAT: u8 = 4;
 /// part of the sequence space; a sender may have this much in flight when it gives up.
 const RESET_WINDOW: u32 = 1 << 20;
 
+/// In [`Connection`]'s `flags`: the persistence table counts it.
+const BINDS_CLIENT: u8 = 32;
+
 /// How far from what is expected a segment's sequence number and its acknowledgment may lie for its FIN and
 /// its acknowledgment to be believed: what hosts let be in flight at most.
 const SEGMENT_WINDOW: u32 = 1 << 24;
@@ -192,6 +195,28 @@ impl Connection {
         acknowledgment: u32,
     ) {
         let other = direction.opposite();
+        let ahead = acknowledgment.wrapping_sub(self.expected[other as usize]);
+        let own = self.expected[direction as usize];
+        const BOTH: u8 = EXPECTS[0] | EXPECTS[1];
+        if self.flags & BOTH == BOTH
+            && ahead < SEGMENT_WINDOW
+            && is_near(sequence, own, SEGMENT_WINDOW)
+        {
+            self.expected[other as usize] = acknowledgment;
+        } else {
+            self.note_unusual_acknowledgment(direction, sequence, acknowledgment);
+        }
+    }
+
+    /// The same in a handshake, and where the numbers are not such as follow each other.
+    #[cold]
+    fn note_unusual_acknowledgment(
+        &mut self,
+        direction: Direction,
+        sequence: u32,
+        acknowledgment: u32,
+    ) {
+        let other = direction.opposite();
         let is_believed = self.state.is_half_open()
             || self.expected(other).is_none_or(|known| {
                 let ahead = acknowledgment.wrapping_sub(known);
@@ -297,6 +322,17 @@ impl Connection {
             Direction::Inbound => (key, address, transport),
             Direction::Outbound => (key, address.inverse(), transport.inverse()),
         }
+    }
+
+    /// Whether its client keeps its server because of it.
+    #[must_use]
+    pub fn binds_client(&self) -> bool {
+        self.flags & BINDS_CLIENT != 0
+    }
+
+    /// Notes that its client keeps its server because of it.
+    pub(crate) fn bind_client(&mut self) {
+        self.flags |= BINDS_CLIENT;
     }
 
     /// Notes that a packet came.

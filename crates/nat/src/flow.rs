@@ -30,8 +30,9 @@ impl Direction {
     }
 }
 
-/// One direction of a TCP or UDP flow, or of an ICMP echo: protocol, source and destination endpoint.
-/// An echo's identifier is the port of the one who asks; the other port is 0.
+/// One direction of a TCP or UDP flow, or of an ICMP query: protocol, source and destination endpoint.
+/// A query's identifier is the port of the one who asks; the other port is 0. So are both of any other
+/// protocol.
 ///
 /// All in one word, so that keys are compared, copied and hashed as such: from the lowest bit on,
 /// source and destination address, source and destination port, protocol.
@@ -148,11 +149,13 @@ pub(crate) enum SegmentKind {
         acknowledgment: u32,
     },
     Udp,
-    /// An ICMP echo request or reply. In its key, the identifier is the port of the one who asks,
-    /// and the other port is 0, so that a reply's key is the reverse of its request's.
-    Echo {
+    /// An ICMP query, an echo request for instance, or its reply. In its key, the identifier is the port
+    /// of the one who asks, and the other port is 0, so that a reply's key is the reverse of its request's.
+    Query {
         is_request: bool,
     },
+    /// Of a protocol without ports: both are 0 in its key.
+    Other,
 }
 
 impl Segment {
@@ -175,7 +178,7 @@ impl Segment {
         Segment { key: FlowKey::new(packet.header.protocol(), src, dst), kind }
     }
 
-    /// Reads the transport header; `None` when it is of no kind that can be translated.
+    /// Reads the transport header; `None` for an ICMP message that is no query and no reply.
     #[inline]
     pub(crate) fn parse(packet: &mut Ipv4Packet<'_>) -> Result<Option<Segment>, Malformed> {
         let (src_port, dst_port, kind) = match packet.header.protocol() {
@@ -199,15 +202,15 @@ impl Segment {
             protocol::ICMP => {
                 let (icmp, _) = IcmpHeader::split(packet.payload)?;
                 let identifier = icmp.identifier();
-                if icmp.is_echo_request() {
-                    (identifier, 0, SegmentKind::Echo { is_request: true })
-                } else if icmp.is_echo_reply() {
-                    (0, identifier, SegmentKind::Echo { is_request: false })
+                if icmp.is_query() {
+                    (identifier, 0, SegmentKind::Query { is_request: true })
+                } else if icmp.is_query_reply() {
+                    (0, identifier, SegmentKind::Query { is_request: false })
                 } else {
                     return Ok(None);
                 }
             }
-            _ => return Ok(None),
+            _ => (0, 0, SegmentKind::Other),
         };
         let header = &packet.header;
         let src = SocketAddrV4::new(header.src(), src_port);
@@ -216,21 +219,21 @@ impl Segment {
         Ok(Some(Segment { key, kind }))
     }
 
-    /// Whether its kind can go this way: echo requests go in, replies go out. With an identifier of
+    /// Whether its kind can go this way: queries go in, replies go out. With an identifier of
     /// 0, their keys don't tell them apart.
     pub(crate) fn goes(&self, direction: Direction) -> bool {
         match self.kind {
-            SegmentKind::Echo { is_request } => is_request == (direction == Direction::Inbound),
-            SegmentKind::Tcp { .. } | SegmentKind::Udp => true,
+            SegmentKind::Query { is_request } => is_request == (direction == Direction::Inbound),
+            SegmentKind::Tcp { .. } | SegmentKind::Udp | SegmentKind::Other => true,
         }
     }
 
-    /// Whether it may open a connection: a TCP SYN, any UDP datagram, an echo request.
+    /// Whether it may open a connection: a TCP SYN, an ICMP query, and whatever has neither.
     pub(crate) fn opens(&self) -> bool {
         match self.kind {
             SegmentKind::Tcp { flags, .. } => flags.opens(),
-            SegmentKind::Udp => true,
-            SegmentKind::Echo { is_request } => is_request,
+            SegmentKind::Udp | SegmentKind::Other => true,
+            SegmentKind::Query { is_request } => is_request,
         }
     }
 }

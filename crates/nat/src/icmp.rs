@@ -35,11 +35,11 @@ pub(crate) fn quoted_key(error: &mut Ipv4Packet<'_>) -> Option<FlowKey> {
             (u16::from_be_bytes([ports[0], ports[1]]), u16::from_be_bytes([ports[2], ports[3]]))
         }
         protocol::ICMP => match IcmpHeader::split(quoted.payload).ok()?.0 {
-            echo if echo.is_echo_request() => (echo.identifier(), 0),
-            echo if echo.is_echo_reply() => (0, echo.identifier()),
+            query if query.is_query() => (query.identifier(), 0),
+            reply if reply.is_query_reply() => (0, reply.identifier()),
             _ => return None,
         },
-        _ => return None,
+        _ => (0, 0),
     };
     let src = SocketAddrV4::new(quoted.header.src(), src_port);
     let dst = SocketAddrV4::new(quoted.header.dst(), dst_port);
@@ -71,8 +71,10 @@ fn headers_sum(quote: &[u8]) -> Sum {
 fn restore_quote(quote: &mut [u8], quoted: &FlowKey, original: &FlowKey) {
     let Ok(packet) = Ipv4Packet::parse_quoted(quote) else { return };
     packet.header.set_addresses(*original.src().ip(), *original.dst().ip());
-    if original.protocol() == protocol::ICMP {
-        return restore_echo(packet.payload, quoted, original);
+    match original.protocol() {
+        protocol::ICMP => return restore_query(packet.payload, quoted, original),
+        protocol::TCP | protocol::UDP => {}
+        _ => return,
     }
     let Some(ports) = packet.payload.first_chunk_mut::<PORTS_LEN>() else { return };
     ports[..2].copy_from_slice(&original.src().port().to_be_bytes());
@@ -90,9 +92,9 @@ fn restore_quote(quote: &mut [u8], quoted: &FlowKey, original: &FlowKey) {
     }
 }
 
-fn restore_echo(quoted_payload: &mut [u8], quoted: &FlowKey, original: &FlowKey) {
-    let Ok((echo, _)) = IcmpHeader::split(quoted_payload) else { return };
-    let asker = if echo.is_echo_request() { original.src() } else { original.dst() };
+fn restore_query(quoted_payload: &mut [u8], quoted: &FlowKey, original: &FlowKey) {
+    let Ok((query, _)) = IcmpHeader::split(quoted_payload) else { return };
+    let asker = if query.is_query() { original.src() } else { original.dst() };
     let identifier = asker.port();
-    echo.rewrite(identifier, Delta::between(quoted.transport_sum(), original.transport_sum()));
+    query.rewrite(identifier, Delta::between(quoted.transport_sum(), original.transport_sum()));
 }

@@ -79,7 +79,7 @@ pub(crate) struct PoolCounts {
     exhausted: AtomicU64,
 }
 
-fn count(counter: &AtomicU64) {
+fn count_up(counter: &AtomicU64) {
     counter.store(counter.load(Relaxed) + 1, Relaxed);
 }
 
@@ -163,14 +163,32 @@ impl SourcePool {
             }
         }
         let Some((endpoint, usage)) = found.or(closing) else {
-            self::count(&self.counts.exhausted);
+            count_up(&self.counts.exhausted);
             return None;
         };
         usage.take();
         if tried > SCARCE {
-            self::count(&self.counts.scarce);
+            count_up(&self.counts.scarce);
         }
         Some(endpoint)
+    }
+
+    /// An address that `is_free`, the host's own first.
+    pub(crate) fn allocate_address(
+        &self,
+        host: Ipv4Addr,
+        is_free: impl Fn(Ipv4Addr) -> bool,
+    ) -> Option<Ipv4Addr> {
+        let count = self.addresses.len();
+        let first = (host.to_bits() as usize).checked_rem(count).unwrap_or(0);
+        let places = (first..count).chain(0..first).take(ATTEMPTS as usize);
+        let mut addresses = places.map(|place| &self.addresses[place]);
+        let Some(found) = addresses.find(|source| is_free(source.address)) else {
+            count_up(&self.counts.exhausted);
+            return None;
+        };
+        found.usage.take();
+        Some(found.address)
     }
 
     pub(crate) fn usage(&self) -> PoolUsage {

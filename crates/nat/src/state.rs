@@ -38,7 +38,7 @@ pub enum ConnectionState {
     UdpOneWay,
     /// UDP, answered.
     Udp,
-    /// ICMP echo.
+    /// An ICMP query.
     Icmp,
 }
 

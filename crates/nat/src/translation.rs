@@ -63,7 +63,7 @@ impl Translation {
     }
 
     /// Rewrites the packet, or the fragment of it, that this translation was made for: addresses, ports and both checksums,
-    /// the latter by their precomputed deltas. Anything but TCP, UDP and echoes is left alone.
+    /// the latter by their precomputed deltas. ICMP errors are left alone.
     pub fn apply(&self, packet: &mut Ipv4Packet<'_>) {
         if packet.header.is_later_fragment() || self.rewrite_transport(packet) {
             let (src, dst) = (*self.key.src().ip(), *self.key.dst().ip());
@@ -88,10 +88,13 @@ impl Translation {
             }
             protocol::ICMP => {
                 let Ok((icmp, _)) = IcmpHeader::split(packet.payload) else { return false };
-                let asker = if icmp.is_echo_request() { src } else { dst };
+                if icmp.is_error() {
+                    return false;
+                }
+                let asker = if icmp.is_query() { src } else { dst };
                 icmp.rewrite(asker.port(), self.transport_delta);
             }
-            _ => return false,
+            _ => {}
         }
         true
     }

@@ -44,19 +44,22 @@ pub enum DropReason {
     Fragment(FragmentError),
     /// A fragment of a packet whose first one was dropped or answered.
     FragmentRefused,
-    /// A TCP segment in mid-stream or an echo reply without a connection.
+    /// A TCP segment in mid-stream or a reply to an ICMP query without a connection.
     UnknownConnection,
     /// A packet from a service's server to the outside, or an ICMP error about one to it, without a
     /// connection: the client doesn't know the server by its own address.
     LatePacket,
     /// The connection table has no room.
     TableFull,
-    /// Every port that the SNAT rule offers is taken for that destination.
+    /// Every port that the SNAT rule offers is taken for that destination; of a protocol without ports,
+    /// every address.
     SnatPortsExhausted,
     /// Every local port that full-NAT may use is taken for that server.
     LocalPortsExhausted,
     /// Another live connection already uses the translated addresses and ports.
     TupleInUse,
+    /// From a host that an SNAT rule covers, to the outside, and of a kind that can't be translated.
+    Untranslatable,
     /// An ICMP redirect: it names addresses of the other side.
     IcmpRedirect,
 }

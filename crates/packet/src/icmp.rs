@@ -23,6 +23,13 @@ const REDIRECT: u8 = 5;
 const ECHO_REQUEST: u8 = 8;
 const TIME_EXCEEDED: u8 = 11;
 const PARAMETER_PROBLEM: u8 = 12;
+const TIMESTAMP: u8 = 13;
+const TIMESTAMP_REPLY: u8 = 14;
+const INFORMATION_REQUEST: u8 = 15;
+const INFORMATION_REPLY: u8 = 16;
+/// RFC 950, appendix I.
+const ADDRESS_MASK_REQUEST: u8 = 17;
+const ADDRESS_MASK_REPLY: u8 = 18;
 
 /// An ICMP header: 8 bytes, of which the last four mean what the type says.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -56,13 +63,26 @@ impl IcmpHeader {
         self.kind == ECHO_REPLY
     }
 
-    /// The identifier, which tells the pings of one host apart.
+    /// Whether it is a query: an echo request, or another message that a reply with the same identifier
+    /// answers (RFC 5508, section 1).
+    #[must_use]
+    pub fn is_query(&self) -> bool {
+        matches!(self.kind, ECHO_REQUEST | TIMESTAMP | INFORMATION_REQUEST | ADDRESS_MASK_REQUEST)
+    }
+
+    /// Whether it answers a query.
+    #[must_use]
+    pub fn is_query_reply(&self) -> bool {
+        matches!(self.kind, ECHO_REPLY | TIMESTAMP_REPLY | INFORMATION_REPLY | ADDRESS_MASK_REPLY)
+    }
+
+    /// The identifier, which tells the queries of one host apart.
     #[must_use]
     pub fn identifier(&self) -> u16 {
         self.identifier.get()
     }
 
-    /// Sets the identifier of an echo and updates the checksum by `delta`, its change.
+    /// Sets the identifier of a query or its reply and updates the checksum by `delta`, its change.
     pub fn rewrite(&mut self, identifier: u16, delta: Delta) {
         self.identifier = identifier.into();
         self.apply(delta);

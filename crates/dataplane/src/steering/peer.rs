@@ -61,7 +61,9 @@ impl Peer {
 
     #[inline]
     fn of_packet(side: Side, packet: &mut Ipv4Packet<'_>) -> Peer {
-        if packet.header.is_fragment() {
+        let has_ports =
+            matches!(packet.header.protocol(), protocol::TCP | protocol::UDP | protocol::ICMP);
+        if packet.header.is_fragment() && has_ports {
             return Peer::Fragment(address(side, packet.header));
         }
         Peer::of_whole(side, packet)
@@ -172,6 +174,10 @@ mod tests {
         let expected = Peer::Fragment(CLIENT.parse().unwrap());
         assert_eq!(peer(Outside, &packet.part(0..32)), expected);
         assert_eq!(peer(Outside, &packet.part(32..72)), expected);
+        // Those of others say all that there is to know.
+        let packet = Packet::raw(CLIENT, SERVER, 47).payload([0; 64]);
+        let expected = endpoint(CLIENT, 0, Transport::Other);
+        assert_eq!(peer(Outside, &packet.part(32..64)), expected);
     }
 
     #[test]

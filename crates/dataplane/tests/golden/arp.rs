@@ -187,11 +187,12 @@ fn a_neighbour_that_never_answers() {
 
 #[test]
 fn a_neighbour_is_confirmed() {
-    let routed = || Packet::raw(RS1.address, CLIENT.address, 47);
+    let gre = |src| Packet::raw(src, CLIENT.address, 47);
     Case::new("after 30 s, those in use and those pinned are asked, each alone")
         .after_millis(29_900)
-        .arrives(RS1.sends(routed()))
-        .leaves(CLIENT.gets(routed().ttl(63)))
+        .arrives(RS1.sends(gre(RS1.address)))
+        .leaves(CLIENT.gets(gre("192.168.1.160").ttl(63)))
+        .opens(1)
         .after_millis(100)
         .leaves(CLIENT.is_asked())
         .leaves(GATEWAY.is_asked())

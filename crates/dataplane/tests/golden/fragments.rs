@@ -59,6 +59,22 @@ fn both_ways_in_any_order() {
     }
 }
 
+/// All that they need to know is in every one of them.
+#[test]
+fn of_a_tunnel_through_snat() {
+    let whole = |src: &str, dst: &str| Packet::raw(src, dst, 50).id(5).payload([3; 64]);
+    let outside = "192.168.1.160";
+    let mut case = Case::new("an inside host's ESP, and the answer, each fragment by itself");
+    for part in [32..64, 0..32] {
+        case = case
+            .arrives(RS1.sends(whole(RS1.address, CLIENT.address).part(part.clone())))
+            .leaves(CLIENT.gets(whole(outside, CLIENT.address).part(part.clone()).ttl(63)))
+            .arrives(CLIENT.sends(whole(CLIENT.address, outside).part(part.clone())))
+            .leaves(RS1.gets(whole(CLIENT.address, RS1.address).part(part).ttl(63)));
+    }
+    case.opens(1).run();
+}
+
 #[test]
 fn a_tcp_segment() {
     let (http, server) = ("192.168.1.100:8080", "192.168.2.210:80");

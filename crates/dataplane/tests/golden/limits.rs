@@ -39,6 +39,7 @@ fn packets_that_wait_for_one_neighbour() {
     }
     case.drops(DropReason::NeighbourQueueFull, 3)
         .pipeline(PipelineCounters { arp_learned: 1, ..requests(1) })
+        .opens(1)
         .run();
 }
 
@@ -68,6 +69,7 @@ fn packets_that_wait_in_all() {
         .drops(DropReason::NeighbourQueueFull, (40 - 12) * 16)
         .drops(DropReason::HostUnreachable, 12 * 16)
         .pipeline(requests(40 + 2 * 12))
+        .opens(40)
         .alone()
         .run();
 }
@@ -92,6 +94,7 @@ fn a_scan_of_a_network() {
         .leaves(asks(131))
         .drops(DropReason::NeighbourQueueFull, 120 - 64)
         .pipeline(requests(64 + 2))
+        .opens(120 + 2)
         .held(64 + 2)
         .alone()
         .run();
@@ -103,7 +106,7 @@ fn packets_that_wait_when_it_ends() {
     for id in 0..5 {
         case = case.arrives(CLIENT.sends(fragment(50, id)));
     }
-    case.leaves(asks(50)).held(5).pipeline(requests(1)).run();
+    case.leaves(asks(50)).held(5).pipeline(requests(1)).opens(1).run();
 }
 
 #[test]
@@ -127,6 +130,7 @@ fn a_pool_that_is_empty() {
         .after_millis(10)
         .mbufs(128)
         .lost_by_device(1)
+        .opens(8)
         .drops(DropReason::NoMbuf, 2 + 8 + 8)
         .drops(DropReason::HostUnreachable, 128)
         .pipeline(requests(6))

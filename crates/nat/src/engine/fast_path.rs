@@ -41,22 +41,36 @@ impl Engine {
         };
         let record = self.table.get(id);
         let egress = record.egress(direction, side)?;
-        if !stays(record.state(), segment, direction) || !may_leave(egress) {
+        let stays = match segment.kind {
+            SegmentKind::Udp if record.state() == ConnectionState::UdpOneWay => {
+                direction == Direction::Inbound && !self.must_run_out(id)
+            }
+            _ => stays(record.state(), segment),
+        };
+        if !stays || !may_leave(egress) {
             return None;
         }
-        if record.state() == ConnectionState::UdpOneWay
-            && self.unanswered(id, direction, segment) != Standing::InService
-        {
-            return None;
-        }
-        if let PlainTransport::Tcp(tcp) = &packet.transport {
-            let (sequence, number) = (tcp.sequence(), tcp.acknowledgment());
-            let acknowledgment = Acknowledgment { sequence, number };
-            self.table.note_acknowledgment(id, direction, acknowledgment);
-        }
-        self.table.touch(id, now);
+        let acknowledgment = match segment.kind {
+            SegmentKind::Tcp { sequence, acknowledgment: number, .. } => {
+                Some(Acknowledgment { sequence, number })
+            }
+            _ => None,
+        };
+        self.table.note_unchanged(id, direction, acknowledgment, now);
         self.translate(id, direction, packet);
         Some(egress)
+    }
+
+    /// Whether a client's datagram does not keep alive a connection that its server has not answered,
+    /// since that takes no more.
+    #[inline(never)]
+    fn must_run_out(&self, id: ConnectionId) -> bool {
+        match self.table.get(id).kind() {
+            ConnectionKind::Service(service, server) => {
+                self.rules.standing(service, server) != Standing::InService
+            }
+            ConnectionKind::Snat | ConnectionKind::Passthrough => false,
+        }
     }
 
     /// Opens a connection with the server that was prescheduled for a packet.
@@ -119,14 +133,15 @@ impl Engine {
     }
 }
 
-/// Whether a segment leaves its connection in the state that it is in, beyond any doubt.
+/// Whether a segment leaves its connection in the state that it is in, beyond any doubt. A datagram does
+/// so once there was an answer.
 #[inline]
-fn stays(state: ConnectionState, segment: &Segment, direction: Direction) -> bool {
+fn stays(state: ConnectionState, segment: &Segment) -> bool {
     match segment.kind {
         SegmentKind::Tcp { flags, .. } => {
             state == ConnectionState::Established && flags == TcpFlags::ACK
         }
-        SegmentKind::Udp => state.after_datagram(direction) == state,
-        SegmentKind::Echo { .. } => false,
+        SegmentKind::Udp => state == ConnectionState::Udp,
+        SegmentKind::Query { .. } | SegmentKind::Other => false,
     }
 }

@@ -30,6 +30,9 @@ impl Engine {
         packet: &mut Ipv4Packet<'_>,
         topology: &impl Topology,
     ) -> Verdict {
+        if !has_ports(packet) {
+            return self.process_whole(now, side, packet, topology);
+        }
         if !self.tracks_fragment(packet) {
             return Verdict::Punt;
         }
@@ -55,9 +58,7 @@ impl Engine {
     #[must_use]
     pub fn tracks_fragment(&self, packet: &Ipv4Packet<'_>) -> bool {
         let (src, dst) = (packet.header.src(), packet.header.dst());
-        let is_translatable =
-            matches!(packet.header.protocol(), protocol::TCP | protocol::UDP | protocol::ICMP);
-        is_translatable && self.rules.concerns(src, dst)
+        has_ports(packet) && self.rules.concerns(src, dst)
     }
 
     /// See [`Processed::count_late`](super::Processed::count_late).
@@ -100,4 +101,10 @@ impl Engine {
             FragmentAction::Refuse => Verdict::Drop(DropReason::FragmentRefused),
         }
     }
+}
+
+/// Whether a packet has ports, or an identifier, in its first fragment. All others are translated by
+/// their addresses, each fragment by itself.
+fn has_ports(packet: &Ipv4Packet<'_>) -> bool {
+    matches!(packet.header.protocol(), protocol::TCP | protocol::UDP | protocol::ICMP)
 }

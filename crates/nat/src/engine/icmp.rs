@@ -1,4 +1,4 @@
-//! ICMP messages that are no echoes.
+//! ICMP messages that are neither queries nor replies.
 
 use shunt_packet::{
     icmp::IcmpHeader,
@@ -25,18 +25,21 @@ impl Engine {
             Ok((header, _)) if header.is_redirect() => {
                 return Verdict::Drop(DropReason::IcmpRedirect);
             }
-            Ok((header, _)) if !header.is_error() => return Verdict::Punt,
+            Ok((header, _)) if !header.is_error() => {
+                return self.leave_alone(side, packet, topology);
+            }
             Ok(_) => {}
         }
-        let Some(quoted) = icmp::quoted_key(packet) else { return Verdict::Punt };
+        let Some(quoted) = icmp::quoted_key(packet) else {
+            return self.leave_alone(side, packet, topology);
+        };
         let Some(original) = self.key_on_arrival(&quoted, side, topology) else {
             // The packet was the server's, and its sender does not know that.
-            let leads_out = side == Side::Inside
-                && topology.side_of(packet.header.dst()) == Some(Side::Outside)
-                && !topology.is_local(packet.header.dst());
-            return match leads_out && self.is_server(quoted.protocol(), quoted.dst()) {
+            let is_late = leads_out(side, packet, topology)
+                && self.is_server(quoted.protocol(), quoted.dst());
+            return match is_late {
                 true => Verdict::Drop(DropReason::LatePacket),
-                false => Verdict::Punt,
+                false => self.leave_alone(side, packet, topology),
             };
         };
         if packet.header.ttl() <= 1 {
@@ -45,6 +48,20 @@ impl Engine {
         icmp::translate_error(packet, &quoted, &original);
         self.counters.icmp_errors.add(1);
         Verdict::Forward
+    }
+
+    /// What becomes of a message that can't be translated: its sender's address must not get out if an
+    /// SNAT rule covers it.
+    fn leave_alone(
+        &self,
+        side: Side,
+        packet: &Ipv4Packet<'_>,
+        topology: &impl Topology,
+    ) -> Verdict {
+        match leads_out(side, packet, topology) && self.rules.snat_covers(packet.header.src()) {
+            true => Verdict::Drop(DropReason::Untranslatable),
+            false => Verdict::Punt,
+        }
     }
 
     /// The key with which a packet arrived that left with this one.
@@ -68,4 +85,12 @@ impl Engine {
         let source = self.rules.one_packet_source(left.dst()).filter(|_| is_from_server)?;
         Some(FlowKey::new(left.protocol(), left.src(), source.virtual_endpoint))
     }
+}
+
+/// Whether a packet goes from the inside to the outside, and not to the director.
+fn leads_out(side: Side, packet: &Ipv4Packet<'_>, topology: &impl Topology) -> bool {
+    let destination = packet.header.dst();
+    side == Side::Inside
+        && topology.side_of(destination) == Some(Side::Outside)
+        && !topology.is_local(destination)
 }

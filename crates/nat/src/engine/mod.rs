@@ -12,11 +12,13 @@ use std::{net::Ipv4Addr, sync::Arc};
 
 use crossbeam_utils::CachePadded;
 
+use arrayvec::ArrayVec;
 use shunt_packet::{
-    ipv4::{Ipv4Header, Ipv4Packet, protocol},
+    ipv4::{Ipv4Header, Ipv4Packet},
     plain::PlainPacket,
     tcp::{self, TcpFlags},
 };
+use shunt_rules::{ServerId, ServiceId};
 
 use shunt_rules::Timeouts;
 
@@ -63,6 +65,12 @@ pub struct EngineConfig {
 #[derive(Clone, Copy, Default)]
 struct PendingLookup(Option<(Segment, Lookup)>);
 
+/// A client of a persistent service, and the server that it keeps.
+type BoundClient = (ServiceId, ServerId, Ipv4Addr);
+
+/// Clients that are owed their release at most: those beyond it are remembered for longer than they should.
+const MAX_OWED: usize = 64;
+
 /// The NAT engine of one worker.
 pub struct Engine {
     rules: Ruleset,
@@ -74,6 +82,8 @@ pub struct Engine {
     is_crowded: bool,
     egress_search: EgressSearch,
     fragments: FragmentTracker<FragmentAction>,
+    /// Clients whose connection ended while somebody else held up the persistence table, and when it did.
+    owed: ArrayVec<(BoundClient, Instant), MAX_OWED>,
 }
 
 impl Engine {
@@ -91,6 +101,7 @@ impl Engine {
             is_crowded: false,
             egress_search: EgressSearch::default(),
             fragments: FragmentTracker::new(TrackerLimits::default(), config.secret),
+            owed: ArrayVec::new(),
             rules,
         })
     }
@@ -162,10 +173,7 @@ impl Engine {
                 let found = self.table.lookup(&segment.key);
                 self.process_segment(now, side, packet, &segment, found, topology)
             }
-            Ok(None) if packet.header.protocol() == protocol::ICMP => {
-                self.process_icmp(side, packet, topology)
-            }
-            Ok(None) => Verdict::Punt,
+            Ok(None) => self.process_icmp(side, packet, topology),
             Err(reason) => Verdict::Drop(DropReason::Malformed(reason)),
         }
     }
@@ -181,6 +189,9 @@ impl Engine {
         mut send: impl FnMut(&[u8; tcp::RESET_LEN]),
     ) {
         self.fragments.expire(now);
+        if !self.owed.is_empty() {
+            self.release_owed();
+        }
         self.search_egresses(budget);
         while budget > 0 {
             let expired = self.table.expire(now, &mut budget);
@@ -215,6 +226,9 @@ impl Engine {
     /// disturbs nobody. Connections live on: under the new options of their service, or the last ones
     /// of a service that was removed.
     pub fn replace_rules(&mut self, mut rules: Ruleset) -> Ruleset {
+        // What they are known by may be gone with the rules.
+        self.release_owed();
+        self.owed.clear();
         rules.take_over(&mut self.rules);
         let before = std::mem::replace(&mut self.rules, rules);
         self.search_servers_again();
@@ -345,6 +359,13 @@ impl Engine {
         let ConnectionKind::Service(service, server) = kind else {
             return Verdict::Translate(translation);
         };
+        let is_answered = before.is_half_open() && !after.is_half_open();
+        if is_answered && after != ConnectionState::Close {
+            let client = *self.table.get(id).key(Direction::Inbound).src().ip();
+            if self.rules.bind_client(service, server, client, now) {
+                self.table.bind_client(id);
+            }
+        }
         let is_active = after == ConnectionState::Established;
         if is_active != (before == ConnectionState::Established) {
             self.rules.move_connection(service, server, is_active);
@@ -385,7 +406,9 @@ impl Engine {
                 record.state()
             }
             SegmentKind::Tcp { flags, .. } => record.state().after(direction, flags),
-            SegmentKind::Udp | SegmentKind::Echo { .. } => record.state().after_datagram(direction),
+            SegmentKind::Udp | SegmentKind::Query { .. } | SegmentKind::Other => {
+                record.state().after_datagram(direction)
+            }
         }
     }
 
@@ -406,15 +429,31 @@ impl Engine {
         is_wanted && connection.state() == ConnectionState::Established
     }
 
+    /// Has a client keep its server for some time only, once a connection of it has ended.
+    fn release_client(&mut self, client: BoundClient, since: Instant) {
+        let (service, server, address) = client;
+        if !self.rules.release_client(service, server, address, since) && !self.owed.is_full() {
+            self.owed.push((client, since));
+        }
+    }
+
+    /// Tries again what could not be noted of clients.
+    fn release_owed(&mut self) {
+        for (client, since) in std::mem::take(&mut self.owed) {
+            self.release_client(client, since);
+        }
+    }
+
     /// Releases the counters and ports of a connection that has left the table.
     fn forget(&mut self, now: Instant, connection: &Connection) {
         match connection.kind() {
             ConnectionKind::Service(service, server) => {
                 let is_active = connection.state() == ConnectionState::Established;
                 self.rules.remove_connection(service, server, is_active);
-                let client = connection.key(Direction::Inbound).src();
-                let counts = connection.state() != ConnectionState::SynRecv;
-                self.rules.release_client(service, server, *client.ip(), counts, now);
+                if connection.binds_client() {
+                    let client = *connection.key(Direction::Inbound).src().ip();
+                    self.release_client((service, server, client), now);
+                }
                 if connection.is_full_nat() {
                     self.rules.release_source(seen_as(connection));
                 }

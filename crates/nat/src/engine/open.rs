@@ -153,7 +153,7 @@ impl Engine {
         self.rules.note_refused(service);
         Verdict::Reply(match segment.kind {
             SegmentKind::Tcp { .. } => Reply::Reset,
-            SegmentKind::Udp | SegmentKind::Echo { .. } => Reply::PortUnreachable,
+            _ => Reply::PortUnreachable,
         })
     }
 
@@ -181,7 +181,7 @@ impl Engine {
             self.rules.release_source(*seen_as.ip());
         }
         let opened = opened?;
-        self.rules.note_client(service, server, *client.ip(), now);
+        self.rules.hint_client(service, server, *client.ip(), now);
         Ok(opened)
     }
 
@@ -192,7 +192,14 @@ impl Engine {
         let key = segment.key;
         let host = key.src();
         let Some(pool) = self.rules.snat_pool(*host.ip()) else { return Verdict::Punt };
-        let Some(seen_as) = allocate(&self.table, pool, host, key.dst(), key.protocol()) else {
+        let seen_as = match segment.kind {
+            SegmentKind::Other if !is_translatable(key.protocol()) => {
+                return Verdict::Drop(DropReason::Untranslatable);
+            }
+            SegmentKind::Other => allocate_address(&self.table, pool, &key),
+            _ => allocate(&self.table, pool, host, key.dst(), key.protocol()),
+        };
+        let Some(seen_as) = seen_as else {
             return Verdict::Drop(DropReason::SnatPortsExhausted);
         };
         let replies = FlowKey::new(key.protocol(), key.dst(), seen_as);
@@ -276,10 +283,11 @@ impl Engine {
         kind: ConnectionKind,
     ) -> Result<ConnectionId, DropReason> {
         let state = match (inbound.protocol(), kind) {
-            (protocol::UDP, _) => ConnectionState::UdpOneWay,
+            (protocol::TCP, ConnectionKind::Snat) => ConnectionState::SynSent,
+            (protocol::TCP, _) => ConnectionState::SynRecv,
             (protocol::ICMP, _) => ConnectionState::Icmp,
-            (_, ConnectionKind::Snat) => ConnectionState::SynSent,
-            _ => ConnectionState::SynRecv,
+            // Of other protocols nothing is known but that packets come.
+            _ => ConnectionState::UdpOneWay,
         };
         let id = self.insert(now, inbound, outbound, kind, state)?;
         self.counters.opened.add(1);
@@ -354,6 +362,29 @@ fn allocate(
     })
 }
 
+/// A source address, without a port, for packets of a protocol that has none: one as which no other host
+/// is seen by the same peer.
+fn allocate_address(
+    table: &ConnectionTable,
+    pool: &SourcePool,
+    key: &FlowKey,
+) -> Option<SocketAddrV4> {
+    let address = pool.allocate_address(*key.src().ip(), |address| {
+        let replies = FlowKey::new(key.protocol(), key.dst(), SocketAddrV4::new(address, 0));
+        table.lookup(&replies).is_none()
+    })?;
+    Some(SocketAddrV4::new(address, 0))
+}
+
+/// Whether packets of a protocol without ports are still right under other addresses: nothing in them
+/// sums or signs these.
+fn is_translatable(protocol: u8) -> bool {
+    const DCCP: u8 = 33;
+    const AUTHENTICATION_HEADER: u8 = 51;
+    const UDP_LITE: u8 = 136;
+    !matches!(protocol, DCCP | AUTHENTICATION_HEADER | UDP_LITE)
+}
+
 /// Why a packet without a connection may not open one, if so: it is no first packet, or would go no
 /// further.
 fn refuse(packet: &Ipv4Packet<'_>, segment: &Segment, on_unknown: OnUnknown) -> Option<Verdict> {
@@ -365,7 +396,7 @@ fn refuse(packet: &Ipv4Packet<'_>, segment: &Segment, on_unknown: OnUnknown) -> 
             OnUnknown::Reset => Verdict::Reply(Reply::Reset),
             OnUnknown::Drop => Verdict::Drop(DropReason::UnknownConnection),
         }),
-        SegmentKind::Echo { is_request: false } => {
+        SegmentKind::Query { is_request: false } => {
             Some(Verdict::Drop(DropReason::UnknownConnection))
         }
         _ if packet.header.ttl() <= 1 => Some(Verdict::Reply(Reply::TimeExceeded)),

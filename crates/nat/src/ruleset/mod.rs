@@ -36,7 +36,7 @@ use crate::{
     egress::EgressId,
     egress_set::EgressSet,
     flow::{Direction, FlowKey},
-    persistence::PersistenceTable,
+    persistence::{KeepRule, PersistenceTable},
     scheduler::{Request, WorkerState},
     server::{AdminState, Health, Server},
     slots::{OwnSlots, SharedSlots},
@@ -202,7 +202,8 @@ impl Ruleset {
     /// The server that a client keeps, provided that the service would still choose it.
     fn kept_server(&self, service: ServiceId, client: Ipv4Addr, now: Instant) -> Option<ServerId> {
         let compiled = self.compiled.service(service);
-        let kept = self.persistence.as_ref()?.lookup(compiled.keep?, client, now)?;
+        let (table, keep) = (self.persistence.as_ref()?, compiled.keep?);
+        let kept = table.lookup(keep, client, now).or_else(|| table.hint(keep, client, now))?;
         let server = compiled.scheduled().get(compiled.position(kept)?)?;
         server.is_usable().then_some(kept)
     }
@@ -241,35 +242,52 @@ impl Ruleset {
         resolve_rport(self.compiled.service(service).server(server).endpoint, vport)
     }
 
-    /// Notes that a client was given a server, which it keeps if the service is persistent.
-    pub(crate) fn note_client(
+    /// Notes that a client of a persistent service was given a server.
+    pub(crate) fn hint_client(
         &self,
         service: ServiceId,
         server: ServerId,
         client: Ipv4Addr,
         now: Instant,
     ) {
-        let compiled = self.compiled.service(service);
-        if let (Some(table), Some(keep)) = (&self.persistence, compiled.keep)
-            && compiled.schedules(server)
-        {
-            table.add_connection(keep, client, server, now);
+        if let Some((table, keep)) = self.keeps(service, server) {
+            table.set_hint(keep, client, server, now);
         }
     }
 
+    /// Notes that a server has answered a client, which keeps it if the service is persistent. Returns
+    /// whether that is to be [released](Ruleset::release_client) when the connection ends.
+    pub(crate) fn bind_client(
+        &self,
+        service: ServiceId,
+        server: ServerId,
+        client: Ipv4Addr,
+        now: Instant,
+    ) -> bool {
+        let keeps = self.keeps(service, server);
+        keeps.is_some_and(|(table, keep)| table.add_connection(keep, client, server, now))
+    }
+
+    /// The table, if clients of a service keep this server: its fallback is nobody's.
+    fn keeps(&self, service: ServiceId, server: ServerId) -> Option<(&PersistenceTable, KeepRule)> {
+        let table = self.persistence.as_ref()?;
+        let compiled = self.compiled.service(service);
+        compiled.schedules(server).then_some((&**table, compiled.keep?))
+    }
+
     /// Notes that a client's connection ended: if it was the last one, from now on counts how long the
-    /// client keeps its server, provided that the connection `counts`.
+    /// client keeps its server. Returns whether that could be noted: if not, it is to be tried again.
+    #[must_use]
     pub(crate) fn release_client(
         &self,
         service: ServiceId,
         server: ServerId,
         client: Ipv4Addr,
-        counts: bool,
         now: Instant,
-    ) {
-        if let (Some(table), Some(keep)) = (&self.persistence, self.compiled.service(service).keep)
-        {
-            table.remove_connection(keep, client, server, counts, now);
+    ) -> bool {
+        match (&self.persistence, self.compiled.service(service).keep) {
+            (Some(table), Some(keep)) => table.remove_connection(keep, client, server, now),
+            _ => true,
         }
     }
 

@@ -328,21 +328,26 @@ impl ConnectionTable {
         }
     }
 
-    /// Notes a packet that changes nothing.
+    /// Notes a packet of this direction that leaves the connection in its state, and what it
+    /// acknowledges, if it does.
     #[inline]
-    pub(crate) fn touch(&mut self, id: ConnectionId, now: Instant) {
-        self.records[id.0 as usize].touch(now);
-    }
-
-    /// Notes what a segment of this direction acknowledges.
-    #[inline]
-    pub(crate) fn note_acknowledgment(
+    pub(crate) fn note_unchanged(
         &mut self,
         id: ConnectionId,
         direction: Direction,
-        Acknowledgment { sequence, number }: Acknowledgment,
+        acknowledgment: Option<Acknowledgment>,
+        now: Instant,
     ) {
-        self.records[id.0 as usize].note_acknowledgment(direction, sequence, number);
+        let record = &mut self.records[id.0 as usize];
+        record.touch(now);
+        if let Some(Acknowledgment { sequence, number }) = acknowledgment {
+            record.note_acknowledgment(direction, sequence, number);
+        }
+    }
+
+    /// Notes that a connection's client keeps its server because of it.
+    pub(crate) fn bind_client(&mut self, id: ConnectionId) {
+        self.records[id.0 as usize].bind_client();
     }
 
     /// Notes on which side packets of this direction arrive, and which way out they take.

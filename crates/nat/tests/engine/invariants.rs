@@ -170,8 +170,9 @@ fn packet(key: &FlowKey, direction: Direction) -> Vec<u8> {
             [&ports[..], &[0; 8], &[5 << 4, 0, 0, 0], &CHECKSUM, &[0; 2]].concat()
         }
         (protocol::UDP, _) => [&ports[..], &[0, 8], &CHECKSUM].concat(),
-        (_, Inbound) => [&[8, 0], &CHECKSUM[..], &ports[..2], &[0; 2]].concat(),
-        (_, Outbound) => [&[0, 0], &CHECKSUM[..], &ports[2..], &[0; 2]].concat(),
+        (protocol::ICMP, Inbound) => [&[8, 0], &CHECKSUM[..], &ports[..2], &[0; 2]].concat(),
+        (protocol::ICMP, Outbound) => [&[0, 0], &CHECKSUM[..], &ports[2..], &[0; 2]].concat(),
+        _ => ports,
     };
     let length = 20 + transport.len() as u8;
     let header = [0x45, 0, 0, length, 0, 0, 0, 0, 64, key.protocol(), CHECKSUM[0], CHECKSUM[1]];

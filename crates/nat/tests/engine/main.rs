@@ -24,6 +24,7 @@ mod inspect;
 mod invariants;
 mod late_packets;
 mod mss;
+mod no_ports;
 mod one_packet;
 mod passthrough;
 mod persistence;

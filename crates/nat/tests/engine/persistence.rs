@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use shunt_nat::{Reply, ServerId};
-use shunt_rules::{Persistence, RealServer, VirtualService};
+use shunt_rules::{Persistence, Protocol, RealServer, VirtualService};
 
 use crate::harness::*;
 
@@ -160,10 +160,48 @@ fn all_ports_of_a_service_lead_to_one_server() {
 fn datagrams_bind_too() {
     let mut director = Director::new(&[persistent(over_udp(rr(VIP, &[RS1, RS2])), 32)], &[]);
     director.outside(udp(CLIENT, VIP)).leaves_as(udp(CLIENT, RS1));
-    director.wait(Duration::from_secs(30) + SLACK);
+    director.inside(udp(RS1, CLIENT)).leaves_as(udp(VIP, CLIENT));
+    director.wait(Duration::from_secs(300) + SLACK);
     assert_eq!(director.connections().len(), 0);
     director.wait_seconds(290);
     director.outside(udp(CLIENT, VIP)).leaves_as(udp(CLIENT, RS1));
+}
+
+/// Anybody can send in the name of anybody.
+#[test]
+fn who_gets_no_answer_is_not_remembered() {
+    let services = [rr(VIP, &[RS1, RS2]), over_udp(rr(VIP, &[RS1, RS2]))];
+    let services = services.map(|service| persistent(service, 32));
+    let mut director = Director::with_capacity(1024, &services, &[]);
+    for number in 0..250 {
+        let client = format!("192.168.3.{number}:4000");
+        let _ = director.outside(tcp(&client, VIP).syn()).translated();
+        let _ = director.outside(udp(&client, VIP)).translated();
+    }
+    // A handshake that the server refuses is none.
+    director.outside(tcp(CLIENT, VIP).syn()).leaves_as(tcp(CLIENT, RS1).syn());
+    director.inside(tcp(RS1, CLIENT).rst().ack(1001)).leaves_as(tcp(VIP, CLIENT).rst().ack(1001));
+    assert_eq!(director.engine().rules().persistent_clients(), 0);
+    director.handshake(OTHER_CLIENT, VIP, RS2);
+    assert_eq!(director.engine().rules().persistent_clients(), 1);
+}
+
+#[test]
+fn connections_that_begin_at_once_go_to_one_server() {
+    for service in [rr(VIP, &[RS1, RS2]), over_udp(rr(VIP, &[RS1, RS2]))] {
+        let is_udp = service.protocols[0] == Protocol::Udp;
+        let mut director = Director::new(&[persistent(service, 32)], &[]);
+        for at in 1..=6 {
+            let client = port(CLIENT, at);
+            let opener = |dst| if is_udp { udp(&client, dst) } else { tcp(&client, dst).syn() };
+            director.outside(opener(VIP)).leaves_as(opener(RS1));
+        }
+        // Not for long, unless the server answers.
+        director.wait_seconds(6);
+        let client = port(CLIENT, 7);
+        let opener = |dst| if is_udp { udp(&client, dst) } else { tcp(&client, dst).syn() };
+        director.outside(opener(VIP)).leaves_as(opener(RS2));
+    }
 }
 
 #[test]

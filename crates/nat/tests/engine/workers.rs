@@ -55,6 +55,15 @@ impl Workers {
         self.receive(worker, Side::Outside, tcp(&format!("192.168.1.200:{client}"), VIP).syn())
     }
 
+    /// The same, and the handshake is finished.
+    fn connect(&mut self, worker: usize, client: u16) -> Option<Ipv4Addr> {
+        let server = self.open(worker, client)?;
+        let client = format!("192.168.1.200:{client}");
+        let answer = tcp(&format!("{server}:80"), &client).syn().ack(1);
+        self.receive(worker, Side::Inside, answer).expect("a connection");
+        self.receive(worker, Side::Outside, tcp(&client, VIP).ack(1))
+    }
+
     fn reset(&mut self, worker: usize, client: u16) {
         let reset = tcp(&format!("192.168.1.200:{client}"), VIP).rst();
         self.receive(worker, Side::Outside, reset).expect("a connection");
@@ -188,11 +197,11 @@ fn clients_noted_under_the_rules_from_before_are_forgotten() {
     };
     let mut workers = Workers::new(&persistent(32));
     let rulesets = workers.builder.build(&persistent(24), workers.now, owner).unwrap().rulesets;
-    assert_eq!(workers.open(0, 1), address(RS1), "it has not gone over yet");
+    assert_eq!(workers.connect(0, 1), address(RS1), "it has not gone over yet");
     for (engine, ruleset) in workers.engines.iter_mut().zip(rulesets) {
         engine.replace_rules(ruleset);
     }
-    workers.open(1, 2);
+    workers.connect(1, 2);
     let clients = |workers: &Workers| workers.engines[0].rules().persistent_clients();
     assert_eq!(clients(&workers), 2, "the client as it was, and its network");
     workers.builder.settle();

@@ -4,9 +4,16 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use shunt_rules::Persistence;
 
+/// For how many seconds a client that was given a server is given it again before that has answered.
+const HINT_LIFE: u64 = 5;
+
 /// By service and masked address. What has run out stays, and counts no more.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Clients(BTreeMap<(usize, Ipv4Addr), Kept>);
+pub(crate) struct Clients {
+    kept: BTreeMap<(usize, Ipv4Addr), Kept>,
+    /// Servers that were given, and the seconds in which they were.
+    hints: BTreeMap<(usize, Ipv4Addr), (usize, u64)>,
+}
 
 #[derive(Clone, Debug)]
 struct Kept {
@@ -32,16 +39,18 @@ pub(crate) fn masked(persistence: Persistence, client: Ipv4Addr) -> Ipv4Addr {
 impl Clients {
     /// Services, clients, and the servers that they keep now.
     pub(crate) fn iter(&self, now: u64) -> impl Iterator<Item = (usize, Ipv4Addr, usize)> {
-        let alive = self.0.iter().filter(move |(_, kept)| kept.is_alive(now));
+        let alive = self.kept.iter().filter(move |(_, kept)| kept.is_alive(now));
         alive.map(|((service, client), kept)| (*service, *client, kept.server))
     }
 
     pub(crate) fn forget_service(&mut self, service: usize) {
-        self.0.retain(|(known, _), _| *known != service);
+        self.kept.retain(|(known, _), _| *known != service);
+        self.hints.retain(|(known, _), _| *known != service);
     }
 
     pub(crate) fn forget_server(&mut self, server: usize) {
-        self.0.retain(|_, kept| kept.server != server);
+        self.kept.retain(|_, kept| kept.server != server);
+        self.hints.retain(|_, (given, _)| *given != server);
     }
 
     pub(crate) fn server(
@@ -51,11 +60,28 @@ impl Clients {
         client: Ipv4Addr,
         now: u64,
     ) -> Option<usize> {
-        let kept = self.0.get(&(service, masked(persistence, client)))?;
-        kept.is_alive(now).then_some(kept.server)
+        let client = (service, masked(persistence, client));
+        if let Some(kept) = self.kept.get(&client).filter(|kept| kept.is_alive(now)) {
+            return Some(kept.server);
+        }
+        let (server, since) = self.hints.get(&client)?;
+        let life = HINT_LIFE.min(persistence.timeout.as_secs());
+        (now / 1000 - since < life).then_some(*server)
     }
 
-    /// A client's connection was given to a server.
+    /// A client was given a server, which has not answered yet.
+    pub(crate) fn give(
+        &mut self,
+        service: usize,
+        persistence: Persistence,
+        client: Ipv4Addr,
+        server: usize,
+        now: u64,
+    ) {
+        self.hints.insert((service, masked(persistence, client)), (server, now / 1000));
+    }
+
+    /// A server has answered a client's connection.
     pub(crate) fn connect(
         &mut self,
         service: usize,
@@ -63,7 +89,7 @@ impl Clients {
         client: Ipv4Addr,
         server: usize,
     ) {
-        let kept = self.0.entry((service, masked(persistence, client)));
+        let kept = self.kept.entry((service, masked(persistence, client)));
         let kept = kept.or_insert(Kept { server, connections: 0, expires: 0 });
         if kept.server != server {
             *kept = Kept { server, connections: 0, expires: 0 };
@@ -71,24 +97,20 @@ impl Clients {
         kept.connections += 1;
     }
 
-    /// A client's connection to a server ended; if the client keeps that server still, it does so
-    /// until the timeout after its last connection. A handshake that was never finished binds nobody:
-    /// it does not `count`.
+    /// A client's connection to a server ended, which that had answered; if the client keeps that server
+    /// still, it does so until the timeout after its last connection.
     pub(crate) fn disconnect(
         &mut self,
         service: usize,
         persistence: Persistence,
         client: Ipv4Addr,
         server: usize,
-        counts: bool,
         now: u64,
     ) {
-        let kept = self.0.get_mut(&(service, masked(persistence, client)));
+        let kept = self.kept.get_mut(&(service, masked(persistence, client)));
         if let Some(kept) = kept.filter(|kept| kept.server == server && kept.is_alive(now)) {
             kept.connections = kept.connections.saturating_sub(1);
-            if counts {
-                kept.expires = now + persistence.timeout.as_millis() as u64;
-            }
+            kept.expires = now + persistence.timeout.as_millis() as u64;
         }
     }
 }

@@ -36,6 +36,8 @@ pub(crate) struct Connection {
     pub(crate) timeout: u64,
     /// By direction, the sequence number that the receiver expects next, if it ever said.
     pub(crate) expected: [Option<u32>; 2],
+    /// Whether its client keeps its server because of it.
+    pub(crate) binds_client: bool,
 }
 
 /// What a connection was opened for.

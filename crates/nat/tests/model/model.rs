@@ -14,7 +14,7 @@ use shunt_nat::{
 use shunt_rules::{Persistence, Rules, SnatRule, VirtualService};
 
 use crate::{
-    clients::{Clients, masked},
+    clients::Clients,
     connection::{Connection, Owner, PoolName},
     flow::Flow,
     fragments::{Counted, Fragments},
@@ -136,9 +136,8 @@ impl Model {
         self.workers[worker].fragments.forget_old(now);
         let is_due = |c: &Connection| c.deadline() <= now || self.is_drained(now, c);
         let is_ended = |connection: &&Connection| is_due(connection) && !witness.has(connection);
-        let mut ended: Vec<_> =
+        let ended: Vec<_> =
             self.connections_of(worker).filter(is_ended).take(budget).cloned().collect();
-        ended.sort_by_key(|connection| !self.goes_first(now, connection, witness));
         let mut resets = Vec::new();
         for connection in &ended {
             let is_told = if self.is_drained(now, connection) {
@@ -155,15 +154,6 @@ impl Model {
             self.remove(now, connection);
         }
         resets
-    }
-
-    /// Of several connections of one client that end at once, one that binds the client to its server
-    /// may do so only before one that does not has released it.
-    fn goes_first(&self, now: u64, connection: &Connection, witness: Witness<'_>) -> bool {
-        let Owner::Service(service, _) = connection.owner else { return true };
-        let Some(persistence) = self.persistence(service) else { return true };
-        let client = masked(persistence, *connection.flow(Inbound).src.ip());
-        binds(connection) == witness.keeps(now, service, client)
     }
 
     /// Whether a connection has outlived the draining of its server for as long as it may.
@@ -307,9 +297,10 @@ impl Model {
         if let Owner::Service(service, server) = connection.owner
             && let Some(persistence) = self.persistence(service)
         {
-            let counts = binds(connection);
             let client = *connection.flow(Inbound).src.ip();
-            self.clients.disconnect(service, persistence, client, server, counts, now);
+            if connection.binds_client {
+                self.clients.disconnect(service, persistence, client, server, now);
+            }
         }
     }
 
@@ -330,10 +321,4 @@ fn resets(connection: &Connection) -> impl Iterator<Item = Vec<u8>> {
         let sequence = connection.expected[direction as usize]?;
         Some(packet::reset(connection.leaves_as(direction), sequence))
     })
-}
-
-/// Whether a connection that ends binds its client to its server for some time: it was more than an
-/// attempt.
-fn binds(connection: &Connection) -> bool {
-    connection.state != ConnectionState::SynRecv
 }

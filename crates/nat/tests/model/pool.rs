@@ -87,6 +87,37 @@ impl Pool {
         }
     }
 
+    /// Gives one of the addresses that are `free` to a host: its own if it is among them.
+    pub(crate) fn allocate_address(
+        &mut self,
+        host: Ipv4Addr,
+        free: &[SocketAddrV4],
+        witnessed: Option<SocketAddrV4>,
+    ) -> Option<SocketAddrV4> {
+        // As if every address had but one port.
+        let endpoint = SocketAddrV4::new(host, 0);
+        let is_acceptable = |given: &SocketAddrV4| {
+            self.possible_homes(endpoint, *given.ip(), free).next().is_some()
+        };
+        let acceptable: Vec<_> = free.iter().copied().filter(is_acceptable).collect();
+        let Some(first) = acceptable.first() else {
+            self.exhausted += 1;
+            return None;
+        };
+        let Some(given) = witnessed.filter(|given| acceptable.contains(given)) else {
+            return Some(*first);
+        };
+        let homes = self.possible_homes(endpoint, *given.ip(), free).collect();
+        self.homes.insert(host, homes);
+        Some(given)
+    }
+
+    /// Those that have ports.
+    pub(crate) fn addresses_with_ports(&self) -> impl Iterator<Item = Ipv4Addr> {
+        let with_ports = self.addresses.iter().filter(|(_, ports)| !ports.is_empty());
+        with_ports.map(|(address, _)| *address)
+    }
+
     /// The addresses that can be a host's own if it was given this one.
     fn possible_homes(
         &self,

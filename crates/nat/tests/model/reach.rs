@@ -16,12 +16,12 @@ use crate::{
     run::Run,
     setup::setup,
     steps::steps,
-    wire::{Ip, UDP, quoted_flow},
+    wire::{ICMP, Ip, TCP, UDP, quoted_flow},
     witness::total,
 };
 
 /// Outcomes, states, kinds, and events that counters tell of.
-const EVERYTHING: [&str; 71] = [
+const EVERYTHING: [&str; 73] = [
     "Sent",
     "Sent with followers",
     "Forwarded",
@@ -47,7 +47,9 @@ const EVERYTHING: [&str; 71] = [
     "Dropped(SnatPortsExhausted)",
     "Dropped(LocalPortsExhausted)",
     "Dropped(TupleInUse)",
+    "Dropped(Untranslatable)",
     "Dropped(IcmpRedirect)",
+    "packets without ports",
     "SynSent",
     "SynRecv",
     "Established",
@@ -154,6 +156,9 @@ fn seen(run: &Run, mut see: impl FnMut(&str)) {
             }
             ConnectionKind::Snat => {
                 see("Snat");
+                if ![TCP, UDP, ICMP].contains(&connection.key(Direction::Inbound).protocol()) {
+                    see("packets without ports");
+                }
                 let host = *connection.key(Direction::Inbound).src().ip();
                 if run.rules.snat.iter().all(|rule| !rule.from.contains(&IpAddr::from(host))) {
                     see("connection that no SNAT rule covers");

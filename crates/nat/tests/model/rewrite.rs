@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use crate::{
     flow::Flow,
-    wire::{ICMP, Ip, SYN, TCP, UDP, word},
+    wire::{ICMP, Ip, QUERIES, SYN, TCP, UDP, word},
 };
 
 /// Where the checksum is in an IPv4 header.
@@ -64,10 +64,13 @@ fn set_addresses(packet: &mut [u8], src: Ipv4Addr, dst: Ipv4Addr) {
 fn set_ports(segment: &mut [u8], old_addresses: &[u8], to: &Flow) {
     let new_addresses = [to.src.ip().octets(), to.dst.ip().octets()].concat();
     if to.protocol == ICMP {
-        let identifier = if segment[0] == 8 { to.src.port() } else { to.dst.port() };
+        let identifier = if QUERIES.contains(&segment[0]) { to.src.port() } else { to.dst.port() };
         let old = segment[4..6].to_vec();
         segment[4..6].copy_from_slice(&identifier.to_be_bytes());
         return update_checksum(segment, 2, &old, &identifier.to_be_bytes());
+    }
+    if ![TCP, UDP].contains(&to.protocol) {
+        return;
     }
     let old = [old_addresses, &segment[..4]].concat();
     segment[..2].copy_from_slice(&to.src.port().to_be_bytes());

@@ -12,7 +12,7 @@ use shunt_nat::Side;
 use crate::{
     flow::Flow,
     fragments::{PacketId, packet_id},
-    wire::{self, Content, ICMP, Ip},
+    wire::{self, Content, ICMP, Ip, TCP, UDP},
 };
 
 /// The worker that owns an endpoint. Any hash would do.
@@ -69,7 +69,8 @@ impl Steering {
     /// they come.
     pub(crate) fn worker(&mut self, side: Side, packet: Ip<'_>) -> Option<usize> {
         let id = packet_id(packet);
-        if self.workers > 1 && packet.fragment_offset() > 0 {
+        let has_ports = [TCP, UDP, ICMP].contains(&packet.protocol());
+        if self.workers > 1 && has_ports && packet.fragment_offset() > 0 {
             let owner = self.owners.get(&id).copied();
             if owner.is_none() {
                 self.waiting.push((id, side, packet.0.to_vec()));
@@ -77,7 +78,7 @@ impl Steering {
             return owner;
         }
         let owner = owner(peer_of_packet(side, packet), self.workers);
-        if packet.is_fragment() {
+        if packet.is_fragment() && has_ports {
             self.owners.insert(id, owner);
         }
         Some(owner)

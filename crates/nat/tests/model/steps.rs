@@ -76,7 +76,8 @@ fn packet() -> impl Strategy<Value = Step> {
         2 => (Just(Side::Outside), client(), host()),
         1 => (select(vec![Side::Inside, Side::Outside]), anyone(), anyone()),
     ];
-    let protocol = prop_oneof![6 => Just(TCP), 4 => Just(UDP), 2 => Just(ICMP), 1 => Just(47)];
+    let protocol =
+        prop_oneof![6 => Just(TCP), 4 => Just(UDP), 2 => Just(ICMP), 2 => select(vec![47, 50, 51])];
     let port = || prop_oneof![Just(PORTS[0]), select(&PORTS[..])];
     let ports = (port(), port());
     (arrival, protocol, ports, any::<bool>(), shape(opening_flags())).prop_map(

@@ -15,8 +15,9 @@ pub(crate) const SYN: u8 = 0x02;
 pub(crate) const RST: u8 = 0x04;
 pub(crate) const ACK: u8 = 0x10;
 
-const ECHO_REPLY: u8 = 0;
-const ECHO_REQUEST: u8 = 8;
+/// Echo, timestamp, information, address mask (RFC 792, RFC 950).
+pub(crate) const QUERIES: [u8; 4] = [8, 13, 15, 17];
+const REPLIES: [u8; 4] = [0, 14, 16, 18];
 const REDIRECT: u8 = 5;
 /// Destination unreachable, source quench, time exceeded, parameter problem (RFC 1122, 3.2.2).
 const ERRORS: [u8; 4] = [3, 4, 11, 12];
@@ -119,10 +120,16 @@ pub(crate) struct Segment {
 
 #[derive(Clone, Copy)]
 pub(crate) enum Kind {
-    Tcp { flags: u8, sequence: u32, acknowledgment: u32 },
+    Tcp {
+        flags: u8,
+        sequence: u32,
+        acknowledgment: u32,
+    },
     Udp,
-    EchoRequest,
-    EchoReply,
+    Query,
+    Reply,
+    /// Of a protocol without ports.
+    Other,
 }
 
 impl Segment {
@@ -130,8 +137,8 @@ impl Segment {
     pub(crate) fn opens(&self) -> bool {
         match self.kind {
             Kind::Tcp { flags, .. } => flags & (SYN | ACK | RST | FIN) == SYN,
-            Kind::Udp | Kind::EchoRequest => true,
-            Kind::EchoReply => false,
+            Kind::Udp | Kind::Query | Kind::Other => true,
+            Kind::Reply => false,
         }
     }
 }
@@ -161,13 +168,13 @@ pub(crate) fn read(ip: Ip<'_>) -> Result<Content, Malformed> {
         }
         ICMP if payload.len() < 8 => return Err(Malformed::IcmpTruncated),
         ICMP => match payload[0] {
-            ECHO_REQUEST => (word(payload, 4), 0, Kind::EchoRequest),
-            ECHO_REPLY => (0, word(payload, 4), Kind::EchoReply),
+            kind if QUERIES.contains(&kind) => (word(payload, 4), 0, Kind::Query),
+            kind if REPLIES.contains(&kind) => (0, word(payload, 4), Kind::Reply),
             REDIRECT => return Ok(Content::Redirect),
             kind if ERRORS.contains(&kind) => return Ok(Content::IcmpError),
             _ => return Ok(Content::Other),
         },
-        _ => return Ok(Content::Other),
+        _ => (0, 0, Kind::Other),
     };
     Ok(Content::Segment(Segment { flow: flow(ip, src_port, dst_port), kind }))
 }
@@ -190,9 +197,10 @@ pub(crate) fn quoted_flow(error: Ip<'_>) -> Option<Flow> {
     }
     let (src_port, dst_port) = match (quoted.protocol(), payload) {
         (TCP | UDP, [_, _, _, _, ..]) => (word(payload, 0), word(payload, 2)),
-        (ICMP, [ECHO_REQUEST, _, _, _, _, _, _, _, ..]) => (word(payload, 4), 0),
-        (ICMP, [ECHO_REPLY, _, _, _, _, _, _, _, ..]) => (0, word(payload, 4)),
-        _ => return None,
+        (ICMP, [kind, _, _, _, _, _, _, _, ..]) if QUERIES.contains(kind) => (word(payload, 4), 0),
+        (ICMP, [kind, _, _, _, _, _, _, _, ..]) if REPLIES.contains(kind) => (0, word(payload, 4)),
+        (TCP | UDP | ICMP, _) => return None,
+        _ => (0, 0),
     };
     Some(flow(quoted, src_port, dst_port))
 }

@@ -1,9 +1,6 @@
-use std::{
-    net::{Ipv4Addr, SocketAddrV4},
-    ops::AddAssign,
-};
+use std::{net::SocketAddrV4, ops::AddAssign};
 
-use shunt_nat::{Direction, Engine, Instant, PoolUsage};
+use shunt_nat::{Direction, Engine, PoolUsage};
 
 use crate::{
     connection::{Connection, PoolName},
@@ -27,13 +24,6 @@ impl Witness<'_> {
             (Outcome::Sent(left, _), Outcome::Sent(expected, _)) => left == expected,
             (outcome, expected) => outcome == expected,
         }
-    }
-
-    /// Whether a client of a persistent service keeps a server, which one does not matter.
-    pub(crate) fn keeps(&self, now: u64, service: usize, client: Ipv4Addr) -> bool {
-        // All workers know the same.
-        let mut kept = self.engines[0].rules().kept_servers(Instant::from_millis(now));
-        kept.any(|(id, known, _)| (id.0 as usize, known) == (service, client))
     }
 
     /// Whether its worker has this connection still.

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddrV4};
 
 use shunt_nat::{
-    ConnectionState,
+    ConnectionState::{self, Close},
     Direction::{self, Inbound},
     DropReason, Reply, Side, Topology,
 };
@@ -16,7 +16,7 @@ use crate::{
     outcome::Outcome::{self, *},
     rewrite::{translated, translated_error},
     setup::Lab,
-    state::is_over,
+    state::{is_half_open, is_over},
     wire::{self, Content, ICMP, Ip, Kind, RST, Segment, TCP, UDP, v4},
     witness::Witness,
 };
@@ -33,14 +33,14 @@ impl Model {
             Ok(Content::Segment(segment)) => segment,
             Ok(Content::IcmpError) => return self.receive_icmp_error(arrival, packet),
             Ok(Content::Redirect) => return Dropped(DropReason::IcmpRedirect),
-            Ok(Content::Other) => return Punted,
+            Ok(Content::Other) => return self.leave_alone(arrival, packet),
             Err(malformed) => return Dropped(DropReason::Malformed(malformed)),
         };
         if let Some((at, direction)) = self.find(arrival.worker, &segment.flow) {
             let goes_there = match segment.kind {
-                Kind::EchoRequest => direction == Inbound,
-                Kind::EchoReply => direction == Direction::Outbound,
-                Kind::Tcp { .. } | Kind::Udp => true,
+                Kind::Query => direction == Inbound,
+                Kind::Reply => direction == Direction::Outbound,
+                Kind::Tcp { .. } | Kind::Udp | Kind::Other => true,
             };
             // RFC 6191: the endpoints of a connection that is over may be used again.
             let begins_anew = segment.flow.protocol == TCP
@@ -97,6 +97,16 @@ impl Model {
         if state != before {
             self.connections[at].timeout = self.timeout(owner, state);
         }
+        let is_answered = is_half_open(before) && !is_half_open(state) && state != Close;
+        if let Owner::Service(service, server) = owner
+            && is_answered
+            && let Some(persistence) = self.persistence(service)
+            && self.scheduled(service).contains(&server)
+        {
+            let client = *self.connections[at].flow(Inbound).src.ip();
+            self.clients.connect(service, persistence, client, server);
+            self.connections[at].binds_client = true;
+        }
         let leaves_as = self.connections[at].leaves_as(direction);
         if !is_believed {
             match segment.kind {
@@ -112,15 +122,13 @@ impl Model {
     }
 
     fn receive_icmp_error(&mut self, arrival: Arrival, packet: Ip<'_>) -> Outcome {
-        let Some(quoted) = wire::quoted_flow(packet) else { return Punted };
+        let Some(quoted) = wire::quoted_flow(packet) else {
+            return self.leave_alone(arrival, packet);
+        };
         let Some(original) = self.before_it_left(arrival, &quoted) else {
-            let to = packet.dst();
-            let leads_out = arrival.side == Side::Inside
-                && Lab.side_of(to) == Some(Side::Outside)
-                && !Lab.is_local(to);
-            return match leads_out && self.is_server(&quoted.reverse()) {
+            return match leads_out(arrival, packet) && self.is_server(&quoted.reverse()) {
                 true => Dropped(DropReason::LatePacket),
-                false => Punted,
+                false => self.leave_alone(arrival, packet),
             };
         };
         if packet.ttl() <= 1 {
@@ -128,6 +136,16 @@ impl Model {
         }
         self.counters.icmp_errors += 1;
         Forwarded(translated_error(packet.0, &quoted, &original))
+    }
+
+    /// A message about nothing that is known, from a host that hides behind SNAT, can't leave.
+    fn leave_alone(&self, arrival: Arrival, packet: Ip<'_>) -> Outcome {
+        let src = IpAddr::from(packet.src());
+        let hides = self.rules.snat.iter().any(|rule| rule.from.contains(&src));
+        match leads_out(arrival, packet) && hides {
+            true => Dropped(DropReason::Untranslatable),
+            false => Punted,
+        }
     }
 
     /// What a packet that left here looked like when it arrived: its answers would arrive the other way
@@ -151,6 +169,9 @@ impl Model {
         packet: Ip<'_>,
         witness: Witness<'_>,
     ) -> Outcome {
+        if ![TCP, UDP, ICMP].contains(&packet.protocol()) {
+            return self.receive_whole(arrival, packet, witness);
+        }
         if !self.may_translate(packet) {
             return Punted;
         }
@@ -235,4 +256,10 @@ fn endpoints(packet: &[u8]) -> Flow {
     let ip = Ip(packet);
     let endpoint = |address| SocketAddrV4::new(address, 0);
     Flow { protocol: ip.protocol(), src: endpoint(ip.src()), dst: endpoint(ip.dst()) }
+}
+
+/// Whether a packet goes from the inside to the outside, and not to the director.
+fn leads_out(arrival: Arrival, packet: Ip<'_>) -> bool {
+    let to = packet.dst();
+    arrival.side == Side::Inside && Lab.side_of(to) == Some(Side::Outside) && !Lab.is_local(to)
 }

@@ -202,7 +202,7 @@ impl Model {
         choices
     }
 
-    fn scheduled(&self, service: usize) -> &[usize] {
+    pub(super) fn scheduled(&self, service: usize) -> &[usize] {
         let service = self.service(service);
         &service.listed[..service.scheduled]
     }
@@ -279,7 +279,8 @@ impl Model {
                     if let Some(persistence) = options.persistence
                         && Some(server) != fallback
                     {
-                        self.clients.connect(service, persistence, *flow.src.ip(), server);
+                        let client = *flow.src.ip();
+                        self.clients.give(service, persistence, client, server, arrival.now);
                     }
                     return outcome;
                 }
@@ -302,7 +303,14 @@ impl Model {
             return refusal;
         }
         let (flow, pool) = (segment.flow, PoolName::Snat(rule));
-        let Some(seen_as) = self.allocate(arrival.worker, pool, flow, flow.dst, witness) else {
+        let seen_as = match segment.kind {
+            Kind::Other if [33, 51, 136].contains(&flow.protocol) => {
+                return Dropped(DropReason::Untranslatable);
+            }
+            Kind::Other => self.allocate_address(arrival.worker, pool, flow, witness),
+            _ => self.allocate(arrival.worker, pool, flow, flow.dst, witness),
+        };
+        let Some(seen_as) = seen_as else {
             return Dropped(DropReason::SnatPortsExhausted);
         };
         let flows = [flow, Flow { src: flow.dst, dst: seen_as, ..flow }];
@@ -361,6 +369,24 @@ impl Model {
         Some(allocated)
     }
 
+    /// The same for packets without ports: an address on which nobody else hears from that peer.
+    fn allocate_address(
+        &mut self,
+        worker: usize,
+        name: PoolName,
+        flow: Flow,
+        witness: Witness<'_>,
+    ) -> Option<SocketAddrV4> {
+        let is_free = |endpoint: &SocketAddrV4| {
+            self.find(worker, &Flow { src: flow.dst, dst: *endpoint, ..flow }).is_none()
+        };
+        let addresses = self.pool(worker, name).addresses_with_ports();
+        let all: Vec<_> = addresses.map(|address| SocketAddrV4::new(address, 0)).collect();
+        let free: Vec<_> = all.into_iter().filter(is_free).collect();
+        let seen_as = witness.seen_as(worker, flow);
+        self.pool_mut(worker, name).allocate_address(*flow.src.ip(), &free, seen_as)
+    }
+
     /// Opens a connection between two flows and translates the packet that does so.
     fn open(
         &mut self,
@@ -373,10 +399,10 @@ impl Model {
     ) -> Result<Outcome, DropReason> {
         self.make_room(arrival, &flows, witness)?;
         let state = match (flows[0].protocol, owner) {
-            (UDP, _) => ConnectionState::UdpOneWay,
+            (TCP, Owner::Snat) => ConnectionState::SynSent,
+            (TCP, _) => ConnectionState::SynRecv,
             (ICMP, _) => ConnectionState::Icmp,
-            (_, Owner::Snat) => ConnectionState::SynSent,
-            _ => ConnectionState::SynRecv,
+            _ => ConnectionState::UdpOneWay,
         };
         let timeout = self.timeout(owner, state);
         let Arrival { now, worker, side } = arrival;
@@ -391,6 +417,7 @@ impl Model {
             last_seen,
             timeout,
             expected,
+            binds_client: false,
         };
         let leaves_as = connection.leaves_as(Inbound);
         self.connections.push(connection);
@@ -454,7 +481,7 @@ impl Model {
 /// Why a packet without a connection opens none, if so.
 fn refusal(packet: Ip<'_>, segment: &Segment, on_unknown: OnUnknown) -> Option<Outcome> {
     match segment.kind {
-        Kind::EchoReply => Some(Dropped(DropReason::UnknownConnection)),
+        Kind::Reply => Some(Dropped(DropReason::UnknownConnection)),
         Kind::Tcp { flags, .. } if flags & RST != 0 => Some(Dropped(DropReason::UnknownConnection)),
         Kind::Tcp { .. } if !segment.opens() => Some(match on_unknown {
             OnUnknown::Reset => Answered(Reply::Reset),
