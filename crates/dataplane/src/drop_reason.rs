@@ -2,135 +2,128 @@ use std::ops::AddAssign;
 
 use shunt_nat::{self as nat, Counter, fragments::FragmentError};
 use shunt_packet::Malformed;
+use strum::{IntoStaticStr, VariantArray};
 
-macro_rules! reasons {
-    ($($(#[$doc:meta])* $name:ident = $text:literal,)+) => {
-        /// Why a packet was not passed on.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum DropReason {
-            $($(#[$doc])* $name,)+
-        }
-
-        impl DropReason {
-            /// All reasons, in the order in which they are shown.
-            pub const ALL: &[DropReason] = &[$(DropReason::$name,)+];
-
-            /// The name under which it is counted.
-            #[must_use]
-            pub fn as_str(self) -> &'static str {
-                match self {
-                    $(DropReason::$name => $text,)+
-                }
-            }
-        }
-    };
+/// Why a packet was not passed on, in the order in which reasons are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "kebab-case")]
+pub enum DropReason {
+    /// Fewer bytes than an Ethernet header.
+    RuntFrame,
+    /// More bytes than the port's MTU allows.
+    Oversized,
+    /// For another MAC address, or a group that we are not in.
+    NotForUs,
+    /// Has an 802.1Q tag, and the port doesn't pass these.
+    Vlan,
+    /// Neither IPv4 nor ARP.
+    #[strum(serialize = "unknown-ethertype")]
+    UnknownEtherType,
+    /// ARP that is truncated, or not for IPv4 over Ethernet.
+    MalformedArp,
+    /// ARP about an address that isn't ours, or from one that can't be a neighbour.
+    ArpNotForUs,
+    /// ARP from another machine that claims an address of ours.
+    AddressConflict,
+    /// Shorter than its IPv4 header.
+    Ipv4Truncated,
+    /// IP, but not version 4.
+    Ipv4Version,
+    /// IHL below 5.
+    Ipv4HeaderLength,
+    /// A total length that can't be.
+    Ipv4TotalLength,
+    /// A wrong IPv4 header checksum.
+    Ipv4Checksum,
+    /// A source address that no single host can have, one of our own, or, outside, an inside one.
+    MartianSource,
+    /// A destination that no host on a network can have: in 0/8, 127/8 or 240/4.
+    MartianDestination,
+    /// An IPv4 option whose length can't be.
+    Ipv4Options,
+    /// An IPv4 source route, loose or strict: its sender chose its way.
+    SourceRoute,
+    /// To a broadcast or multicast address.
+    NotUnicast,
+    /// Shorter than a TCP header.
+    TcpTruncated,
+    /// A TCP data offset that can't be.
+    TcpDataOffset,
+    /// Shorter than a UDP header.
+    UdpTruncated,
+    /// A UDP length that can't be.
+    UdpLength,
+    /// Shorter than an ICMP header.
+    IcmpTruncated,
+    /// A wrong ICMP checksum, in a message to us.
+    IcmpChecksum,
+    /// A TCP or UDP checksum that the port found to be wrong.
+    TransportChecksum,
+    /// A fragment of a packet to us that is none of ICMP: we put only those together.
+    FragmentToUs,
+    /// A fragment of a length that can't be.
+    FragmentLength,
+    /// A fragment that ends beyond the longest packet.
+    FragmentTooLong,
+    /// A fragment that begins or ends within the transport header.
+    FragmentTiny,
+    /// A fragment that came before.
+    FragmentDuplicate,
+    /// A fragment of a packet whose fragments overlap.
+    FragmentOverlap,
+    /// A fragment of a packet whose first one was dropped.
+    FragmentRefused,
+    /// A fragment whose packet's first one did not come in time.
+    FragmentTimeout,
+    /// Too many fragments wait for their packets' first ones.
+    FragmentQueueFull,
+    /// A TCP reset without a connection.
+    UnknownConnection,
+    /// From a service's server to the outside, and of no connection (any more).
+    LatePacket,
+    /// Refused: no connection, no service there, or no server.
+    Refused,
+    /// The connection table has no room.
+    TableFull,
+    /// No source port of an SNAT rule is free for that destination.
+    SnatPortsExhausted,
+    /// No local port of full-NAT is free for that server.
+    LocalPortsExhausted,
+    /// Another live connection has the translated addresses and ports.
+    TupleInUse,
+    /// From a host that an SNAT rule covers, and of a kind that can't be translated.
+    Untranslatable,
+    /// An ICMP redirect.
+    IcmpRedirect,
+    /// To us, and nothing that we answer.
+    NotAnswered,
+    /// The TTL ran out here.
+    TtlExpired,
+    /// No route leads to the destination.
+    NoRoute,
+    /// Larger than the egress port's MTU.
+    TooBig,
+    /// The next hop doesn't answer ARP.
+    HostUnreachable,
+    /// Too many packets wait for ARP.
+    NeighbourQueueFull,
+    /// The pool is empty.
+    NoMbuf,
+    /// The ring to the worker that owns it, or that has the egress port's queue, is full.
+    WorkerRingFull,
+    /// The egress port's queue is full.
+    TxQueueFull,
 }
 
-reasons! {
-    /// Fewer bytes than an Ethernet header.
-    RuntFrame = "runt-frame",
-    /// More bytes than the port's MTU allows.
-    Oversized = "oversized",
-    /// For another MAC address, or a group that we are not in.
-    NotForUs = "not-for-us",
-    /// Has an 802.1Q tag, and the port doesn't pass these.
-    Vlan = "vlan",
-    /// Neither IPv4 nor ARP.
-    UnknownEtherType = "unknown-ethertype",
-    /// ARP that is truncated, or not for IPv4 over Ethernet.
-    MalformedArp = "malformed-arp",
-    /// ARP about an address that isn't ours, or from one that can't be a neighbour.
-    ArpNotForUs = "arp-not-for-us",
-    /// ARP from another machine that claims an address of ours.
-    AddressConflict = "address-conflict",
-    /// Shorter than its IPv4 header.
-    Ipv4Truncated = "ipv4-truncated",
-    /// IP, but not version 4.
-    Ipv4Version = "ipv4-version",
-    /// IHL below 5.
-    Ipv4HeaderLength = "ipv4-header-length",
-    /// A total length that can't be.
-    Ipv4TotalLength = "ipv4-total-length",
-    /// A wrong IPv4 header checksum.
-    Ipv4Checksum = "ipv4-checksum",
-    /// A source address that no single host can have, one of our own, or, outside, an inside one.
-    Martian = "martian-source",
-    /// A destination that no host on a network can have: in 0/8, 127/8 or 240/4.
-    MartianDestination = "martian-destination",
-    /// An IPv4 option whose length can't be.
-    Ipv4Options = "ipv4-options",
-    /// An IPv4 source route, loose or strict: its sender chose its way.
-    SourceRoute = "source-route",
-    /// To a broadcast or multicast address.
-    NotUnicast = "not-unicast",
-    /// Shorter than a TCP header.
-    TcpTruncated = "tcp-truncated",
-    /// A TCP data offset that can't be.
-    TcpDataOffset = "tcp-data-offset",
-    /// Shorter than a UDP header.
-    UdpTruncated = "udp-truncated",
-    /// A UDP length that can't be.
-    UdpLength = "udp-length",
-    /// Shorter than an ICMP header.
-    IcmpTruncated = "icmp-truncated",
-    /// A wrong ICMP checksum, in a message to us.
-    IcmpChecksum = "icmp-checksum",
-    /// A TCP or UDP checksum that the port found to be wrong.
-    TransportChecksum = "transport-checksum",
-    /// A fragment of a packet to us that is none of ICMP: we put only those together.
-    FragmentToUs = "fragment-to-us",
-    /// A fragment of a length that can't be.
-    FragmentLength = "fragment-length",
-    /// A fragment that ends beyond the longest packet.
-    FragmentTooLong = "fragment-too-long",
-    /// A fragment that begins or ends within the transport header.
-    FragmentTiny = "fragment-tiny",
-    /// A fragment that came before.
-    FragmentDuplicate = "fragment-duplicate",
-    /// A fragment of a packet whose fragments overlap.
-    FragmentOverlap = "fragment-overlap",
-    /// A fragment of a packet whose first one was dropped.
-    FragmentRefused = "fragment-refused",
-    /// A fragment whose packet's first one did not come in time.
-    FragmentTimeout = "fragment-timeout",
-    /// Too many fragments wait for their packets' first ones.
-    FragmentQueueFull = "fragment-queue-full",
-    /// A TCP reset without a connection.
-    UnknownConnection = "unknown-connection",
-    /// From a service's server to the outside, and of no connection (any more).
-    LatePacket = "late-packet",
-    /// Refused: no connection, no service there, or no server.
-    Refused = "refused",
-    /// The connection table has no room.
-    TableFull = "table-full",
-    /// No source port of an SNAT rule is free for that destination.
-    SnatPortsExhausted = "snat-ports-exhausted",
-    /// No local port of full-NAT is free for that server.
-    LocalPortsExhausted = "local-ports-exhausted",
-    /// Another live connection has the translated addresses and ports.
-    TupleInUse = "tuple-in-use",
-    /// From a host that an SNAT rule covers, and of a kind that can't be translated.
-    Untranslatable = "untranslatable",
-    /// An ICMP redirect.
-    IcmpRedirect = "icmp-redirect",
-    /// To us, and nothing that we answer.
-    NotAnswered = "not-answered",
-    /// The TTL ran out here.
-    TtlExpired = "ttl-expired",
-    /// No route leads to the destination.
-    NoRoute = "no-route",
-    /// Larger than the egress port's MTU.
-    TooBig = "too-big",
-    /// The next hop doesn't answer ARP.
-    HostUnreachable = "host-unreachable",
-    /// Too many packets wait for ARP.
-    NeighbourQueueFull = "neighbour-queue-full",
-    /// The pool is empty.
-    NoMbuf = "no-mbuf",
-    /// The ring to the worker that owns it, or that has the egress port's queue, is full.
-    WorkerRingFull = "worker-ring-full",
-    /// The egress port's queue is full.
-    TxQueueFull = "tx-queue-full",
+impl DropReason {
+    /// All reasons.
+    pub const ALL: &[DropReason] = DropReason::VARIANTS;
+
+    /// The name under which it is counted.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
 }
 
 impl From<Malformed> for DropReason {
@@ -230,5 +223,24 @@ impl LiveDropCounters {
 impl AddAssign<&DropCounters> for DropCounters {
     fn add_assign(&mut self, other: &DropCounters) {
         self.0.iter_mut().zip(other.0).for_each(|(sum, packets)| *sum += packets);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_the_documentation() {
+        let names: Vec<_> = DropReason::ALL.iter().map(|reason| reason.as_str()).collect();
+        for name in
+            ["runt-frame", "unknown-ethertype", "ipv4-truncated", "martian-source", "no-mbuf"]
+        {
+            assert!(names.contains(&name), "{name}");
+        }
+        let is_plain = |name: &str| {
+            name.bytes().all(|b| b == b'-' || b.is_ascii_lowercase() || b.is_ascii_digit())
+        };
+        assert!(names.iter().all(|name| is_plain(name)), "{names:?}");
     }
 }

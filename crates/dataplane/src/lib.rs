@@ -20,7 +20,8 @@
 //! | `ports`, `offload` | opening ports and negotiating what they can do |
 //! | `steering`, `neighbour_sync` | which worker owns a packet, and what workers hand and tell each other |
 //! | `director`, `worker`, `idle` | bringing it up, dealing out queues to the workers, and their loop |
-//! | `control` | what workers run on, and how it changes while packets flow |
+//! | `control`, `mailbox` | what workers run, how it changes while packets flow, and what can be asked of them |
+//! | `counters`, `drop_reason` | what workers count, readable while they do |
 //! | `preflight`, `device_lock`, `eal_directory` | what the machine must have, and what must not be shared |
 //! | `links`, `checksum_watch` | what the main lcore notices of the ports |
 #![forbid(unsafe_code)]

@@ -170,7 +170,7 @@ impl Pipeline {
         }
         let (source, destination) = (packet.header.src(), packet.header.dst());
         if !self.network.may_come_from(side, source) {
-            return Err(DropReason::Martian);
+            return Err(DropReason::MartianSource);
         }
         if self.network.is_group(destination) {
             return Err(DropReason::NotUnicast);

@@ -95,7 +95,7 @@ fn an_answer_from_the_wrong_side() {
         .arrives(RS1.sends(Packet::udp(SERVER, CLIENT_PORT).payload("1")))
         .leaves(CLIENT.gets(Packet::udp(DNS, CLIENT_PORT).payload("1").ttl(63)))
         .arrives(CLIENT.sends(Packet::udp(SERVER, CLIENT_PORT).payload("2")))
-        .drops(DropReason::Martian, 1)
+        .drops(DropReason::MartianSource, 1)
         .opens(1)
         .run();
 }
@@ -157,7 +157,7 @@ fn connections_with_a_server_that_is_known() {
         .arrives(CLIENT.sends(from("192.168.2.210:4003")))
         .arrives(CLIENT.sends(from("192.168.1.100:4003")))
         .arrives(CLIENT.sends(from("127.0.0.1:4003")))
-        .drops(DropReason::Martian, 3)
+        .drops(DropReason::MartianSource, 3)
         .arrives(CLIENT.sends(from("192.168.1.200:4004")).with(|bytes| bytes[24] ^= 1))
         .drops(DropReason::Ipv4Checksum, 1)
         .arrives(CLIENT.sends(large(DNS).dont_fragment(false)))

@@ -100,7 +100,7 @@ fn spoofed_fragments_disturb_nobody() {
         .arrives(CLIENT.sends(Packet::udp(CLIENT_PORT, DNS)))
         .leaves(RS1.gets(Packet::udp(CLIENT_PORT, SERVER).ttl(63)))
         .arrives(CLIENT.sends(cut(&from_server)[1].clone()))
-        .drops(DropReason::Martian, 1);
+        .drops(DropReason::MartianSource, 1);
     for place in [0, 1, 2] {
         case = case
             .arrives(RS1.sends(cut(&from_server)[place].clone()))

@@ -168,7 +168,7 @@ fn transport_headers() {
 #[test]
 fn sources_that_no_host_has() {
     dropped(
-        DropReason::Martian,
+        DropReason::MartianSource,
         [
             ("this network", from("0.0.0.0")),
             ("this network's host", from("0.1.2.3")),
