@@ -42,7 +42,8 @@ pub enum DropReason {
     Malformed(Malformed),
     /// A fragment that no honest sender makes, or whose packet is given up.
     Fragment(FragmentError),
-    /// A fragment of a packet whose first one was dropped or answered.
+    /// A fragment of a packet whose first one was dropped or answered, or of an ICMP error that would have
+    /// to be translated.
     FragmentRefused,
     /// A TCP segment in mid-stream or a reply to an ICMP query without a connection.
     UnknownConnection,

@@ -74,7 +74,6 @@ impl Engine {
                 FragmentAction::Translate(translation, self.generation(&translation))
             }
             Verdict::Punt => FragmentAction::Punt,
-            // An ICMP error is never in fragments: what looks like one is not translated in parts.
             Verdict::Forward | Verdict::Reply(_) | Verdict::Hold(_) | Verdict::Drop(_) => {
                 FragmentAction::Refuse
             }

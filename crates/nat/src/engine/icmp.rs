@@ -42,6 +42,11 @@ impl Engine {
                 false => self.leave_alone(side, packet, topology),
             };
         };
+        // No router sends one of more than 576 bytes (RFC 1812, section 4.3.2.3), and half of one is of no
+        // use: all of its fragments are dropped.
+        if packet.header.is_fragment() {
+            return Verdict::Drop(DropReason::FragmentRefused);
+        }
         if packet.header.ttl() <= 1 {
             return Verdict::Reply(Reply::TimeExceeded);
         }

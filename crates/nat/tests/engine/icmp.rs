@@ -292,6 +292,16 @@ fn an_error_goes_where_the_quoted_packet_came_from_or_nowhere() {
 }
 
 #[test]
+fn an_error_in_fragments_is_dropped_as_a_whole() {
+    let mut director = web();
+    let quote = udp(DNS, CLIENT).payload([0; 64]).bytes();
+    let error = port_unreachable(CLIENT_ADDRESS, host(DNS), quote);
+    director.outside(error.part(0..64)).is_dropped_for(DropReason::FragmentRefused);
+    director.outside(error.part(64..100)).is_dropped_for(DropReason::FragmentRefused);
+    assert_eq!(director.counters().icmp_errors, 0);
+}
+
+#[test]
 fn truncated_messages_are_malformed() {
     let mut director = web();
     for length in 0..8 {

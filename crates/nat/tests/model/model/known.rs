@@ -131,6 +131,10 @@ impl Model {
                 false => self.leave_alone(arrival, packet),
             };
         };
+        // Errors are short, and whole or nothing.
+        if packet.is_fragment() {
+            return Dropped(DropReason::FragmentRefused);
+        }
         if packet.ttl() <= 1 {
             return Answered(Reply::TimeExceeded);
         }
