@@ -55,27 +55,27 @@ const HINT_LIFE: u64 = 5;
 /// How often a worker tries to get a lock, a few nanoseconds each.
 const ATTEMPTS: u32 = 2000;
 
-/// A service while its clients are told apart in one way. After a change it is another one, and what
-/// its clients kept is forgotten. Numbers are never used again.
+/// The templates of a service, as long as its clients are told apart in one way. After a change of that
+/// it is another group, and what clients kept is forgotten. Numbers are never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct ClientsId(pub(crate) u32);
+pub(crate) struct TemplateGroup(pub(crate) u32);
 
-/// What a service's clients are told to keep.
+/// How a service's clients keep their servers.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct KeepRule {
-    pub(crate) clients: ClientsId,
+pub(crate) struct PersistencePolicy {
+    pub(crate) group: TemplateGroup,
     pub(crate) persistence: Persistence,
 }
 
-impl KeepRule {
+impl PersistencePolicy {
     fn client(&self, address: Ipv4Addr) -> Client {
         let host_bits = 32 - u32::from(self.persistence.prefix_len.min(32));
         let mask = u32::MAX.checked_shl(host_bits).unwrap_or(0);
-        (self.clients, address.to_bits() & mask)
+        (self.group, address.to_bits() & mask)
     }
 }
 
-type Client = (ClientsId, u32);
+type Client = (TemplateGroup, u32);
 
 /// The servers that clients keep.
 #[derive(Debug)]
@@ -91,7 +91,7 @@ struct Shard {
     /// Every template once, roughly in the order in which they run out.
     queue: VecDeque<Client>,
     /// How many templates each service has.
-    counts: HashMap<ClientsId, usize, RandomState>,
+    counts: HashMap<TemplateGroup, usize, RandomState>,
 }
 
 #[derive(Debug, Default)]
@@ -163,7 +163,12 @@ impl PersistenceTable {
     }
 
     /// The server that this client was given a moment ago, and that has not answered yet.
-    pub(crate) fn hint(&self, rule: KeepRule, client: Ipv4Addr, now: Instant) -> Option<ServerId> {
+    pub(crate) fn hint(
+        &self,
+        rule: PersistencePolicy,
+        client: Ipv4Addr,
+        now: Instant,
+    ) -> Option<ServerId> {
         let hash = self.hasher.hash_one(rule.client(client));
         let HintGroup(group) = &self.hints[hash as usize % HINT_GROUPS];
         let is_its = |hint: &Hint| hint.tag == hash >> Hint::TAG_AT;
@@ -176,7 +181,7 @@ impl PersistenceTable {
     /// Notes that a client was given a server.
     pub(crate) fn set_hint(
         &self,
-        rule: KeepRule,
+        rule: PersistencePolicy,
         client: Ipv4Addr,
         server: ServerId,
         now: Instant,
@@ -198,7 +203,7 @@ impl PersistenceTable {
     /// The server that this client keeps.
     pub(crate) fn lookup(
         &self,
-        rule: KeepRule,
+        rule: PersistencePolicy,
         client: Ipv4Addr,
         now: Instant,
     ) -> Option<ServerId> {
@@ -212,7 +217,7 @@ impl PersistenceTable {
     /// to be [released](PersistenceTable::remove_connection) when the connection ends.
     pub(crate) fn add_connection(
         &self,
-        rule: KeepRule,
+        rule: PersistencePolicy,
         client: Ipv4Addr,
         server: ServerId,
         now: Instant,
@@ -240,7 +245,7 @@ impl PersistenceTable {
     #[must_use]
     pub(crate) fn remove_connection(
         &self,
-        rule: KeepRule,
+        rule: PersistencePolicy,
         client: Ipv4Addr,
         server: ServerId,
         now: Instant,
@@ -262,15 +267,15 @@ impl PersistenceTable {
     /// Forgets clients of services that are gone, and servers that are.
     pub(crate) fn forget(
         &self,
-        is_known: impl Fn(ClientsId) -> bool,
+        is_known: impl Fn(TemplateGroup) -> bool,
         is_server: impl Fn(ServerId) -> bool,
     ) {
         for shard in &self.shards {
             let Shard { templates, queue, counts } = &mut *lock(shard);
-            templates.retain(|(clients, _), kept| {
-                let is_kept = is_known(*clients) && is_server(kept.server);
+            templates.retain(|(group, _), kept| {
+                let is_kept = is_known(*group) && is_server(kept.server);
                 if !is_kept {
-                    uncount(counts, *clients);
+                    uncount(counts, *group);
                 }
                 is_kept
             });
@@ -284,7 +289,7 @@ impl PersistenceTable {
     }
 
     /// Services, masked clients, and the servers that they keep.
-    pub(crate) fn kept(&self, now: Instant) -> Vec<(ClientsId, Ipv4Addr, ServerId)> {
+    pub(crate) fn kept(&self, now: Instant) -> Vec<(TemplateGroup, Ipv4Addr, ServerId)> {
         let of_shard = |shard| {
             let shard = lock(shard);
             let alive = shard.templates.iter().filter(|(_, template)| template.is_alive(now));
@@ -326,11 +331,11 @@ fn try_lock(shard: &Mutex<Shard>) -> Option<MutexGuard<'_, Shard>> {
 }
 
 /// Counts a template less.
-fn uncount(counts: &mut HashMap<ClientsId, usize, RandomState>, clients: ClientsId) {
-    if let Some(count) = counts.get_mut(&clients) {
+fn uncount(counts: &mut HashMap<TemplateGroup, usize, RandomState>, group: TemplateGroup) {
+    if let Some(count) = counts.get_mut(&group) {
         *count -= 1;
         if *count == 0 {
-            counts.remove(&clients);
+            counts.remove(&group);
         }
     }
 }
@@ -361,9 +366,9 @@ impl Shard {
     }
 
     /// Makes room for a service's template by removing one of a service that has more of them.
-    fn evict_for(&mut self, clients: ClientsId) -> bool {
-        let count = |clients| self.counts.get(&clients).copied().unwrap_or_default();
-        let own = count(clients);
+    fn evict_for(&mut self, group: TemplateGroup) -> bool {
+        let count = |group| self.counts.get(&group).copied().unwrap_or_default();
+        let own = count(group);
         let sample = self.queue.iter().take(EVICTION_SAMPLES);
         let Some(place) = sample.map(|(other, _)| count(*other)).position(|other| other > own + 1)
         else {
@@ -382,13 +387,16 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    const PER_NETWORK: KeepRule = keep(0, 24);
+    const PER_NETWORK: PersistencePolicy = keep(0, 24);
     const SERVER: ServerId = ServerId(7);
     const OTHER: ServerId = ServerId(8);
 
-    const fn keep(clients: u32, prefix_len: u8) -> KeepRule {
+    const fn keep(group: u32, prefix_len: u8) -> PersistencePolicy {
         let timeout = Duration::from_secs(300);
-        KeepRule { clients: ClientsId(clients), persistence: Persistence { timeout, prefix_len } }
+        PersistencePolicy {
+            group: TemplateGroup(group),
+            persistence: Persistence { timeout, prefix_len },
+        }
     }
 
     fn client(last: u8) -> Ipv4Addr {
@@ -400,7 +408,7 @@ mod tests {
     }
 
     /// A client's connection, over at once.
-    fn connect(table: &PersistenceTable, rule: KeepRule, client: Ipv4Addr, now: u64) {
+    fn connect(table: &PersistenceTable, rule: PersistencePolicy, client: Ipv4Addr, now: u64) {
         table.add_connection(rule, client, SERVER, at(now));
         assert!(table.remove_connection(rule, client, SERVER, at(now)));
     }
@@ -414,7 +422,7 @@ mod tests {
         assert_eq!(server(client(200), 300), None);
         assert_eq!(server(Ipv4Addr::new(192, 0, 3, 1), 0), None);
         assert_eq!(table.lookup(keep(1, 24), client(1), at(0)), None);
-        assert_eq!(table.kept(at(299)), [(ClientsId(0), client(0), SERVER)]);
+        assert_eq!(table.kept(at(299)), [(TemplateGroup(0), client(0), SERVER)]);
     }
 
     #[test]
@@ -448,7 +456,7 @@ mod tests {
         assert_eq!(table.hint(keep(1, 24), client(1), at(70_000)), None);
         assert_eq!((table.len(), table.lookup(PER_NETWORK, client(1), at(70_000))), (0, None));
         let short = Persistence { timeout: Duration::from_secs(2), prefix_len: 24 };
-        let short = KeepRule { persistence: short, ..PER_NETWORK };
+        let short = PersistencePolicy { persistence: short, ..PER_NETWORK };
         assert_eq!(table.hint(short, client(1), at(70_001)), Some(SERVER));
         assert_eq!(table.hint(short, client(1), at(70_002)), None);
     }
@@ -539,8 +547,8 @@ mod tests {
         connect(&table, keep(1, 24), client(1), 0);
         connect(&table, keep(2, 24), client(1), 0);
         table.add_connection(keep(2, 24), Ipv4Addr::LOCALHOST, OTHER, at(0));
-        table.forget(|clients| clients == ClientsId(2), |server| server == SERVER);
-        assert_eq!(table.kept(at(1)), [(ClientsId(2), client(0), SERVER)]);
+        table.forget(|clients| clients == TemplateGroup(2), |server| server == SERVER);
+        assert_eq!(table.kept(at(1)), [(TemplateGroup(2), client(0), SERVER)]);
         connect(&table, keep(1, 24), client(1), 1);
         assert_eq!(table.len(), 2);
         let queued: usize = table.shards.iter().map(|shard| lock(shard).queue.len()).sum();

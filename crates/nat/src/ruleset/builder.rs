@@ -316,7 +316,7 @@ impl RulesetBuilder {
     /// What clients keep is forgotten with their services, and with the servers that they keep.
     fn update_clients(&mut self, outcome: &Outcome) {
         self.is_unsettled = outcome.clients_lose;
-        let is_wanted = || self.registry.services.iter().any(|(_, entry)| entry.keep.is_some());
+        let is_wanted = || self.registry.services.iter().any(|(_, entry)| entry.policy.is_some());
         if self.persistence.is_none() && is_wanted() {
             self.persistence = Some(Arc::new(PersistenceTable::new(self.seed)));
         } else if self.is_unsettled {
@@ -331,10 +331,10 @@ impl RulesetBuilder {
     /// Forgets clients of services that are gone or tell them apart in another way now, and servers
     /// that are gone.
     fn forget_clients(&self, is_server: impl Fn(ServerId) -> bool) {
-        let keeps = self.registry.services.iter().filter_map(|(_, entry)| entry.keep);
-        let keeps: HashSet<_> = keeps.map(|keep| keep.clients).collect();
+        let policies = self.registry.services.iter().filter_map(|(_, entry)| entry.policy);
+        let groups: HashSet<_> = policies.map(|policy| policy.group).collect();
         if let Some(table) = &self.persistence {
-            table.forget(|clients| keeps.contains(&clients), is_server);
+            table.forget(|group| groups.contains(&group), is_server);
         }
     }
 
@@ -404,8 +404,8 @@ impl RulesetBuilder {
             scheduled,
             has_fallback,
             schedule,
-            keep: entry.keep,
-            preschedules: entry.keep.is_none()
+            policy: entry.policy,
+            preschedules: entry.policy.is_none()
                 && rules.mode == ForwardingMode::Nat
                 && !rules.one_packet
                 && rules.all_servers().all(|server| server.upper_threshold == 0),

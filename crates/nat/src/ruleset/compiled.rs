@@ -20,7 +20,7 @@ use super::{
     service_lookup::ServiceLookup,
 };
 use crate::{
-    persistence::KeepRule,
+    persistence::PersistencePolicy,
     scheduler::{Schedule, compares_loads},
     server::Server,
     time::Instant,
@@ -128,7 +128,7 @@ pub(super) struct CompiledService {
     /// `None` if the service was removed.
     pub(super) schedule: Option<Arc<dyn Schedule>>,
     /// Whether and how its clients keep their servers.
-    pub(super) keep: Option<KeepRule>,
+    pub(super) policy: Option<PersistencePolicy>,
     /// Whether servers may be chosen for several connections before the first of them is open.
     pub(super) preschedules: bool,
     /// Its addresses, of now and of before as long as connections may use them.

@@ -36,7 +36,7 @@ use crate::{
     egress::EgressId,
     egress_set::EgressSet,
     flow::{Direction, FlowKey},
-    persistence::{KeepRule, PersistenceTable},
+    persistence::{PersistencePolicy, PersistenceTable},
     scheduler::{Request, WorkerState},
     server::{AdminState, Health, Server},
     slots::{OwnSlots, SharedSlots},
@@ -145,9 +145,9 @@ impl Ruleset {
         now: Instant,
     ) -> impl Iterator<Item = (ServiceId, Ipv4Addr, ServerId)> {
         let kept = self.persistence.iter().flat_map(move |table| table.kept(now));
-        kept.filter_map(|(clients, client, server)| {
+        kept.filter_map(|(group, client, server)| {
             let keeps = |id: &ServiceId| {
-                self.compiled.service(*id).keep.is_some_and(|keep| keep.clients == clients)
+                self.compiled.service(*id).policy.is_some_and(|policy| policy.group == group)
             };
             let service = self.compiled.order.iter().copied().find(keeps)?;
             Some((service, client, server))
@@ -202,8 +202,8 @@ impl Ruleset {
     /// The server that a client keeps, provided that the service would still choose it.
     fn kept_server(&self, service: ServiceId, client: Ipv4Addr, now: Instant) -> Option<ServerId> {
         let compiled = self.compiled.service(service);
-        let (table, keep) = (self.persistence.as_ref()?, compiled.keep?);
-        let kept = table.lookup(keep, client, now).or_else(|| table.hint(keep, client, now))?;
+        let (table, policy) = (self.persistence.as_ref()?, compiled.policy?);
+        let kept = table.lookup(policy, client, now).or_else(|| table.hint(policy, client, now))?;
         let server = compiled.scheduled().get(compiled.position(kept)?)?;
         server.is_usable().then_some(kept)
     }
@@ -250,8 +250,8 @@ impl Ruleset {
         client: Ipv4Addr,
         now: Instant,
     ) {
-        if let Some((table, keep)) = self.keeps(service, server) {
-            table.set_hint(keep, client, server, now);
+        if let Some((table, policy)) = self.keeps(service, server) {
+            table.set_hint(policy, client, server, now);
         }
     }
 
@@ -265,14 +265,18 @@ impl Ruleset {
         now: Instant,
     ) -> bool {
         let keeps = self.keeps(service, server);
-        keeps.is_some_and(|(table, keep)| table.add_connection(keep, client, server, now))
+        keeps.is_some_and(|(table, policy)| table.add_connection(policy, client, server, now))
     }
 
     /// The table, if clients of a service keep this server: its fallback is nobody's.
-    fn keeps(&self, service: ServiceId, server: ServerId) -> Option<(&PersistenceTable, KeepRule)> {
+    fn keeps(
+        &self,
+        service: ServiceId,
+        server: ServerId,
+    ) -> Option<(&PersistenceTable, PersistencePolicy)> {
         let table = self.persistence.as_ref()?;
         let compiled = self.compiled.service(service);
-        compiled.schedules(server).then_some((&**table, compiled.keep?))
+        compiled.schedules(server).then_some((&**table, compiled.policy?))
     }
 
     /// Notes that a client's connection ended: if it was the last one, from now on counts how long the
@@ -285,8 +289,8 @@ impl Ruleset {
         client: Ipv4Addr,
         now: Instant,
     ) -> bool {
-        match (&self.persistence, self.compiled.service(service).keep) {
-            (Some(table), Some(keep)) => table.remove_connection(keep, client, server, now),
+        match (&self.persistence, self.compiled.service(service).policy) {
+            (Some(table), Some(policy)) => table.remove_connection(policy, client, server, now),
             _ => true,
         }
     }

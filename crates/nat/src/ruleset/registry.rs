@@ -16,7 +16,7 @@ use super::{
     compiled::{CompiledService, Generation},
 };
 use crate::{
-    persistence::{ClientsId, KeepRule},
+    persistence::{PersistencePolicy, TemplateGroup},
     server::{Server, ServerShared},
     slots::Numbered,
     time::Instant,
@@ -35,8 +35,8 @@ pub(super) struct Registry {
     retiring: BTreeSet<ServiceId>,
     /// Servers that get no new connections because their weight is 0 or they were removed, since when.
     pub(super) draining: BTreeMap<ServerId, Instant>,
-    /// How many [`ClientsId`]s were given away.
-    clients: u32,
+    /// How many [`TemplateGroup`]s were given away.
+    groups: u32,
 }
 
 /// A service, and what outlives a change of it.
@@ -50,7 +50,7 @@ pub(super) struct ServiceEntry {
     pub(super) removed_servers: Vec<ServerId>,
     /// Virtual addresses that it had before, and until when.
     pub(super) former_addresses: Vec<(IpAddr, Generation)>,
-    pub(super) keep: Option<KeepRule>,
+    pub(super) policy: Option<PersistencePolicy>,
     /// What workers were given last; `None` if that is no longer true.
     pub(super) compiled: Option<Arc<CompiledService>>,
     /// The last that there was.
@@ -228,7 +228,7 @@ impl Registry {
             listed: Vec::new(),
             removed_servers: Vec::new(),
             former_addresses: Vec::new(),
-            keep: None,
+            policy: None,
             compiled: None,
             last_compiled: None,
         }))
@@ -242,9 +242,9 @@ impl Registry {
         generation: Generation,
         outcome: &mut Outcome,
     ) {
-        let keep = self.keep_rule(id, rules);
-        let kept = self.service(id).keep.map(|keep| keep.clients);
-        outcome.clients_lose |= kept != keep.map(|keep| keep.clients);
+        let policy = self.persistence_policy(id, rules);
+        let kept = self.service(id).policy.map(|policy| policy.group);
+        outcome.clients_lose |= kept != policy.map(|policy| policy.group);
         let entry = self.service_mut(id);
         entry.invalidate();
         let former = std::mem::replace(&mut entry.rules, Arc::clone(rules));
@@ -257,7 +257,7 @@ impl Registry {
         entry.former_addresses.extend(
             addresses.filter(|(address, _)| rules.endpoints.iter().all(|e| e.address != *address)),
         );
-        (entry.removed, entry.keep) = (None, keep);
+        (entry.removed, entry.policy) = (None, policy);
 
         let known = entry.all_servers().collect::<Vec<_>>();
         let identities = known.iter().map(|id| (self.server(*id).rules.identity(), *id));
@@ -290,17 +290,21 @@ impl Registry {
     }
 
     /// Clients keep their servers for as long as they are told apart in the same way.
-    fn keep_rule(&mut self, id: ServiceId, rules: &VirtualService) -> Option<KeepRule> {
+    fn persistence_policy(
+        &mut self,
+        id: ServiceId,
+        rules: &VirtualService,
+    ) -> Option<PersistencePolicy> {
         let persistence = rules.persistence?;
-        let before = self.service(id).keep;
-        let clients = match before {
-            Some(keep) if keep.persistence.prefix_len == persistence.prefix_len => keep.clients,
+        let before = self.service(id).policy;
+        let group = match before {
+            Some(policy) if policy.persistence.prefix_len == persistence.prefix_len => policy.group,
             _ => {
-                self.clients += 1;
-                ClientsId(self.clients)
+                self.groups += 1;
+                TemplateGroup(self.groups)
             }
         };
-        Some(KeepRule { clients, persistence })
+        Some(PersistencePolicy { group, persistence })
     }
 
     fn remove_service(
@@ -314,7 +318,7 @@ impl Registry {
         let entry = self.service_mut(id);
         entry.invalidate();
         entry.removed = Some(generation);
-        entry.keep = None;
+        entry.policy = None;
         let mut listed = std::mem::take(&mut entry.listed);
         entry.removed_servers.append(&mut listed);
         for server in entry.removed_servers.clone() {
