@@ -31,7 +31,7 @@ const LOOKS: usize = 1024;
 /// An lcore's own: its queues, its connections, its counters. Of other workers it knows only the
 /// rings between them.
 ///
-/// It leads packets from one part to the next: [`Steering`] says which are its own, and [`Pipeline`]
+/// It leads packets from one part to the next: `Steering` says which are its own, and `Pipeline`
 /// passes these on, with the [`Engine`]'s help.
 pub struct Worker {
     /// By side; `None` where the port has fewer queues than there are workers.

@@ -266,12 +266,12 @@ impl Engine {
         &self.counters
     }
 
-    /// Counters of all services, by [`ServiceId`](crate::ServiceId); numbers that nobody has count nothing.
+    /// Counters of all services, by [`ServiceId`]; numbers that nobody has count nothing.
     pub fn service_counters(&self) -> impl Iterator<Item = ServiceCounters> {
         self.rules.service_counters()
     }
 
-    /// Counters of all servers, by [`ServerId`](crate::ServerId); numbers that nobody has count
+    /// Counters of all servers, by [`ServerId`]; numbers that nobody has count
     /// nothing.
     pub fn server_counters(&self) -> impl Iterator<Item = ServerCounters> {
         self.rules.server_counters()

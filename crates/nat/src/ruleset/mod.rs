@@ -1,7 +1,7 @@
 //! The rules as a worker's engine runs them.
 //!
 //! The [`RulesetBuilder`] makes one [`Ruleset`] for each worker from
-//! [`Rules`](shunt_rules::Rules), at the start and at every change. It knows what outlives a change: the
+//! [`Rules`], at the start and at every change. It knows what outlives a change: the
 //! registry of services and servers (`registry`), and the source endpoints (`pools`).
 //!
 //! | what | whose | where |

@@ -9,13 +9,13 @@
 //! - Picking allocates nothing, but for what `lblc` and `lblcr` remember of a destination.
 //! - Everything follows from the servers, the requests and the seed; nothing is left to chance.
 //!
-//! A service's scheduler is in two parts. A [`Schedule`] is what its workers share: made by the
-//! [`SchedulerBuilder`] on the main lcore when the rules change, and immutable while packets flow, but
-//! for atomics. A [`WorkerState`] is what one worker remembers from pick to pick; it follows from one
+//! A service's scheduler is in two parts. A `Schedule` is what its workers share: made by the
+//! `SchedulerBuilder` on the main lcore when the rules change, and immutable while packets flow, but
+//! for atomics. A `WorkerState` is what one worker remembers from pick to pick; it follows from one
 //! schedule to the next by itself, so that a change costs a worker nothing for services that nobody
 //! dials.
 //!
-//! A new scheduler is a file here, a line in [`entry`], and a name in `shunt_rules`.
+//! A new scheduler is a file here, a line in `entry`, and a name in `shunt_rules`.
 
 mod destinations;
 mod dh;
