@@ -32,6 +32,8 @@
 //!   ICMP error on with the server's own address, which the client doesn't know, and takes data for a
 //!   connection that the server opens, which SNAT translates. Shunt resets the server, and the client
 //!   hears nothing (`late-packets`).
+//! - ICMP errors in fragments, which no router sends: Linux puts them together and translates them.
+//!   Shunt puts nothing together that isn't for itself, and drops them.
 //! - Destinations in 0.0.0.0/8 but 0.0.0.0: Linux has counted them as hosts' since 5.3, and says that it
 //!   has no route. Shunt drops them in silence, as it does 0.0.0.0 and 127.0.0.0/8: they can't be
 //!   destinations (RFC 6890, table 1).

@@ -57,12 +57,17 @@ pub(crate) struct Traffic {
 }
 
 /// In this order.
-static TRAFFIC: [Traffic; 17] = [
+static TRAFFIC: [Traffic; 18] = [
     Traffic::of("web", web),
     Traffic::of("upload", upload),
     Traffic::of("reset", reset),
     Traffic::of("dns", dns),
     Traffic { has_fragments: true, ..Traffic::of("fragments", fragments) },
+    Traffic {
+        has_fragments: true,
+        differs: &LONG_ERROR_FLOWS,
+        ..Traffic::of("long_error", long_error)
+    },
     Traffic::of("refusal", refusal),
     Traffic::of("traceroute", traceroute),
     Traffic::of("ping", ping),
@@ -188,6 +193,22 @@ fn fragments(sender: &Sender<'_>) {
     assert!(echo.bytes == datagram, "another datagram came back: {} bytes", echo.bytes.len());
     sender.ping(Client, SUCCESS, &large("20042"), &RS1.to_string());
     sender.ping(Rs1, SUCCESS, &large("40041"), &CLIENT.to_string());
+}
+
+const LONG_ERROR_FLOWS: [&str; 1] = [
+    "rs1: icmp error 192.168.1.200 > 192.168.2.210 about protocol 17 192.168.2.210 > 192.168.1.200 [53, 20045]",
+];
+
+/// An error about a connection that quotes so much of a packet that it comes in fragments.
+fn long_error(sender: &Sender<'_>) {
+    let (client, vip) = (CLIENT.to_string(), VIP.to_string());
+    sender.ask(Client, SUCCESS, 20045, &vip, 53);
+    let answer = Packet::udp(&format!("{vip}:53"), &format!("{client}:20045"));
+    let port = Icmpv4Type::DestinationUnreachable(DestUnreachableHeader::Port);
+    let quote = answer.payload([b'q'; 1000]).bytes();
+    let error = Packet::icmp(&client, &vip, port).payload(quote);
+    sender.frame(Client, &error.part(0..800));
+    sender.frame(Client, &error.part(800..1036));
 }
 
 fn refusal(sender: &Sender<'_>) {
