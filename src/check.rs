@@ -64,11 +64,14 @@ fn describe(config: &Config) -> Result<String, std::fmt::Error> {
     let memory = shunt_dataplane::connection_memory(connections);
     writeln!(
         text,
-        "nat      {} connections ({:.1} MiB, {} bytes each), on-unknown {}, reset-on-expiry {}",
+        "nat      {} connections ({:.1} MiB, {} bytes each)\n           \
+         on-unknown {}, late-packets {}, source-routes {}, reset-on-expiry {}",
         connections,
         memory as f64 / f64::from(1 << 20),
         memory / connections as usize,
         defaults.on_unknown,
+        defaults.late_packets,
+        defaults.source_routes,
         defaults.reset_on_expiry
     )?;
     writeln!(text, "timeouts {}", describe_timeouts(defaults.timeouts.iter()))?;

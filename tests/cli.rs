@@ -129,7 +129,7 @@ fn check_prints_what_a_service_does() {
         "snat     192.168.2.0/24 behind 192.168.1.101, 192.168.1.102, ports 40000-49999",
         "local    192.168.2.201, ports 1024-65535 (for full-nat)",
         "nat      4096 connections (",
-        "on-unknown drop, reset-on-expiry true",
+        "on-unknown drop, late-packets on-unknown, source-routes drop, reset-on-expiry true",
         "timeouts established 7200, ",
         "udp 300, udp-one-way 5, icmp 30",
     ] {

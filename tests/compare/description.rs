@@ -66,8 +66,8 @@ impl Description {
     }
 }
 
-/// For each flow that isn't the same, the first difference.
-pub(crate) fn differences(linux: &Description, shunt: &Description) -> Vec<String> {
+/// By flow that isn't the same, the first difference.
+pub(crate) fn differences(linux: &Description, shunt: &Description) -> Vec<(String, String)> {
     let flows: BTreeSet<&String> = linux.0.keys().chain(shunt.0.keys()).collect();
     flows
         .into_iter()
@@ -79,7 +79,7 @@ pub(crate) fn differences(linux: &Description, shunt: &Description) -> Vec<Strin
                 }
                 (None, lines) => Some(format!("\n  Linux: no such flow\n  Shunt: {}", lines?[0])),
             }
-            .map(|difference| format!("{flow}{difference}\n"))
+            .map(|difference| (flow.clone(), difference))
         })
         .collect()
 }

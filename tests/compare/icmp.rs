@@ -1,4 +1,4 @@
-//! ICMP: echoes, and errors with what they quote.
+//! ICMP: queries, and errors with what they quote.
 
 use etherparse::{IpNumber, Ipv4Header};
 
@@ -13,14 +13,19 @@ pub(crate) const ERROR: &str = "icmp error";
 const ECHO_REPLY: u8 = 0;
 const UNREACHABLE: u8 = 3;
 const ECHO_REQUEST: u8 = 8;
+const TIMESTAMP: u8 = 13;
+const TIMESTAMP_REPLY: u8 = 14;
 const HEADER_LEN: usize = 8;
 /// Code of UNREACHABLE: ARP gave up.
 const HOST_UNREACHABLE: u8 = 1;
 /// What ping begins its data with: a `timeval`.
 const PING_TIME_LEN: usize = 16;
+/// The first of a timestamp's three times, its sender's: the others are the answering host's.
+const ORIGINATE_LEN: usize = 4;
 
 pub(crate) fn is_error(message: &[u8]) -> bool {
-    !matches!(message.first(), Some(&(ECHO_REPLY | ECHO_REQUEST)))
+    let queries = [ECHO_REPLY, ECHO_REQUEST, TIMESTAMP, TIMESTAMP_REPLY];
+    !message.first().is_some_and(|kind| queries.contains(kind))
 }
 
 /// The flow of an ICMP message, and what there is to say about it.
@@ -42,11 +47,15 @@ pub(crate) fn describe(capture: &Capture, datagram: &Datagram, message: &[u8]) -
             ),
         );
     }
-    let name = if kind == ECHO_REQUEST { "echo request" } else { "echo reply" };
-    let body = body.get(PING_TIME_LEN..).unwrap_or_default();
+    let (name, what, compared) = match kind {
+        ECHO_REQUEST => ("echo request", "after the time", body.get(PING_TIME_LEN..)),
+        ECHO_REPLY => ("echo reply", "after the time", body.get(PING_TIME_LEN..)),
+        TIMESTAMP => ("timestamp request", "from the time", body.get(..ORIGINATE_LEN)),
+        _ => ("timestamp reply", "from the time", body.get(..ORIGINATE_LEN)),
+    };
     (
         format!("icmp {name} {src} > {dst} id {first}"),
-        format!("code {code} sequence {second}, after the time {}", data(body)),
+        format!("code {code} sequence {second}, {what} {}", data(compared.unwrap_or_default())),
     )
 }
 

@@ -25,6 +25,19 @@
 //! - the TTL of the packet that `host unreachable` quotes: Shunt quotes what arrived, Linux has
 //!   counted down by the time that ARP gives up.
 //!
+//! Between Linux and Shunt, in what becomes of packets; these flows *must* differ, so that the list is
+//! right:
+//!
+//! - What a service's server sends when its connection is gone: Linux passes a FIN, a reset and an
+//!   ICMP error on with the server's own address, which the client doesn't know, and takes data for a
+//!   connection that the server opens, which SNAT translates. Shunt resets the server, and the client
+//!   hears nothing (`late-packets`).
+//! - ICMP errors in fragments, which no router sends: Linux puts them together and translates them.
+//!   Shunt puts nothing together that isn't for itself, and drops them.
+//! - Destinations in 0.0.0.0/8 but 0.0.0.0: Linux has counted them as hosts' since 5.3, and says that it
+//!   has no route. Shunt drops them in silence, as it does 0.0.0.0 and 127.0.0.0/8: they can't be
+//!   destinations (RFC 6890, table 1).
+//!
 //! All else is the same: addresses, ports (those that SNAT chooses, too: both keep the host's own),
 //! TTL, TOS, DF, IPv4 and TCP options, where fragments are cut, ICMP types, codes, MTUs and quotes,
 //! data; and every checksum is right.
@@ -36,7 +49,7 @@ mod stream;
 mod traffic;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     env, fs,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
@@ -66,13 +79,23 @@ fn shunt_does_as_linux_on(device: Device) {
     assert!(!linux.is_empty(), "captures");
 
     let flows: usize = linux.values().map(Description::len).sum();
-    let found: Vec<String> = linux
-        .iter()
-        .flat_map(|(name, linux)| {
-            let found = differences(linux, &shunt[name]);
-            found.into_iter().map(move |text| format!("{name}: {text}"))
+    let mut wanted: BTreeSet<String> = traffic::of(passes_fragments)
+        .flat_map(|traffic| {
+            traffic.differs.iter().map(|flow| format!("{} on {flow}", traffic.name))
         })
         .collect();
+    let mut found = Vec::new();
+    for (name, linux) in &linux {
+        for (flow, difference) in differences(linux, &shunt[name]) {
+            let flow = format!("{name}: {flow}");
+            if !wanted.remove(&flow) {
+                found.push(format!("{flow}{difference}\n"));
+            }
+        }
+    }
+    found.extend(
+        wanted.into_iter().map(|flow| format!("{flow}\n  is the same, and should differ\n")),
+    );
     println!("\ncompared: {} captures, {flows} flows on net_{}", linux.len(), device.name());
     if !found.is_empty() {
         let captures = captures.display().to_string();
@@ -95,7 +118,7 @@ fn traffic_through(director: Director, passes_fragments: bool, to: &Path) -> Des
     let mut lab = Lab::builder(director, PathBuf::from(binary)).further_hosts().build();
     let mut descriptions = Descriptions::new();
     // The same for both: what one director can't get, the other doesn't either.
-    for traffic in traffic::TRAFFIC.iter().filter(|traffic| traffic.passes(passes_fragments)) {
+    for traffic in traffic::of(passes_fragments) {
         for (host, frames) in traffic.send(&mut lab, to) {
             let description = Description::of(&Capture::of(frames.frames()));
             descriptions.insert(format!("{} on {}", traffic.name, host.name()), description);
@@ -138,7 +161,11 @@ mod of_the_comparison {
     fn compare(linux: &[Packet], shunt: &[Packet]) -> Vec<String> {
         let [linux, shunt] =
             [linux, shunt].map(|packets| Description::of(&Capture::of(&frames(packets))));
-        differences(&linux, &shunt)
+        texts(&linux, &shunt)
+    }
+
+    fn texts(linux: &Description, shunt: &Description) -> Vec<String> {
+        differences(linux, shunt).into_iter().map(|(flow, text)| flow + &text).collect()
     }
 
     /// A request and its answer.
@@ -195,7 +222,7 @@ mod of_the_comparison {
         let mut wrong = right.clone();
         *wrong[3].last_mut().unwrap() ^= 1;
         let [right, wrong] = [right, wrong].map(|frames| Description::of(&Capture::of(&frames)));
-        let found = differences(&right, &wrong).concat();
+        let found = texts(&right, &wrong).concat();
         assert!(found.contains("TCP checksum"), "{found}");
     }
 

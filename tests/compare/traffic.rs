@@ -12,9 +12,16 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use shunt_testkit::lab::{
-    CLIENT, Capture, Configuration, DEEP, DIP, FAR, Frames, Host, Lab, RS1, RS2, VIP,
-    nft_round_robin, note, quote, wait_until,
+use etherparse::{
+    Icmpv4Type,
+    icmpv4::{DestUnreachableHeader, TimestampMessage},
+};
+use shunt_testkit::{
+    Packet,
+    lab::{
+        CLIENT, Capture, Configuration, DEEP, DIP, FAR, Frames, Host, Lab, RS1, RS2, VIP,
+        nft_round_robin, note, quote, wait_until,
+    },
 };
 
 use Host::{Client, Far, Rs1, Rs2};
@@ -31,38 +38,58 @@ const CURL_RECV_ERROR: i32 = 56;
 const DIG_NO_ANSWER: i32 = 9;
 const PING_NO_ANSWER: i32 = 1;
 
+/// Protocols.
+const GRE: u8 = 47;
+const ESP: u8 = 50;
+/// IPv4's options.
+const LOOSE_SOURCE_ROUTE: u8 = 131;
+const STRICT_SOURCE_ROUTE: u8 = 137;
+
 /// Traffic of one kind.
 pub(crate) struct Traffic {
     pub(crate) name: &'static str,
     /// Whether there are fragments in it, which not every device passes.
     has_fragments: bool,
+    /// Flows that must differ, each behind the name of the host where it is captured; `main.rs` says why.
+    pub(crate) differs: &'static [&'static str],
     configuration: fn() -> Configuration,
     send: fn(&Sender<'_>),
 }
 
 /// In this order.
-pub(crate) const TRAFFIC: [Traffic; 12] = [
+static TRAFFIC: [Traffic; 18] = [
     Traffic::of("web", web),
     Traffic::of("upload", upload),
     Traffic::of("reset", reset),
     Traffic::of("dns", dns),
     Traffic { has_fragments: true, ..Traffic::of("fragments", fragments) },
+    Traffic {
+        has_fragments: true,
+        differs: &LONG_ERROR_FLOWS,
+        ..Traffic::of("long_error", long_error)
+    },
     Traffic::of("refusal", refusal),
     Traffic::of("traceroute", traceroute),
     Traffic::of("ping", ping),
+    Traffic { has_fragments: true, ..Traffic::of("large_pings", large_pings) },
     Traffic::of("snat", snat),
+    Traffic::of("without_ports", without_ports),
     Traffic::of("hairpin", hairpin),
+    Traffic::of("source_routes", source_routes),
+    Traffic { differs: &MARTIAN_FLOWS, ..Traffic::of("martians", martians) },
+    Traffic { differs: &LATE_FLOWS, ..Traffic::of("late_packets", late_packets) },
     Traffic::of("path_mtu", path_mtu),
     Traffic { configuration: narrow, ..Traffic::of("narrow_port", narrow_port) },
 ];
 
+/// What a device passes that passes fragments or not.
+pub(crate) fn of(passes_fragments: bool) -> impl Iterator<Item = &'static Traffic> {
+    TRAFFIC.iter().filter(move |traffic| passes_fragments || !traffic.has_fragments)
+}
+
 impl Traffic {
     const fn of(name: &'static str, send: fn(&Sender<'_>)) -> Traffic {
-        Traffic { name, has_fragments: false, configuration: services, send }
-    }
-
-    pub(crate) fn passes(&self, passes_fragments: bool) -> bool {
-        passes_fragments || !self.has_fragments
+        Traffic { name, has_fragments: false, differs: &[], configuration: services, send }
     }
 
     /// Sends it through the lab's director; returns what was captured on each host, and copies it to a
@@ -168,6 +195,22 @@ fn fragments(sender: &Sender<'_>) {
     sender.ping(Rs1, SUCCESS, &large("40041"), &CLIENT.to_string());
 }
 
+const LONG_ERROR_FLOWS: [&str; 1] = [
+    "rs1: icmp error 192.168.1.200 > 192.168.2.210 about protocol 17 192.168.2.210 > 192.168.1.200 [53, 20045]",
+];
+
+/// An error about a connection that quotes so much of a packet that it comes in fragments.
+fn long_error(sender: &Sender<'_>) {
+    let (client, vip) = (CLIENT.to_string(), VIP.to_string());
+    sender.ask(Client, SUCCESS, 20045, &vip, 53);
+    let answer = Packet::udp(&format!("{vip}:53"), &format!("{client}:20045"));
+    let port = Icmpv4Type::DestinationUnreachable(DestUnreachableHeader::Port);
+    let quote = answer.payload([b'q'; 1000]).bytes();
+    let error = Packet::icmp(&client, &vip, port).payload(quote);
+    sender.frame(Client, &error.part(0..800));
+    sender.frame(Client, &error.part(800..1036));
+}
+
 fn refusal(sender: &Sender<'_>) {
     let refused = CURL_CONNECTION_FAILED;
     sender.curl(Client, refused, 20051, &[&format!("http://{RS1}:9/")]);
@@ -209,6 +252,96 @@ fn snat(sender: &Sender<'_>) {
     sender.ask(Rs1, DIG_NO_ANSWER, 40084, &client, 9);
     sender.traceroute(Rs1, 40085, &[&FAR.to_string()]);
     sender.traceroute(Rs1, 40086, &["--tcp", "--port=80", &client]);
+}
+
+/// More than fits into one packet, to the director itself.
+fn large_pings(sender: &Sender<'_>) {
+    let large = |id, size| ["-c", "2", "-i", "0.2", "-W", "2", "-s", size, "-e", id];
+    let [vip, dip] = [VIP, DIP].map(|address| address.to_string());
+    sender.ping(Client, SUCCESS, &large("20121", "1473"), &vip);
+    sender.ping(Client, SUCCESS, &large("20122", "8000"), &dip);
+    sender.ping(Rs1, SUCCESS, &large("40121", "3000"), &vip);
+    sender.ping(Rs1, SUCCESS, &large("40122", "3000"), &dip);
+}
+
+/// What SNAT tells apart by addresses, or by an identifier. Nobody takes GRE and ESP on the client,
+/// which says so.
+fn without_ports(sender: &Sender<'_>) {
+    let [client, vip, server] = [CLIENT, VIP, RS1].map(|address| address.to_string());
+    let time = TimestampMessage {
+        id: 40131,
+        seq: 1,
+        originate_timestamp: 77,
+        receive_timestamp: 0,
+        transmit_timestamp: 0,
+    };
+    let question = Packet::icmp(&server, &client, Icmpv4Type::TimestampRequest(time));
+    sender.frame(Rs1, &question);
+    for (protocol, header) in [(GRE, [0, 0, 8, 0].as_slice()), (ESP, &[0, 0, 1, 2, 0, 0, 0, 1])] {
+        let packet = |src: &str, dst: &str, data: &str| {
+            Packet::raw(src, dst, protocol).payload([header, data.as_bytes()].concat())
+        };
+        sender.frame(Rs1, &packet(&server, &client, "question"));
+        sender.frame(Client, &packet(&client, &vip, "answer"));
+    }
+}
+
+/// Neither director passes them on or takes them; the last one is to show that a packet without gets there.
+fn source_routes(sender: &Sender<'_>) {
+    let [client, server] = [format!("{CLIENT}:20141"), format!("{RS1}:7")];
+    let [a, b, c, d] = RS1.octets();
+    let route = |kind, pointer| vec![kind, 7, pointer, a, b, c, d, 0];
+    for (to, options) in [
+        (format!("{VIP}:7"), route(LOOSE_SOURCE_ROUTE, 4)),
+        (format!("{VIP}:9999"), route(STRICT_SOURCE_ROUTE, 4)),
+        (server.clone(), route(LOOSE_SOURCE_ROUTE, 4)),
+        // Used up.
+        (server.clone(), route(LOOSE_SOURCE_ROUTE, 8)),
+        (server, Vec::new()),
+    ] {
+        sender.frame(Client, &Packet::udp(&client, &to).options(&options).payload("question"));
+    }
+}
+
+/// Of 0.0.0.0/8 Linux knows only the first address as none of a host's.
+const MARTIAN_FLOWS: [&str; 2] = [
+    "client: icmp error 192.168.1.100 > 192.168.1.200 about protocol 6 192.168.1.200 > 0.1.2.3 [20151, 80]",
+    "rs1: icmp error 192.168.2.200 > 192.168.2.210 about protocol 6 192.168.2.210 > 0.1.2.3 [40151, 80]",
+];
+
+/// Destinations that no host has.
+fn martians(sender: &Sender<'_>) {
+    for (host, address, port) in [(Client, CLIENT, 20151), (Rs1, RS1, 40151)] {
+        let from = format!("{address}:{port}");
+        for to in ["127.0.0.1:80", "127.1.2.3:80", "0.0.0.0:80", "0.1.2.3:80"] {
+            sender.frame(host, &Packet::tcp(&from, to).syn());
+        }
+    }
+}
+
+/// Linux takes data for those of a connection of the server's own, and translates them by SNAT; the rest
+/// it passes on as it is. What passes is answered by the client's reset, which rs1 gets from Shunt at once.
+const LATE_FLOWS: [&str; 8] = [
+    "client: icmp error 192.168.2.210 > 192.168.1.200 about protocol 6 192.168.1.200 > 192.168.2.210 [20164, 80]",
+    "client: tcp 192.168.1.100:80 > 192.168.1.200:20161",
+    "client: tcp 192.168.1.200:20161 > 192.168.1.100:80",
+    "client: tcp 192.168.1.200:20162 > 192.168.2.210:80",
+    "client: tcp 192.168.2.210:80 > 192.168.1.200:20162",
+    "client: tcp 192.168.2.210:80 > 192.168.1.200:20163",
+    "rs1: tcp 192.168.1.200:20161 > 192.168.2.210:80",
+    "rs1: tcp 192.168.1.200:20162 > 192.168.2.210:80",
+];
+
+/// A server goes on with connections that the director knows nothing of (any more).
+fn late_packets(sender: &Sender<'_>) {
+    let server = format!("{RS1}:80");
+    let segment = |port: u16| Packet::tcp(&server, &format!("{CLIENT}:{port}")).seq(5001);
+    sender.frame(Rs1, &segment(20161).ack(1001).payload("late"));
+    sender.frame(Rs1, &segment(20162).ack(1001).fin());
+    sender.frame(Rs1, &segment(20163).rst());
+    let port = Icmpv4Type::DestinationUnreachable(DestUnreachableHeader::Port);
+    let received = Packet::tcp(&format!("{CLIENT}:20164"), &server).ack(5001).bytes();
+    sender.frame(Rs1, &Packet::icmp(&RS1.to_string(), &CLIENT.to_string(), port).payload(received));
 }
 
 fn hairpin(sender: &Sender<'_>) {
@@ -271,6 +404,22 @@ impl Sender<'_> {
         }
     }
 
+    /// Sends a packet to the director that no program would send.
+    fn frame(&self, host: Host, packet: &Packet) {
+        let gateway = if host == Client { VIP } else { DIP }.to_string();
+        let nic = host.nic();
+        let say = |program: &[&str]| self.lab.run(host, program).text;
+        say(&["ip", "neighbour", "flush", "dev", nic]);
+        self.ping(host, SUCCESS, &["-c", "1", "-W", "2", "-e", "1"], &gateway);
+        let known = say(&["ip", "-o", "neighbour", "show", &gateway, "dev", nic]);
+        let own = say(&["cat", &format!("/sys/class/net/{nic}/address")]);
+        let (_, director) = known.split_once("lladdr ").expect("a MAC address");
+        let frame = packet.frame(mac_of(&own), mac_of(director));
+        note(&format!("{}$ socat -u - INTERFACE:{nic} <{} bytes", host.name(), frame.len()));
+        let to = format!("INTERFACE:{nic}");
+        assert_eq!(self.lab.run_with(host, &["socat", "-u", "-", &to], &frame).status, SUCCESS);
+    }
+
     fn curl(&self, host: Host, wanted: i32, source_port: u16, arguments: &[&str]) {
         let port = source_port.to_string();
         let curl = ["curl", "-sS", "--max-time", "5", "--local-port", &port];
@@ -300,4 +449,14 @@ impl Sender<'_> {
         let traceroute = ["traceroute", "-n", "-q", "1", "-N", "1", "-w", "3", "-m", "5", &port];
         self.send(host, SUCCESS, &[&traceroute[..], arguments].concat());
     }
+}
+
+/// The MAC address that a text begins with.
+fn mac_of(text: &str) -> [u8; 6] {
+    let mut mac = [0; 6];
+    let bytes = text.split_whitespace().next().into_iter().flat_map(|mac| mac.split(':'));
+    for (byte, digits) in mac.iter_mut().zip(bytes) {
+        *byte = u8::from_str_radix(digits, 16).expect("a byte of a MAC address");
+    }
+    mac
 }

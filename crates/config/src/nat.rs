@@ -19,6 +19,8 @@ use crate::{
 pub(crate) struct Raw {
     connections: Value<i64>,
     on_unknown: Value<String>,
+    late_packets: Value<String>,
+    source_routes: Value<String>,
     reset_on_expiry: Value<bool>,
     #[serde(default)]
     pub(crate) local_address: Tables<RawLocalAddress>,
@@ -57,16 +59,22 @@ pub(crate) fn read(raw: &Raw, report: &mut Report) -> Nat {
     Nat { connections: report.number("connections", &raw.connections, CONNECTIONS, default, help) }
 }
 
-/// What the section says of connections, with timeouts that it doesn't know.
+/// What the section says of packets and connections, with timeouts that it doesn't know.
 pub(crate) fn read_defaults(raw: &Raw, report: &mut Report) -> Defaults {
     let default = Defaults::default();
     Defaults {
         on_unknown: report.keyword_or("on-unknown", &raw.on_unknown, default.on_unknown),
+        late_packets: report.keyword_or("late-packets", &raw.late_packets, default.late_packets),
+        source_routes: report.keyword_or(
+            "source-routes",
+            &raw.source_routes,
+            default.source_routes,
+        ),
         reset_on_expiry: match &raw.reset_on_expiry {
             Some(value) => *value.get_ref(),
             None => default.reset_on_expiry,
         },
-        ..default
+        timeouts: default.timeouts,
     }
 }
 

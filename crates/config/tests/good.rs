@@ -13,9 +13,9 @@ use shunt_config::{
     Checksum, Config, Device, Dpdk, HugePages, Idle, Level, Nat, PciAddress, Route, Side, Vlan,
 };
 use shunt_rules::{
-    Defaults, ForwardingMode, LocalAddress, OnUnknown, Persistence, Protocol, RealServer,
-    Scheduler, SchedulerFlags, SnatRule, TimeoutOverrides, Timeouts, VirtualEndpoint,
-    VirtualService,
+    Defaults, ForwardingMode, LatePackets, LocalAddress, OnUnknown, Persistence, Protocol,
+    RealServer, Scheduler, SchedulerFlags, SnatRule, SourceRoutes, TimeoutOverrides, Timeouts,
+    VirtualEndpoint, VirtualService,
 };
 
 const EVERYTHING: &str = include_str!("good/everything.toml");
@@ -203,6 +203,10 @@ fn everything_of_the_nat_engine_can_be_set() {
     assert_eq!(config.nat, Nat { connections: 65536 });
     let defaults = config.rules.defaults;
     assert_eq!((defaults.on_unknown, defaults.reset_on_expiry), (OnUnknown::Drop, true));
+    assert_eq!(
+        (defaults.late_packets, defaults.source_routes),
+        (LatePackets::Reset, SourceRoutes::Forward)
+    );
     assert_eq!(
         config.rules.local_addresses,
         [

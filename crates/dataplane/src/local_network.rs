@@ -5,6 +5,7 @@ use ipnet::{IpNet, Ipv4Net};
 use shunt_config::Config;
 use shunt_nat::{Side, Topology};
 use shunt_packet::ipv4;
+use shunt_rules::SourceRoutes;
 
 use tracing::warn;
 
@@ -28,6 +29,7 @@ pub(crate) struct LocalNetwork {
     routes: Routes,
     /// By side, the next hops towards all gateways and servers.
     wanted: [WantedNeighbours; 2],
+    source_routes: SourceRoutes,
 }
 
 /// The neighbours on one side that are to be resolved ahead of time.
@@ -102,7 +104,9 @@ impl LocalNetwork {
                 routes.add_static(destination, via);
             }
         }
-        let mut network = LocalNetwork { ports, answered, routes, wanted: Default::default() };
+        let wanted = Default::default();
+        let source_routes = rules.defaults.source_routes;
+        let mut network = LocalNetwork { ports, answered, routes, wanted, source_routes };
         // Gateways first: most depends on them.
         let gateways = config.routes.iter().filter_map(|route| v4(route.via));
         let servers = rules.services.iter().flat_map(|service| service.all_servers());
@@ -157,6 +161,11 @@ impl LocalNetwork {
         let is_other_host = !self.is_local(address) && !self.routes.is_directed_broadcast(address);
         let is_spoofed = side == Side::Outside && self.side_of(address) == Some(Side::Inside);
         is_other_host && !is_spoofed
+    }
+
+    /// Whether packets may come whose sender chose their way.
+    pub(crate) fn allows_source_routes(&self) -> bool {
+        self.source_routes == SourceRoutes::Forward
     }
 
     /// The addresses that one side's port answers ARP for, its own first.

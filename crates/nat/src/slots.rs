@@ -172,6 +172,17 @@ mod tests {
     }
 
     #[test]
+    fn a_number_is_found_at_once_among_many() {
+        let mut items = Numbered::default();
+        // Half of a million numbers come back, so that a search for free ones would take minutes.
+        let count = 1_000_000;
+        (0..count).for_each(|number| assert_eq!(items.add(number), number));
+        (0..count).step_by(2).for_each(|number| assert_eq!(items.remove(number), Some(number)));
+        (0..count).step_by(2).for_each(|number| assert_eq!(items.add(number), number));
+        assert_eq!(items.add(count), count);
+    }
+
+    #[test]
     fn the_lowest_free_number_is_given() {
         let mut items = Numbered::default();
         assert_eq!([items.add('a'), items.add('b'), items.add('c')], [0, 1, 2]);

@@ -52,7 +52,9 @@ pub use network::{Network, Route, check_edge, check_host};
 pub use problem::{LocalAddressPart, Location, Problem, Reason, ServerPart, ServicePart, SnatPart};
 pub use scheduler::{Scheduler, SchedulerFlags};
 pub use server::RealServer;
-pub use service::{ForwardingMode, LatePackets, OnUnknown, Persistence, Protocol, VirtualService};
+pub use service::{
+    ForwardingMode, LatePackets, OnUnknown, Persistence, Protocol, SourceRoutes, VirtualService,
+};
 pub use side::Side;
 pub use source_address::{LocalAddress, SnatRule};
 pub use timeouts::{TimeoutOverrides, Timeouts};
@@ -76,7 +78,7 @@ pub struct Rules {
     pub defaults: Defaults,
 }
 
-/// What applies where a service doesn't say otherwise, and to connections of no service.
+/// What applies where a service doesn't say otherwise, and to packets of no service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Defaults {
     /// How long connections may be silent.
@@ -85,6 +87,8 @@ pub struct Defaults {
     pub on_unknown: OnUnknown,
     /// What becomes of packets from a service's servers that belong to no connection.
     pub late_packets: LatePackets,
+    /// What becomes of packets whose sender chose their way.
+    pub source_routes: SourceRoutes,
     /// Whether both ends of an established TCP connection are told when it ends for being silent.
     pub reset_on_expiry: bool,
 }

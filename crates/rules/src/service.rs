@@ -113,6 +113,31 @@ impl LatePackets {
     pub const ALL: &[LatePackets] = LatePackets::VARIANTS;
 }
 
+/// What becomes of packets whose sender chose their way by an option (RFC 791: loose and strict source
+/// route).
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    Display,
+    EnumString,
+    IntoStaticStr,
+    VariantArray,
+)]
+#[strum(serialize_all = "lowercase")]
+pub enum SourceRoutes {
+    /// They are dropped and counted (RFC 7126, sections 4.3 and 4.4).
+    #[default]
+    Drop,
+    /// They are treated like any other, and leave with the option as it came: the director is no stop on
+    /// the route.
+    Forward,
+}
+
 /// A client keeps the server that it was given (IPVS's `-p` and `-M`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Persistence {

@@ -178,7 +178,7 @@ impl Pipeline {
         if ipv4::is_martian_destination(destination) {
             return Err(DropReason::MartianDestination);
         }
-        check_options(packet.options)
+        check_options(packet.options, self.network.allows_source_routes())
     }
 
     /// Sends a packet towards `destination`, or tells its sender why not. Returns the way that it took,
@@ -285,11 +285,11 @@ impl Pipeline {
     }
 }
 
-/// Refuses options that nobody could make sense of, and source routes (RFC 7126, sections 4.3 and
-/// 4.4: drop them by default).
-fn check_options(options: &[u8]) -> Result<(), DropReason> {
+/// Refuses options that nobody could make sense of, and, unless they are allowed, source routes
+/// (RFC 7126, sections 4.3 and 4.4: drop them by default).
+fn check_options(options: &[u8], allows_source_routes: bool) -> Result<(), DropReason> {
     for option in Ipv4Options::new(options) {
-        if option?.is_source_route() {
+        if option?.is_source_route() && !allows_source_routes {
             return Err(DropReason::SourceRoute);
         }
     }

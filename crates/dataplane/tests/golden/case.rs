@@ -162,7 +162,14 @@ impl Case {
         outside: &'static str,
         rules: impl Into<String>,
     ) -> Case {
-        let change = Change { outside, rules: rules.into() };
+        let change = Change { outside, nat_keys: self.setup.nat_keys, rules: rules.into() };
+        self.steps.push(Step { change: Some(change), ..Step::default() });
+        self
+    }
+
+    /// The table `[nat]` gets other keys, and all else stays as at the start.
+    pub(crate) fn changes_nat_keys_to(mut self, nat_keys: &'static str) -> Case {
+        let change = Change { outside: VIP, nat_keys, rules: self.setup.rules.clone() };
         self.steps.push(Step { change: Some(change), ..Step::default() });
         self
     }

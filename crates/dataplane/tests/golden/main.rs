@@ -33,6 +33,7 @@ mod misplaced;
 mod mss;
 mod nat;
 mod path_mtu;
+mod policies;
 mod relay;
 mod schedulers;
 mod snat;

@@ -54,6 +54,8 @@ struct Moment {
 pub(crate) struct Change {
     /// The outside port's address.
     pub(crate) outside: &'static str,
+    /// More keys in the table `[nat]`.
+    pub(crate) nat_keys: &'static str,
     /// All but ports and `[nat]`.
     pub(crate) rules: String,
 }
@@ -222,7 +224,8 @@ pub(crate) fn play(script: &Script, setup: &Setup) -> Outcome {
         (0..crew.queues).for_each(|queue| pcap::write(&file(side, "rx", queue), &[]));
         eal().attach_vdev(&devargs[side as usize]).expect("a net_pcap device");
     }
-    let at_start = Change { outside: VIP, rules: setup.rules.clone() };
+    let nat_keys = setup.nat_keys;
+    let at_start = Change { outside: VIP, nat_keys, rules: setup.rules.clone() };
     let service_file = |change: &Change| service_file(&devargs, setup, change, crew);
     let mut config = Config::parse("golden.toml", &service_file(&at_start))
         .unwrap_or_else(|errors| panic!("{errors}"));
@@ -379,8 +382,8 @@ fn service_file(
     change: &Change,
     crew: Crew,
 ) -> String {
-    let Setup { port_keys, mtus: [outside_mtu, inside_mtu], nat_keys, .. } = setup;
-    let Change { outside: outside_address, rules } = change;
+    let Setup { port_keys, mtus: [outside_mtu, inside_mtu], .. } = setup;
+    let Change { outside: outside_address, nat_keys, rules } = change;
     let lcores: Vec<_> = (1..=crew.workers).collect();
     format!(
         r#"

@@ -500,3 +500,60 @@ impl RulesetBuilder {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+    use shunt_rules::{Protocol, Scheduler};
+
+    use super::*;
+
+    const WORKERS: usize = 2;
+
+    fn rules(services: u16) -> Rules {
+        let server = |port| RealServer {
+            address: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)),
+            port: Some(port),
+            weight: 1,
+            upper_threshold: 0,
+            lower_threshold: 0,
+        };
+        let service = |port| {
+            let vip = SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), port));
+            let servers = vec![server(port), server(port + 10_000)];
+            Arc::new(VirtualService::new(Protocol::Tcp, vip, Scheduler::Maglev, servers))
+        };
+        Rules { services: (1..=services).map(service).collect(), ..Rules::default() }
+    }
+
+    fn build(builder: &mut RulesetBuilder, rules: &Rules) -> Vec<Ruleset> {
+        builder.build(rules, Instant::default(), |_| 0).expect("rules").rulesets
+    }
+
+    /// Whoever compiled all services anew, or had workers copy something of each server, would hold up
+    /// large directors at every change.
+    #[test]
+    fn what_a_change_leaves_alone_is_shared() {
+        let mut builder = RulesetBuilder::new(1, WORKERS);
+        let mut rules = rules(50);
+        let before = build(&mut builder, &rules);
+        Arc::make_mut(&mut rules.services[7]).servers[1].weight = 5;
+        let after = build(&mut builder, &rules);
+        let [old, new] = [&before, &after].map(|rulesets| &rulesets[0].compiled);
+        let services = old.services.iter().zip(&new.services).enumerate();
+        let changed = services.filter(|(_, (old, new))| {
+            let [old, new] = [old, new].map(|service| service.as_ref().expect("a service"));
+            !Arc::ptr_eq(old, new)
+        });
+        assert_eq!(changed.map(|(number, _)| number).collect::<Vec<_>>(), [7]);
+        assert!(Arc::ptr_eq(&old.lookup, &new.lookup), "nothing is dialled otherwise");
+        assert!(Arc::ptr_eq(&old.server_endpoints, &new.server_endpoints), "servers are the same");
+        for (old, new) in before.iter().zip(&after) {
+            assert!(Arc::ptr_eq(&old.pools, &new.pools), "a worker's endpoints");
+            assert!(std::ptr::eq(&old.servers[0], &new.servers[0]), "a worker's counters");
+        }
+        let shared = |ruleset: &Ruleset| Arc::as_ptr(&ruleset.compiled);
+        assert!(after.iter().all(|ruleset| shared(ruleset) == shared(&after[0])), "all workers'");
+    }
+}
