@@ -8,7 +8,7 @@ use crate::{
     Side,
     egress::{EgressId, SPARE_BITS},
     egress_set::EgressSet,
-    flow::{Direction, FlowKey, Tuple},
+    flow::{Direction, FlowKey},
     state::ConnectionState,
     time::Instant,
     translation::Translation,
@@ -31,8 +31,9 @@ pub enum ConnectionKind {
 #[derive(Clone, FromZeros, KnownLayout, Immutable)]
 #[repr(C, align(64))]
 pub struct Connection {
-    /// What packets look like when they arrive, by direction.
-    keys: [Tuple; 2],
+    /// What packets look like when they arrive, by direction: words of their [`FlowKey`]s.
+    addresses: [u64; 2],
+    ports: [u32; 2],
     /// When the last packet came: low bits of the clock, in milliseconds.
     last_seen: u32,
     /// How long it may be silent, in milliseconds.
@@ -119,7 +120,8 @@ impl Connection {
         let address_delta = Delta::between(inbound.address_sum(), outbound.address_sum());
         let transport_delta = Delta::between(inbound.transport_sum(), outbound.transport_sum());
         Connection {
-            keys: [inbound.tuple(), outbound.tuple()],
+            addresses: [inbound.address_word(), outbound.address_word()],
+            ports: [inbound.port_word(), outbound.port_word()],
             last_seen: now.low_bits(),
             timeout: timeout.as_millis() as u32,
             service_egress: service,
@@ -137,7 +139,8 @@ impl Connection {
     #[inline]
     #[must_use]
     pub fn key(&self, direction: Direction) -> FlowKey {
-        FlowKey::of_tuple(self.protocol, self.keys[direction as usize])
+        let at = direction as usize;
+        FlowKey::of_words(self.protocol, self.addresses[at], self.ports[at])
     }
 
     /// What opened it.
@@ -291,12 +294,10 @@ impl Connection {
     #[inline]
     pub(crate) fn leaves_as(&self, direction: Direction) -> (FlowKey, Delta, Delta) {
         let key = self.key(direction.opposite()).reverse();
-        let address = Delta::from_bits(self.address_delta);
-        let transport = Delta::from_bits(self.transport_delta);
-        match direction {
-            Direction::Inbound => (key, address, transport),
-            Direction::Outbound => (key, address.inverse(), transport.inverse()),
-        }
+        let is_outbound = direction == Direction::Outbound;
+        let [address, transport] = [self.address_delta, self.transport_delta]
+            .map(|bits| Delta::from_bits(bits).inverse_if(is_outbound));
+        (key, address, transport)
     }
 
     /// Notes that a packet came.

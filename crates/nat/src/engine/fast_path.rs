@@ -97,12 +97,11 @@ impl Engine {
         let record = self.table.get(id);
         let (leaves_as, address_delta, transport_delta) = record.leaves_as(direction);
         let kind = record.kind();
-        let (src, dst) = (leaves_as.src(), leaves_as.dst());
         match packet.transport {
-            PlainTransport::Tcp(tcp) => tcp.rewrite(src.port(), dst.port(), transport_delta),
-            PlainTransport::Udp(udp) => udp.rewrite(src.port(), dst.port(), transport_delta),
+            PlainTransport::Tcp(tcp) => tcp.rewrite(leaves_as.ports(), transport_delta),
+            PlainTransport::Udp(udp) => udp.rewrite(leaves_as.ports(), transport_delta),
         }
-        packet.header.forward(*src.ip(), *dst.ip(), address_delta);
+        packet.header.forward(leaves_as.addresses(), address_delta);
         self.count(kind, direction, packet.header);
     }
 
