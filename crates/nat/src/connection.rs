@@ -74,9 +74,13 @@ pub(crate) struct Links {
 
 /// In [`Connection`]'s `flags`: that `expected` is known, by direction.
 const EXPECTS: [u8; 2] = [1, 2];
+const EXPECTS_BOTH: u8 = EXPECTS[0] | EXPECTS[1];
 
 /// In [`Connection`]'s `flags`: the source address is translated, too.
 const FULL_NAT: u8 = 4;
+
+/// In [`Connection`]'s `flags`: it is a service's.
+const SERVICE: u8 = 32;
 
 /// How far beyond the expected sequence number a reset is believed. A blind attacker has to hit this
 /// part of the sequence space; a sender may have this much in flight when it gives up.
@@ -115,8 +119,11 @@ impl Connection {
             ConnectionKind::Snat => (SNAT, 0),
             ConnectionKind::Passthrough => (PASSTHROUGH, 0),
         };
-        let is_service = matches!(kind, ConnectionKind::Service(..));
-        let hides_client = inbound.src() != outbound.dst();
+        let flags = match kind {
+            ConnectionKind::Service(..) if inbound.src() != outbound.dst() => SERVICE | FULL_NAT,
+            ConnectionKind::Service(..) => SERVICE,
+            ConnectionKind::Snat | ConnectionKind::Passthrough => 0,
+        };
         let address_delta = Delta::between(inbound.address_sum(), outbound.address_sum());
         let transport_delta = Delta::between(inbound.transport_sum(), outbound.transport_sum());
         Connection {
@@ -130,7 +137,7 @@ impl Connection {
             transport_delta: transport_delta.to_bits(),
             protocol: inbound.protocol(),
             state,
-            flags: if is_service && hides_client { FULL_NAT } else { 0 },
+            flags,
             ..Connection::new_zeroed()
         }
     }
@@ -154,6 +161,13 @@ impl Connection {
                 ConnectionKind::Service(ServiceId(service), ServerId(server))
             }
         }
+    }
+
+    /// The server for which its packets count, if it is a service's.
+    #[inline]
+    pub(crate) fn server(&self) -> Option<ServerId> {
+        let is_service = self.flags & SERVICE != 0;
+        is_service.then_some(ServerId(self.server_egress & ID_MASK))
     }
 
     /// Where it stands.
@@ -189,6 +203,27 @@ impl Connection {
     /// segment lies right where one is, what is expected was wrong.
     #[inline]
     pub(crate) fn note_acknowledgment(
+        &mut self,
+        direction: Direction,
+        sequence: u32,
+        acknowledgment: u32,
+    ) {
+        let other = direction.opposite();
+        // Nearly all: of an established connection, both numbers known, and both where they are expected.
+        let [expected, known] = [direction, other].map(|it| self.expected[it as usize]);
+        if self.flags & EXPECTS_BOTH == EXPECTS_BOTH
+            && self.state == ConnectionState::Established
+            && acknowledgment.wrapping_sub(known) < SEGMENT_WINDOW
+            && is_near(sequence, expected, SEGMENT_WINDOW)
+        {
+            self.expected[other as usize] = acknowledgment;
+        } else {
+            self.note_doubtful_acknowledgment(direction, sequence, acknowledgment);
+        }
+    }
+
+    #[inline(never)]
+    fn note_doubtful_acknowledgment(
         &mut self,
         direction: Direction,
         sequence: u32,

@@ -5,18 +5,18 @@ use std::net::Ipv4Addr;
 
 use shunt_packet::{
     plain::{PlainPacket, PlainTransport},
-    tcp::TcpFlags,
+    tcp::{TcpFlags, TcpHeader},
 };
 
 use super::{Engine, PendingLookup, preschedule::Choice};
 use crate::{
     Side,
-    connection::ConnectionKind,
+    connection::{Connection, ConnectionKind},
     egress::EgressId,
-    flow::{Direction, Segment, SegmentKind},
-    ruleset::Standing,
+    flow::{Direction, Segment},
+    ruleset::{Ruleset, Standing},
     state::ConnectionState,
-    table::{Acknowledgment, ConnectionId},
+    table::ConnectionId,
     time::Instant,
 };
 
@@ -36,30 +36,35 @@ impl Engine {
         let Some((id, direction)) = self.table.finish_lookup(*lookup, &segment.key) else {
             let may_open = || may_open(packet.header.src());
             let (id, egress) = self.open_chosen(now, side, segment, may_leave, may_open)?;
-            self.translate(id, Direction::Inbound, packet);
+            translate(self.table.get(id), &self.rules, Direction::Inbound, packet);
             return Some(egress);
         };
-        let record = self.table.get(id);
+        // The record is looked up once: the rest is between it and the packet.
+        let record = self.table.get_mut(id);
         let egress = record.egress(direction, side)?;
-        if !stays(record.state(), segment, direction) || !may_leave(egress) {
-            return None;
+        match &packet.transport {
+            PlainTransport::Tcp(tcp) => {
+                if !stays(record.state(), tcp) || !may_leave(egress) {
+                    return None;
+                }
+                record.note_acknowledgment(direction, tcp.sequence(), tcp.acknowledgment());
+            }
+            PlainTransport::Udp(_) => {
+                let stays = record.state() == ConnectionState::Udp
+                    || may_go_unanswered(record, &self.rules, direction);
+                if !stays || !may_leave(egress) {
+                    return None;
+                }
+            }
         }
-        if record.state() == ConnectionState::UdpOneWay
-            && self.unanswered(id, direction, segment) != Standing::InService
-        {
-            return None;
-        }
-        if let PlainTransport::Tcp(tcp) = &packet.transport {
-            let (sequence, number) = (tcp.sequence(), tcp.acknowledgment());
-            let acknowledgment = Acknowledgment { sequence, number };
-            self.table.note_acknowledgment(id, direction, acknowledgment);
-        }
-        self.table.touch(id, now);
-        self.translate(id, direction, packet);
+        record.touch(now);
+        translate(record, &self.rules, direction, packet);
         Some(egress)
     }
 
-    /// Opens a connection with the server that was prescheduled for a packet.
+    /// Opens a connection with the server that was prescheduled for a packet. Kept apart, so that the
+    /// packets of known connections have the registers to themselves.
+    #[inline(never)]
     fn open_chosen(
         &mut self,
         now: Instant,
@@ -91,20 +96,6 @@ impl Engine {
         Some((id, egress))
     }
 
-    /// Makes a packet what its connection makes of it, and counts it.
-    #[inline]
-    fn translate(&mut self, id: ConnectionId, direction: Direction, packet: PlainPacket<'_>) {
-        let record = self.table.get(id);
-        let (leaves_as, address_delta, transport_delta) = record.leaves_as(direction);
-        let kind = record.kind();
-        match packet.transport {
-            PlainTransport::Tcp(tcp) => tcp.rewrite(leaves_as.ports(), transport_delta),
-            PlainTransport::Udp(udp) => udp.rewrite(leaves_as.ports(), transport_delta),
-        }
-        packet.header.forward(leaves_as.addresses(), address_delta);
-        self.count(kind, direction, packet.header);
-    }
-
     /// See [`Processed::note_egress`](super::Processed::note_egress).
     pub(super) fn note_egress(&mut self, lookup: &PendingLookup, side: Side, egress: EgressId) {
         let PendingLookup(Some((segment, _))) = lookup else { return };
@@ -118,14 +109,36 @@ impl Engine {
     }
 }
 
-/// Whether a segment leaves its connection in the state that it is in, beyond any doubt.
-#[inline]
-fn stays(state: ConnectionState, segment: &Segment, direction: Direction) -> bool {
-    match segment.kind {
-        SegmentKind::Tcp { flags, .. } => {
-            state == ConnectionState::Established && flags == TcpFlags::ACK
-        }
-        SegmentKind::Udp => state.after_datagram(direction) == state,
-        SegmentKind::Echo { .. } => false,
+/// Makes a packet what its connection makes of it, and counts it.
+#[inline(always)]
+fn translate(record: &Connection, rules: &Ruleset, direction: Direction, packet: PlainPacket<'_>) {
+    let (leaves_as, address_delta, transport_delta) = record.leaves_as(direction);
+    match packet.transport {
+        PlainTransport::Tcp(tcp) => tcp.rewrite(leaves_as.ports(), transport_delta),
+        PlainTransport::Udp(udp) => udp.rewrite(leaves_as.ports(), transport_delta),
     }
+    packet.header.forward(leaves_as.addresses(), address_delta);
+    if let Some(server) = record.server() {
+        rules.count_packet(server, direction, packet.header);
+    }
+}
+
+/// Whether a segment leaves its connection in the state that it is in, beyond any doubt.
+#[inline(always)]
+fn stays(state: ConnectionState, tcp: &TcpHeader) -> bool {
+    state == ConnectionState::Established && tcp.flags() == TcpFlags::ACK
+}
+
+/// Whether a datagram of a connection that has seen no answer leaves it so, and goes to a server that may
+/// still give one.
+#[inline(never)]
+fn may_go_unanswered(record: &Connection, rules: &Ruleset, direction: Direction) -> bool {
+    record.state() == ConnectionState::UdpOneWay
+        && direction == Direction::Inbound
+        && match record.kind() {
+            ConnectionKind::Service(service, server) => {
+                rules.standing(service, server) == Standing::InService
+            }
+            ConnectionKind::Snat | ConnectionKind::Passthrough => true,
+        }
 }

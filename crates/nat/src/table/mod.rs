@@ -314,21 +314,10 @@ impl ConnectionTable {
         }
     }
 
-    /// Notes a packet that changes nothing.
+    /// The record of a connection, for a packet that leaves its state and so its deadline as they are.
     #[inline]
-    pub(crate) fn touch(&mut self, id: ConnectionId, now: Instant) {
-        self.records[id.0 as usize].touch(now);
-    }
-
-    /// Notes what a segment of this direction acknowledges.
-    #[inline]
-    pub(crate) fn note_acknowledgment(
-        &mut self,
-        id: ConnectionId,
-        direction: Direction,
-        Acknowledgment { sequence, number }: Acknowledgment,
-    ) {
-        self.records[id.0 as usize].note_acknowledgment(direction, sequence, number);
+    pub(crate) fn get_mut(&mut self, id: ConnectionId) -> &mut Connection {
+        &mut self.records[id.0 as usize]
     }
 
     /// Notes on which side packets of this direction arrive, and which way out they take.
