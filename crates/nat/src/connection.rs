@@ -8,7 +8,7 @@ use crate::{
     Side,
     egress::{EgressId, SPARE_BITS},
     egress_set::EgressSet,
-    flow::{Direction, FlowKey, Tuple},
+    flow::{Direction, FlowKey},
     state::ConnectionState,
     time::Instant,
     translation::Translation,
@@ -31,8 +31,9 @@ pub enum ConnectionKind {
 #[derive(Clone, FromZeros, KnownLayout, Immutable)]
 #[repr(C, align(64))]
 pub struct Connection {
-    /// What packets look like when they arrive, by direction.
-    keys: [Tuple; 2],
+    /// What packets look like when they arrive, by direction: words of their [`FlowKey`]s.
+    addresses: [u64; 2],
+    ports: [u32; 2],
     /// When the last packet came: low bits of the clock, in milliseconds.
     last_seen: u32,
     /// How long it may be silent, in milliseconds.
@@ -73,9 +74,13 @@ pub(crate) struct Links {
 
 /// In [`Connection`]'s `flags`: that `expected` is known, by direction.
 const EXPECTS: [u8; 2] = [1, 2];
+const EXPECTS_BOTH: u8 = EXPECTS[0] | EXPECTS[1];
 
 /// In [`Connection`]'s `flags`: the source address is translated, too.
 const FULL_NAT: u8 = 4;
+
+/// In [`Connection`]'s `flags`: it is a service's.
+const SERVICE: u8 = 32;
 
 /// How far beyond the expected sequence number a reset is believed. A blind attacker has to hit this
 /// part of the sequence space; a sender may have this much in flight when it gives up.
@@ -117,12 +122,16 @@ impl Connection {
             ConnectionKind::Snat => (SNAT, 0),
             ConnectionKind::Passthrough => (PASSTHROUGH, 0),
         };
-        let is_service = matches!(kind, ConnectionKind::Service(..));
-        let hides_client = inbound.src() != outbound.dst();
+        let flags = match kind {
+            ConnectionKind::Service(..) if inbound.src() != outbound.dst() => SERVICE | FULL_NAT,
+            ConnectionKind::Service(..) => SERVICE,
+            ConnectionKind::Snat | ConnectionKind::Passthrough => 0,
+        };
         let address_delta = Delta::between(inbound.address_sum(), outbound.address_sum());
         let transport_delta = Delta::between(inbound.transport_sum(), outbound.transport_sum());
         Connection {
-            keys: [inbound.tuple(), outbound.tuple()],
+            addresses: [inbound.address_word(), outbound.address_word()],
+            ports: [inbound.port_word(), outbound.port_word()],
             last_seen: now.low_bits(),
             timeout: timeout.as_millis() as u32,
             service_egress: service,
@@ -131,7 +140,7 @@ impl Connection {
             transport_delta: transport_delta.to_bits(),
             protocol: inbound.protocol(),
             state,
-            flags: if is_service && hides_client { FULL_NAT } else { 0 },
+            flags,
             ..Connection::new_zeroed()
         }
     }
@@ -140,7 +149,8 @@ impl Connection {
     #[inline]
     #[must_use]
     pub fn key(&self, direction: Direction) -> FlowKey {
-        FlowKey::of_tuple(self.protocol, self.keys[direction as usize])
+        let at = direction as usize;
+        FlowKey::of_words(self.protocol, self.addresses[at], self.ports[at])
     }
 
     /// What opened it.
@@ -154,6 +164,13 @@ impl Connection {
                 ConnectionKind::Service(ServiceId(service), ServerId(server))
             }
         }
+    }
+
+    /// The server for which its packets count, if it is a service's.
+    #[inline]
+    pub(crate) fn server(&self) -> Option<ServerId> {
+        let is_service = self.flags & SERVICE != 0;
+        is_service.then_some(ServerId(self.server_egress & ID_MASK))
     }
 
     /// Where it stands.
@@ -195,22 +212,21 @@ impl Connection {
         acknowledgment: u32,
     ) {
         let other = direction.opposite();
-        let ahead = acknowledgment.wrapping_sub(self.expected[other as usize]);
-        let own = self.expected[direction as usize];
-        const BOTH: u8 = EXPECTS[0] | EXPECTS[1];
-        if self.flags & BOTH == BOTH
-            && ahead < SEGMENT_WINDOW
-            && is_near(sequence, own, SEGMENT_WINDOW)
+        // Nearly all: of an established connection, both numbers known, and both where they are expected.
+        let [expected, known] = [direction, other].map(|it| self.expected[it as usize]);
+        if self.flags & EXPECTS_BOTH == EXPECTS_BOTH
+            && self.state == ConnectionState::Established
+            && acknowledgment.wrapping_sub(known) < SEGMENT_WINDOW
+            && is_near(sequence, expected, SEGMENT_WINDOW)
         {
             self.expected[other as usize] = acknowledgment;
         } else {
-            self.note_unusual_acknowledgment(direction, sequence, acknowledgment);
+            self.note_doubtful_acknowledgment(direction, sequence, acknowledgment);
         }
     }
 
-    /// The same in a handshake, and where the numbers are not such as follow each other.
-    #[cold]
-    fn note_unusual_acknowledgment(
+    #[inline(never)]
+    fn note_doubtful_acknowledgment(
         &mut self,
         direction: Direction,
         sequence: u32,
@@ -316,12 +332,10 @@ impl Connection {
     #[inline]
     pub(crate) fn leaves_as(&self, direction: Direction) -> (FlowKey, Delta, Delta) {
         let key = self.key(direction.opposite()).reverse();
-        let address = Delta::from_bits(self.address_delta);
-        let transport = Delta::from_bits(self.transport_delta);
-        match direction {
-            Direction::Inbound => (key, address, transport),
-            Direction::Outbound => (key, address.inverse(), transport.inverse()),
-        }
+        let is_outbound = direction == Direction::Outbound;
+        let [address, transport] = [self.address_delta, self.transport_delta]
+            .map(|bits| Delta::from_bits(bits).inverse_if(is_outbound));
+        (key, address, transport)
     }
 
     /// Whether its client keeps its server because of it.

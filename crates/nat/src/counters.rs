@@ -175,40 +175,41 @@ impl ServerCounters {
     }
 }
 
-/// Live [`Traffic`].
+/// Live [`Traffic`], by direction.
 #[derive(Debug, Default)]
-struct LiveTraffic {
-    in_packets: Counter,
-    in_bytes: Counter,
-    out_packets: Counter,
-    out_bytes: Counter,
+struct LiveTraffic([OneWay; 2]);
+
+/// Live counts of one direction.
+#[derive(Debug, Default)]
+struct OneWay {
+    packets: Counter,
+    bytes: Counter,
 }
 
 impl LiveTraffic {
     #[inline]
     fn add_packet(&self, direction: Direction, bytes: u64) {
-        let (packets, all_bytes) = match direction {
-            Direction::Inbound => (&self.in_packets, &self.in_bytes),
-            Direction::Outbound => (&self.out_packets, &self.out_bytes),
-        };
-        packets.add(1);
-        all_bytes.add(bytes);
+        let one_way = &self.0[direction as usize];
+        one_way.packets.add(1);
+        one_way.bytes.add(bytes);
     }
 
     fn get(&self) -> Traffic {
+        let [inbound, outbound] = &self.0;
         Traffic {
-            in_packets: self.in_packets.get(),
-            in_bytes: self.in_bytes.get(),
-            out_packets: self.out_packets.get(),
-            out_bytes: self.out_bytes.get(),
+            in_packets: inbound.packets.get(),
+            in_bytes: inbound.bytes.get(),
+            out_packets: outbound.packets.get(),
+            out_bytes: outbound.bytes.get(),
         }
     }
 
     fn set(&self, traffic: Traffic) {
-        self.in_packets.set(traffic.in_packets);
-        self.in_bytes.set(traffic.in_bytes);
-        self.out_packets.set(traffic.out_packets);
-        self.out_bytes.set(traffic.out_bytes);
+        let [inbound, outbound] = &self.0;
+        inbound.packets.set(traffic.in_packets);
+        inbound.bytes.set(traffic.in_bytes);
+        outbound.packets.set(traffic.out_packets);
+        outbound.bytes.set(traffic.out_bytes);
     }
 }
 

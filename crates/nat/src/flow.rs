@@ -1,11 +1,14 @@
-use std::{fmt, net::SocketAddrV4};
+use std::{
+    fmt,
+    net::{Ipv4Addr, SocketAddrV4},
+};
 
 use shunt_packet::{
     Malformed,
     checksum::Sum,
     icmp::IcmpHeader,
-    ipv4::{Ipv4Packet, protocol},
-    plain::{PlainPacket, PlainTransport},
+    ipv4::{Addresses, Ipv4Packet, protocol},
+    plain::{PlainPacket, PlainTransport, Ports},
     tcp::{TcpFlags, TcpHeader},
     udp::UdpHeader,
 };
@@ -34,77 +37,103 @@ impl Direction {
 /// A query's identifier is the port of the one who asks; the other port is 0. So are both of any other
 /// protocol.
 ///
-/// All in one word, so that keys are compared, copied and hashed as such: from the lowest bit on,
-/// source and destination address, source and destination port, protocol.
+/// It is two words as a packet has them, in network byte order, so that keys are read from packets and
+/// written to them, compared, turned round and hashed without looking at their parts.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct FlowKey(u128);
+pub struct FlowKey {
+    /// The source in the lower half, the destination in the upper one.
+    addresses: u64,
+    /// From the lowest bit on: source port, destination port, protocol.
+    ports_and_protocol: u64,
+}
 
-const DST: u32 = 32;
-const SRC_PORT: u32 = 64;
-const DST_PORT: u32 = 80;
-const PROTOCOL: u32 = 96;
-
-/// Addresses and ports of a key, as a record stores them: 12 bytes.
-pub(crate) type Tuple = [u32; 3];
+/// Where the protocol is; and how far addresses and ports are turned for the opposite direction.
+const PROTOCOL: u32 = u32::BITS;
+const ADDRESS: u32 = u32::BITS;
+const PORT: u32 = u16::BITS;
 
 impl FlowKey {
     /// The key of packets from `src` to `dst`; see [`protocol`] for the protocol's number.
     #[inline]
     #[must_use]
     pub fn new(protocol: u8, src: SocketAddrV4, dst: SocketAddrV4) -> FlowKey {
-        FlowKey(
-            u128::from(src.ip().to_bits())
-                | u128::from(dst.ip().to_bits()) << DST
-                | u128::from(src.port()) << SRC_PORT
-                | u128::from(dst.port()) << DST_PORT
-                | u128::from(protocol) << PROTOCOL,
-        )
+        let addresses = [src.ip().octets(), dst.ip().octets()];
+        let ports = [src.port().to_be_bytes(), dst.port().to_be_bytes()];
+        FlowKey::of_headers(protocol, zerocopy::transmute!(addresses), zerocopy::transmute!(ports))
     }
 
-    /// The key that [`FlowKey::tuple`] is a part of.
-    #[inline]
-    pub(crate) fn of_tuple(protocol: u8, tuple: Tuple) -> FlowKey {
-        let [src, dst, ports] = tuple.map(u128::from);
-        FlowKey(src | dst << DST | ports << SRC_PORT | u128::from(protocol) << PROTOCOL)
+    /// The key of packets with these headers.
+    #[inline(always)]
+    pub(crate) fn of_headers(protocol: u8, addresses: Addresses, ports: Ports) -> FlowKey {
+        FlowKey::of_words(protocol, u64::from_le_bytes(addresses), u32::from_le_bytes(ports))
     }
 
-    /// All but the protocol.
-    pub(crate) fn tuple(&self) -> Tuple {
-        [self.0 as u32, (self.0 >> DST) as u32, (self.0 >> SRC_PORT) as u32]
+    /// The key of these [addresses](FlowKey::address_word) and [ports](FlowKey::port_word).
+    #[inline(always)]
+    pub(crate) fn of_words(protocol: u8, addresses: u64, ports: u32) -> FlowKey {
+        let ports_and_protocol = u64::from(ports) | u64::from(protocol) << PROTOCOL;
+        FlowKey { addresses, ports_and_protocol }
+    }
+
+    /// Both addresses, as a record stores them.
+    #[inline(always)]
+    pub(crate) fn address_word(&self) -> u64 {
+        self.addresses
+    }
+
+    /// Both ports, as a record stores them.
+    #[inline(always)]
+    pub(crate) fn port_word(&self) -> u32 {
+        self.ports_and_protocol as u32
+    }
+
+    /// Both addresses, as a header has them.
+    #[inline(always)]
+    pub(crate) fn addresses(&self) -> Addresses {
+        self.addresses.to_le_bytes()
+    }
+
+    /// Both ports, as a header has them.
+    #[inline(always)]
+    pub(crate) fn ports(&self) -> Ports {
+        self.port_word().to_le_bytes()
     }
 
     /// All 13 bytes in one word, for hashing.
     #[inline]
     pub(crate) fn to_bits(self) -> u128 {
-        self.0
+        u128::from(self.addresses) | u128::from(self.ports_and_protocol) << u64::BITS
     }
 
     /// IANA number of the transport protocol.
     #[inline]
     #[must_use]
     pub fn protocol(&self) -> u8 {
-        (self.0 >> PROTOCOL) as u8
+        (self.ports_and_protocol >> PROTOCOL) as u8
     }
 
     /// Where the packet comes from.
     #[inline]
     #[must_use]
     pub fn src(&self) -> SocketAddrV4 {
-        SocketAddrV4::new((self.0 as u32).into(), (self.0 >> SRC_PORT) as u16)
+        let [src, _]: [[u8; 4]; 2] = zerocopy::transmute!(self.addresses());
+        let [port, _]: [[u8; 2]; 2] = zerocopy::transmute!(self.ports());
+        SocketAddrV4::new(Ipv4Addr::from_octets(src), u16::from_be_bytes(port))
     }
 
     /// Where the packet goes.
     #[inline]
     #[must_use]
     pub fn dst(&self) -> SocketAddrV4 {
-        SocketAddrV4::new(((self.0 >> DST) as u32).into(), (self.0 >> DST_PORT) as u16)
+        self.reverse().src()
     }
 
     /// The key of the packets that go the other way between the same endpoints.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn reverse(&self) -> FlowKey {
-        FlowKey::new(self.protocol(), self.dst(), self.src())
+        let ports = self.port_word().rotate_left(PORT);
+        FlowKey::of_words(self.protocol(), self.addresses.rotate_left(ADDRESS), ports)
     }
 
     /// What the addresses add to a checksum.
@@ -162,20 +191,18 @@ impl Segment {
     /// What a plain packet carries.
     #[inline]
     pub(crate) fn of(packet: &PlainPacket<'_>) -> Segment {
-        let (src_port, dst_port, kind) = match &packet.transport {
+        let (protocol, ports, kind) = match &packet.transport {
             PlainTransport::Tcp(tcp) => {
                 let kind = SegmentKind::Tcp {
                     flags: tcp.flags(),
                     sequence: tcp.sequence(),
                     acknowledgment: tcp.acknowledgment(),
                 };
-                (tcp.src_port(), tcp.dst_port(), kind)
+                (protocol::TCP, tcp.ports(), kind)
             }
-            PlainTransport::Udp(udp) => (udp.src_port(), udp.dst_port(), SegmentKind::Udp),
+            PlainTransport::Udp(udp) => (protocol::UDP, udp.ports(), SegmentKind::Udp),
         };
-        let src = SocketAddrV4::new(packet.header.src(), src_port);
-        let dst = SocketAddrV4::new(packet.header.dst(), dst_port);
-        Segment { key: FlowKey::new(packet.header.protocol(), src, dst), kind }
+        Segment { key: FlowKey::of_headers(protocol, packet.header.addresses(), ports), kind }
     }
 
     /// Reads the transport header; `None` for an ICMP message that is no query and no reply.

@@ -1,4 +1,4 @@
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::Ipv4Addr;
 
 use shunt_packet::{
     checksum::Delta,
@@ -66,32 +66,30 @@ impl Translation {
     /// the latter by their precomputed deltas. ICMP errors are left alone.
     pub fn apply(&self, packet: &mut Ipv4Packet<'_>) {
         if packet.header.is_later_fragment() || self.rewrite_transport(packet) {
-            let (src, dst) = (*self.key.src().ip(), *self.key.dst().ip());
-            packet.header.rewrite(src, dst, self.address_delta);
+            packet.header.rewrite(self.key.addresses(), self.address_delta);
         }
     }
 
     /// Rewrites the transport header, if there is one.
     fn rewrite_transport(&self, packet: &mut Ipv4Packet<'_>) -> bool {
-        let (src, dst): (SocketAddrV4, SocketAddrV4) = (self.key.src(), self.key.dst());
         match packet.header.protocol() {
             protocol::TCP => {
                 let Ok(tcp) = TcpHeader::parse(packet.payload) else { return false };
-                tcp.rewrite(src.port(), dst.port(), self.transport_delta);
+                tcp.rewrite(self.key.ports(), self.transport_delta);
                 if let Some(limit) = self.mss_limit {
                     clamp_mss(packet.payload, limit);
                 }
             }
             protocol::UDP => {
                 let Ok(udp) = UdpHeader::parse_partial(packet.payload) else { return false };
-                udp.rewrite(src.port(), dst.port(), self.transport_delta);
+                udp.rewrite(self.key.ports(), self.transport_delta);
             }
             protocol::ICMP => {
                 let Ok((icmp, _)) = IcmpHeader::split(packet.payload) else { return false };
                 if icmp.is_error() {
                     return false;
                 }
-                let asker = if icmp.is_query() { src } else { dst };
+                let asker = if icmp.is_query() { self.key.src() } else { self.key.dst() };
                 icmp.rewrite(asker.port(), self.transport_delta);
             }
             _ => {}

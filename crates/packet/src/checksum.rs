@@ -20,6 +20,8 @@
 
 use std::net::Ipv4Addr;
 
+use zerocopy::byteorder::network_endian::U16;
+
 /// A running one's-complement sum. Words are taken in network byte order.
 ///
 /// Holds the sum of at least 2^48 words without overflow.
@@ -87,6 +89,9 @@ impl Sum {
 }
 
 /// What to add to a checksum when the words that it covers change (RFC 1624, equation 3).
+///
+/// Kept as it would be in memory, in network byte order: a one's-complement sum is the same in any order
+/// (RFC 1071, section 2), so that a checksum field is updated as it is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Delta(u16);
 
@@ -94,21 +99,26 @@ impl Delta {
     /// The change that replaces the words in `old` by those in `new`.
     #[must_use]
     pub fn between(old: Sum, new: Sum) -> Delta {
-        Delta(Sum(u64::from(!old.fold()) + new.0).fold())
+        Delta(Sum(u64::from(!old.fold()) + new.0).fold().to_be())
     }
 
-    /// Combines two changes.
-    #[inline]
-    #[must_use]
-    pub fn and(self, other: Delta) -> Delta {
-        let sum = u32::from(self.0) + u32::from(other.0);
-        Delta(((sum & 0xffff) + (sum >> 16)) as u16)
+    /// The change that replaces one word by another.
+    pub(crate) const fn of_word(old: u16, new: u16) -> Delta {
+        let (sum, carry) = new.overflowing_add(!old);
+        Delta((sum + carry as u16).to_be())
     }
 
     /// The delta that undoes this one.
     #[must_use]
     pub fn inverse(self) -> Delta {
-        Delta(!self.0)
+        self.inverse_if(true)
+    }
+
+    /// The delta that undoes this one, or this one itself. Takes no branch.
+    #[inline]
+    #[must_use]
+    pub fn inverse_if(self, is_wanted: bool) -> Delta {
+        Delta(self.0 ^ u16::from(is_wanted).wrapping_neg())
     }
 
     /// The raw 16 bits, for storage in a record.
@@ -127,8 +137,29 @@ impl Delta {
     #[inline]
     #[must_use]
     pub fn apply(self, checksum: u16) -> u16 {
-        let sum = u32::from(!checksum) + u32::from(self.0);
-        !((sum & 0xffff) + (sum >> 16)) as u16
+        u16::from_be(self.apply_in_order(checksum.to_be()))
+    }
+
+    /// A checksum after the change, in network byte order as the one before it. `~(~HC + d)` is `HC - d`
+    /// with the borrow taken out at the bottom, and the same of both zeros.
+    #[inline]
+    fn apply_in_order(self, checksum: u16) -> u16 {
+        let (difference, borrow) = checksum.overflowing_sub(self.0);
+        difference.wrapping_sub(u16::from(borrow))
+    }
+
+    /// Updates a checksum field.
+    #[inline(always)]
+    pub(crate) fn update(self, checksum: &mut U16) {
+        let before = u16::from_ne_bytes(checksum.to_bytes());
+        *checksum = U16::from_bytes(self.apply_in_order(before).to_ne_bytes());
+    }
+
+    /// Updates UDP's checksum field: see [`Delta::apply_udp`].
+    #[inline(always)]
+    pub(crate) fn update_udp(self, checksum: &mut U16) {
+        let before = u16::from_ne_bytes(checksum.to_bytes());
+        *checksum = U16::from_bytes(self.apply_udp_in_order(before).to_ne_bytes());
     }
 
     /// The UDP checksum after the change: "no checksum" stays so, and a computed zero becomes
@@ -136,9 +167,15 @@ impl Delta {
     #[inline]
     #[must_use]
     pub fn apply_udp(self, checksum: u16) -> u16 {
+        u16::from_be(self.apply_udp_in_order(checksum.to_be()))
+    }
+
+    /// See [`Delta::apply_udp`]; zeros and ones are the same in any order.
+    #[inline]
+    fn apply_udp_in_order(self, checksum: u16) -> u16 {
         match checksum {
             0 => 0,
-            sent => match self.apply(sent) {
+            sent => match self.apply_in_order(sent) {
                 0 => 0xffff,
                 computed => computed,
             },
@@ -163,6 +200,23 @@ mod tests {
         // The case that RFC 1141's equation gets wrong: 0xDD2F with 0x5555 -> 0x3285.
         let delta = Delta::between(Sum::ZERO.word(0x5555), Sum::ZERO.word(0x3285));
         assert_eq!(delta.apply(0xdd2f), 0x0000);
+    }
+
+    #[test]
+    fn both_zeros_are_told_apart() {
+        // Equation 3 as it stands in the RFC, for every checksum and what is next to carries and zeros.
+        let interesting = [0, 1, 2, 0xff, 0x100, 0x7fff, 0x8000, 0xfeff, 0xff00, 0xfffe, 0xffff];
+        for delta in interesting {
+            for checksum in 0..=0xffff {
+                let sum = Sum::ZERO.word(!checksum).word(delta);
+                assert_eq!(Delta(delta.to_be()).apply(checksum), !sum.fold(), "{checksum} {delta}");
+            }
+            for new in interesting {
+                let (old, new) = (Sum::ZERO.word(delta), Sum::ZERO.word(new));
+                let of_word = Delta::of_word(old.fold(), new.fold());
+                assert_eq!(of_word, Delta::between(old, new));
+            }
+        }
     }
 
     #[test]

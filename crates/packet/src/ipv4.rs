@@ -46,8 +46,15 @@ pub struct Ipv4Header {
     ttl: u8,
     protocol: u8,
     checksum: U16,
-    src: [u8; 4],
-    dst: [u8; 4],
+    addresses: Addresses,
+}
+
+/// Source and destination address, as they are in a header.
+pub type Addresses = [u8; 8];
+
+/// Joins a source and a destination address.
+fn join(src: Ipv4Addr, dst: Ipv4Addr) -> Addresses {
+    zerocopy::transmute!([src.octets(), dst.octets()])
 }
 
 impl Ipv4Header {
@@ -73,8 +80,7 @@ impl Ipv4Header {
             flags_fragment: DONT_FRAGMENT.into(),
             ttl: DEFAULT_TTL,
             protocol,
-            src: src.octets(),
-            dst: dst.octets(),
+            addresses: join(src, dst),
             ..Ipv4Header::new_zeroed()
         };
         header.checksum = Sum::ZERO.bytes(header.as_bytes()).checksum().into();
@@ -186,36 +192,46 @@ impl Ipv4Header {
     /// Source address.
     #[must_use]
     pub fn src(&self) -> Ipv4Addr {
-        Ipv4Addr::from(self.src)
+        let [[a, b, c, d], _]: [[u8; 4]; 2] = zerocopy::transmute!(self.addresses);
+        Ipv4Addr::new(a, b, c, d)
     }
 
     /// Destination address.
     #[must_use]
     pub fn dst(&self) -> Ipv4Addr {
-        Ipv4Addr::from(self.dst)
+        let [_, [a, b, c, d]]: [[u8; 4]; 2] = zerocopy::transmute!(self.addresses);
+        Ipv4Addr::new(a, b, c, d)
+    }
+
+    /// Both addresses.
+    #[inline(always)]
+    #[must_use]
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
     }
 
     /// Sets both addresses and updates the header checksum by `delta`, their change.
     #[inline(always)]
-    pub fn rewrite(&mut self, src: Ipv4Addr, dst: Ipv4Addr, delta: Delta) {
-        self.src = src.octets();
-        self.dst = dst.octets();
-        self.checksum = delta.apply(self.checksum.get()).into();
+    pub fn rewrite(&mut self, addresses: Addresses, delta: Delta) {
+        self.addresses = addresses;
+        delta.update(&mut self.checksum);
     }
 
     /// [Rewrites](Ipv4Header::rewrite) the addresses and decrements the TTL, which must not be 0.
     #[inline(always)]
-    pub fn forward(&mut self, src: Ipv4Addr, dst: Ipv4Addr, delta: Delta) {
+    pub fn forward(&mut self, addresses: Addresses, delta: Delta) {
         // The TTL is the high byte of its word: ~m + m' is the same for every m.
-        const ONE_HOP: Delta = Delta::from_bits(!0x0100);
+        const ONE_HOP: Delta = Delta::of_word(0x0100, 0);
         self.ttl = self.ttl.wrapping_sub(1);
-        self.rewrite(src, dst, delta.and(ONE_HOP));
+        self.rewrite(addresses, delta);
+        ONE_HOP.update(&mut self.checksum);
     }
 
     /// Sets both addresses and updates the header checksum.
     pub fn set_addresses(&mut self, src: Ipv4Addr, dst: Ipv4Addr) {
         let old = Sum::ZERO.address(self.src()).address(self.dst());
-        self.rewrite(src, dst, Delta::between(old, Sum::ZERO.address(src).address(dst)));
+        let delta = Delta::between(old, Sum::ZERO.address(src).address(dst));
+        self.rewrite(join(src, dst), delta);
     }
 
     /// Decrements the TTL, which must not be 0, and updates the header checksum.
@@ -229,7 +245,7 @@ impl Ipv4Header {
         let word = |ttl: u8| Sum::ZERO.word(u16::from(ttl) << 8);
         let delta = Delta::between(word(self.ttl), word(ttl));
         self.ttl = ttl;
-        self.checksum = delta.apply(self.checksum.get()).into();
+        delta.update(&mut self.checksum);
     }
 
     /// Zeroes the header checksum, as a NIC that computes it requires.

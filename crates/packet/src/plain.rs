@@ -11,6 +11,9 @@ use crate::{
     udp::{self, UdpHeader},
 };
 
+/// Source and destination port, as they are in a header: the first bytes of TCP's and of UDP's.
+pub type Ports = [u8; 4];
+
 /// A view of the headers of such a packet, all lengths checked at once.
 #[derive(Debug)]
 pub struct PlainPacket<'a> {

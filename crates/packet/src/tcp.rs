@@ -12,6 +12,7 @@ use crate::{
     Malformed,
     checksum::{Delta, Sum},
     ipv4::{self, Ipv4Header, Ipv4Packet, protocol},
+    plain::Ports,
 };
 
 /// Bytes of a TCP header without options.
@@ -55,8 +56,7 @@ impl fmt::Debug for TcpFlags {
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct TcpHeader {
-    src_port: U16,
-    dst_port: U16,
+    ports: Ports,
     sequence: U32,
     acknowledgment: U32,
     data_offset: u8,
@@ -92,13 +92,22 @@ impl TcpHeader {
     /// Source port.
     #[must_use]
     pub fn src_port(&self) -> u16 {
-        self.src_port.get()
+        let [src, _]: [U16; 2] = zerocopy::transmute!(self.ports);
+        src.get()
     }
 
     /// Destination port.
     #[must_use]
     pub fn dst_port(&self) -> u16 {
-        self.dst_port.get()
+        let [_, dst]: [U16; 2] = zerocopy::transmute!(self.ports);
+        dst.get()
+    }
+
+    /// Both ports.
+    #[inline(always)]
+    #[must_use]
+    pub fn ports(&self) -> Ports {
+        self.ports
     }
 
     /// Sequence number of the first byte, or of the SYN.
@@ -127,10 +136,9 @@ impl TcpHeader {
 
     /// Sets both ports and updates the checksum: `delta` is the change of ports and addresses.
     #[inline(always)]
-    pub fn rewrite(&mut self, src_port: u16, dst_port: u16, delta: Delta) {
-        self.src_port = src_port.into();
-        self.dst_port = dst_port.into();
-        self.checksum = delta.apply(self.checksum.get()).into();
+    pub fn rewrite(&mut self, ports: Ports, delta: Delta) {
+        self.ports = ports;
+        delta.update(&mut self.checksum);
     }
 
     /// Sets the checksum field. A NIC that computes the checksum expects the folded sum of the
@@ -183,8 +191,7 @@ fn build_reset(
 ) -> [u8; RESET_LEN] {
     let ip = Ipv4Header::new(*src.ip(), *dst.ip(), protocol::TCP, HEADER_LEN);
     let mut reset = TcpHeader {
-        src_port: src.port().into(),
-        dst_port: dst.port().into(),
+        ports: zerocopy::transmute!([U16::new(src.port()), U16::new(dst.port())]),
         sequence: sequence.into(),
         acknowledgment: acknowledgment.into(),
         data_offset: 5 << 4,

@@ -4,7 +4,7 @@ use zerocopy::{
     FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, byteorder::network_endian::U16,
 };
 
-use crate::{Malformed, checksum::Delta};
+use crate::{Malformed, checksum::Delta, plain::Ports};
 
 /// Bytes of a UDP header.
 pub const HEADER_LEN: usize = size_of::<UdpHeader>();
@@ -13,8 +13,7 @@ pub const HEADER_LEN: usize = size_of::<UdpHeader>();
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct UdpHeader {
-    src_port: U16,
-    dst_port: U16,
+    ports: Ports,
     length: U16,
     checksum: U16,
 }
@@ -53,13 +52,22 @@ impl UdpHeader {
     /// Source port.
     #[must_use]
     pub fn src_port(&self) -> u16 {
-        self.src_port.get()
+        let [src, _]: [U16; 2] = zerocopy::transmute!(self.ports);
+        src.get()
     }
 
     /// Destination port.
     #[must_use]
     pub fn dst_port(&self) -> u16 {
-        self.dst_port.get()
+        let [_, dst]: [U16; 2] = zerocopy::transmute!(self.ports);
+        dst.get()
+    }
+
+    /// Both ports.
+    #[inline(always)]
+    #[must_use]
+    pub fn ports(&self) -> Ports {
+        self.ports
     }
 
     /// Bytes of header and data.
@@ -76,10 +84,9 @@ impl UdpHeader {
 
     /// Sets both ports and updates the checksum: `delta` is the change of ports and addresses.
     #[inline(always)]
-    pub fn rewrite(&mut self, src_port: u16, dst_port: u16, delta: Delta) {
-        self.src_port = src_port.into();
-        self.dst_port = dst_port.into();
-        self.checksum = delta.apply_udp(self.checksum.get()).into();
+    pub fn rewrite(&mut self, ports: Ports, delta: Delta) {
+        self.ports = ports;
+        delta.update_udp(&mut self.checksum);
     }
 
     /// Sets the checksum field. A NIC that computes the checksum expects the folded sum of the
@@ -108,7 +115,7 @@ mod tests {
     fn no_checksum_stays_none() {
         let mut bytes = [0x13, 0x88, 0x00, 0x35, 0x00, 0x08, 0, 0];
         let header = UdpHeader::parse(&mut bytes).unwrap();
-        header.rewrite(1, 2, Delta::from_bits(0x1234));
+        header.rewrite([0, 1, 0, 2], Delta::from_bits(0x1234));
         assert_eq!((header.src_port(), header.dst_port(), header.checksum()), (1, 2, 0));
     }
 }

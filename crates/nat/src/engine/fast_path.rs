@@ -5,18 +5,18 @@ use std::net::Ipv4Addr;
 
 use shunt_packet::{
     plain::{PlainPacket, PlainTransport},
-    tcp::TcpFlags,
+    tcp::{TcpFlags, TcpHeader},
 };
 
 use super::{Engine, PendingLookup, preschedule::Choice};
 use crate::{
     Side,
-    connection::ConnectionKind,
+    connection::{Connection, ConnectionKind},
     egress::EgressId,
-    flow::{Direction, Segment, SegmentKind},
-    ruleset::Standing,
+    flow::{Direction, Segment},
+    ruleset::{Ruleset, Standing},
     state::ConnectionState,
-    table::{Acknowledgment, ConnectionId},
+    table::ConnectionId,
     time::Instant,
 };
 
@@ -36,44 +36,35 @@ impl Engine {
         let Some((id, direction)) = self.table.finish_lookup(*lookup, &segment.key) else {
             let may_open = || may_open(packet.header.src());
             let (id, egress) = self.open_chosen(now, side, segment, may_leave, may_open)?;
-            self.translate(id, Direction::Inbound, packet);
+            translate(self.table.get(id), &self.rules, Direction::Inbound, packet);
             return Some(egress);
         };
-        let record = self.table.get(id);
+        // The record is looked up once: the rest is between it and the packet.
+        let record = self.table.get_mut(id);
         let egress = record.egress(direction, side)?;
-        let stays = match segment.kind {
-            SegmentKind::Udp if record.state() == ConnectionState::UdpOneWay => {
-                direction == Direction::Inbound && !self.must_run_out(id)
+        match &packet.transport {
+            PlainTransport::Tcp(tcp) => {
+                if !stays(record.state(), tcp) || !may_leave(egress) {
+                    return None;
+                }
+                record.note_acknowledgment(direction, tcp.sequence(), tcp.acknowledgment());
             }
-            _ => stays(record.state(), segment),
-        };
-        if !stays || !may_leave(egress) {
-            return None;
+            PlainTransport::Udp(_) => {
+                let stays = record.state() == ConnectionState::Udp
+                    || may_go_unanswered(record, &self.rules, direction);
+                if !stays || !may_leave(egress) {
+                    return None;
+                }
+            }
         }
-        let acknowledgment = match segment.kind {
-            SegmentKind::Tcp { sequence, acknowledgment: number, .. } => {
-                Some(Acknowledgment { sequence, number })
-            }
-            _ => None,
-        };
-        self.table.note_unchanged(id, direction, acknowledgment, now);
-        self.translate(id, direction, packet);
+        record.touch(now);
+        translate(record, &self.rules, direction, packet);
         Some(egress)
     }
 
-    /// Whether a client's datagram does not keep alive a connection that its server has not answered,
-    /// since that takes no more.
+    /// Opens a connection with the server that was prescheduled for a packet. Kept apart, so that the
+    /// packets of known connections have the registers to themselves.
     #[inline(never)]
-    fn must_run_out(&self, id: ConnectionId) -> bool {
-        match self.table.get(id).kind() {
-            ConnectionKind::Service(service, server) => {
-                self.rules.standing(service, server) != Standing::InService
-            }
-            ConnectionKind::Snat | ConnectionKind::Passthrough => false,
-        }
-    }
-
-    /// Opens a connection with the server that was prescheduled for a packet.
     fn open_chosen(
         &mut self,
         now: Instant,
@@ -105,21 +96,6 @@ impl Engine {
         Some((id, egress))
     }
 
-    /// Makes a packet what its connection makes of it, and counts it.
-    #[inline]
-    fn translate(&mut self, id: ConnectionId, direction: Direction, packet: PlainPacket<'_>) {
-        let record = self.table.get(id);
-        let (leaves_as, address_delta, transport_delta) = record.leaves_as(direction);
-        let kind = record.kind();
-        let (src, dst) = (leaves_as.src(), leaves_as.dst());
-        match packet.transport {
-            PlainTransport::Tcp(tcp) => tcp.rewrite(src.port(), dst.port(), transport_delta),
-            PlainTransport::Udp(udp) => udp.rewrite(src.port(), dst.port(), transport_delta),
-        }
-        packet.header.forward(*src.ip(), *dst.ip(), address_delta);
-        self.count(kind, direction, packet.header);
-    }
-
     /// See [`Processed::note_egress`](super::Processed::note_egress).
     pub(super) fn note_egress(&mut self, lookup: &PendingLookup, side: Side, egress: EgressId) {
         let PendingLookup(Some((segment, _))) = lookup else { return };
@@ -133,15 +109,36 @@ impl Engine {
     }
 }
 
-/// Whether a segment leaves its connection in the state that it is in, beyond any doubt. A datagram does
-/// so once there was an answer.
-#[inline]
-fn stays(state: ConnectionState, segment: &Segment) -> bool {
-    match segment.kind {
-        SegmentKind::Tcp { flags, .. } => {
-            state == ConnectionState::Established && flags == TcpFlags::ACK
-        }
-        SegmentKind::Udp => state == ConnectionState::Udp,
-        SegmentKind::Query { .. } | SegmentKind::Other => false,
+/// Makes a packet what its connection makes of it, and counts it.
+#[inline(always)]
+fn translate(record: &Connection, rules: &Ruleset, direction: Direction, packet: PlainPacket<'_>) {
+    let (leaves_as, address_delta, transport_delta) = record.leaves_as(direction);
+    match packet.transport {
+        PlainTransport::Tcp(tcp) => tcp.rewrite(leaves_as.ports(), transport_delta),
+        PlainTransport::Udp(udp) => udp.rewrite(leaves_as.ports(), transport_delta),
     }
+    packet.header.forward(leaves_as.addresses(), address_delta);
+    if let Some(server) = record.server() {
+        rules.count_packet(server, direction, packet.header);
+    }
+}
+
+/// Whether a segment leaves its connection in the state that it is in, beyond any doubt.
+#[inline(always)]
+fn stays(state: ConnectionState, tcp: &TcpHeader) -> bool {
+    state == ConnectionState::Established && tcp.flags() == TcpFlags::ACK
+}
+
+/// Whether a datagram of a connection that has seen no answer leaves it so, and goes to a server that may
+/// still give one.
+#[inline(never)]
+fn may_go_unanswered(record: &Connection, rules: &Ruleset, direction: Direction) -> bool {
+    record.state() == ConnectionState::UdpOneWay
+        && direction == Direction::Inbound
+        && match record.kind() {
+            ConnectionKind::Service(service, server) => {
+                rules.standing(service, server) == Standing::InService
+            }
+            ConnectionKind::Snat | ConnectionKind::Passthrough => true,
+        }
 }

@@ -139,7 +139,7 @@ impl Engine {
     }
 
     /// What to do with a packet that was looked up, and not changed since.
-    #[inline]
+    #[inline(never)]
     fn process_looked_up(
         &mut self,
         now: Instant,

@@ -328,21 +328,10 @@ impl ConnectionTable {
         }
     }
 
-    /// Notes a packet of this direction that leaves the connection in its state, and what it
-    /// acknowledges, if it does.
+    /// The record of a connection, for a packet that leaves its state and so its deadline as they are.
     #[inline]
-    pub(crate) fn note_unchanged(
-        &mut self,
-        id: ConnectionId,
-        direction: Direction,
-        acknowledgment: Option<Acknowledgment>,
-        now: Instant,
-    ) {
-        let record = &mut self.records[id.0 as usize];
-        record.touch(now);
-        if let Some(Acknowledgment { sequence, number }) = acknowledgment {
-            record.note_acknowledgment(direction, sequence, number);
-        }
+    pub(crate) fn get_mut(&mut self, id: ConnectionId) -> &mut Connection {
+        &mut self.records[id.0 as usize]
     }
 
     /// Notes that a connection's client keeps its server because of it.

@@ -16,8 +16,8 @@ use shunt_nat::{EngineConfig, Side, Topology};
 use shunt_rules::{
     Defaults, ForwardingMode, LatePackets, LocalAddress, OnUnknown, Persistence,
     Protocol::{Tcp, Udp},
-    RealServer, Rules, Scheduler, SchedulerFlags, SnatRule, TimeoutOverrides, Timeouts,
-    VirtualEndpoint, VirtualService,
+    RealServer, Rules, Scheduler, SchedulerFlags, SnatRule, SourceRoutes, TimeoutOverrides,
+    Timeouts, VirtualEndpoint, VirtualService,
 };
 
 /// Outside hosts.
@@ -115,9 +115,10 @@ prop_compose! {
         timeouts in timeouts(),
         on_unknown in on_unknown(),
         late_packets in select(LatePackets::ALL),
+        source_routes in select(SourceRoutes::ALL),
         reset_on_expiry: bool,
     ) -> Defaults {
-        Defaults { timeouts, on_unknown, late_packets, reset_on_expiry }
+        Defaults { timeouts, on_unknown, late_packets, source_routes, reset_on_expiry }
     }
 }
 
