@@ -13,6 +13,7 @@
 //! | `runner`, `process` | whose turn it is |
 //! | `testpmd` | running testpmd, and reading its figures |
 //! | `throughput`, `setup`, `window`, `pauses`, `clock` | the director, in another process of this program: EAL starts once per process |
+//! | `commands` | how long commands of the main lcore's hold up a worker that passes packets on |
 //! | `latency`, `generator` | the director as it is in operation, and a generator beside it |
 //! | `outcome`, `duo`, `stats` | what follows from the figures |
 //! | `targets` | what is to be reached |
@@ -22,6 +23,7 @@
 
 mod case;
 mod clock;
+mod commands;
 mod crew;
 mod duo;
 mod generator;
@@ -129,18 +131,24 @@ enum Job {
     Case(Case),
     /// Two workers against one.
     Duo(Case),
+    /// A worker that is asked and told while it passes packets on.
+    Commands,
     Latency,
 }
 
 impl Job {
     fn all(quick: bool) -> Vec<Job> {
         let cases = Case::all(quick).into_iter().map(Job::Case);
-        cases.chain(Case::of_two_workers().map(Job::Duo)).chain([Job::Latency]).collect()
+        cases
+            .chain(Case::of_two_workers().map(Job::Duo))
+            .chain([Job::Commands, Job::Latency])
+            .collect()
     }
 
     fn case(self) -> Option<Case> {
         match self {
             Job::Case(case) | Job::Duo(case) => Some(case),
+            Job::Commands => Some(commands::CASE),
             Job::Latency => None,
         }
     }
@@ -149,7 +157,7 @@ impl Job {
         match self {
             Job::Case(case) => plan.steps_of_case(case),
             Job::Duo(_) => plan.steps_of_duo(),
-            Job::Latency => 1,
+            Job::Commands | Job::Latency => 1,
         }
     }
 }
@@ -159,6 +167,7 @@ impl fmt::Display for Job {
         match self {
             Job::Case(case) => case.fmt(f),
             Job::Duo(case) => write!(f, "two workers, {case}"),
+            Job::Commands => f.write_str("commands, 1 M connections"),
             Job::Latency => f.write_str("latency"),
         }
     }
@@ -173,6 +182,7 @@ fn run_all(args: &Args, jobs: &[Job]) -> anyhow::Result<Report> {
     let machine = Machine::here(args.no_huge);
     println!("{machine}\n");
     let (mut outcomes, mut duos, mut latencies) = (Vec::new(), Vec::new(), Vec::new());
+    let mut commands = None;
     for job in jobs {
         match job {
             Job::Case(case) => {
@@ -187,13 +197,22 @@ fn run_all(args: &Args, jobs: &[Job]) -> anyhow::Result<Report> {
                 progress.suspend(|| print_row(header, &duo.to_string()));
                 duos.push(duo);
             }
+            Job::Commands => commands = Some(plan.commands(&progress)?),
             Job::Latency => latencies = plan.latency(&progress)?,
         }
     }
     progress.finish_and_clear();
     let criterion = args.criterion.as_deref();
-    let targets = targets::targets(&outcomes, &duos, &latencies, criterion);
-    Ok(Report { machine, command: args.command.clone(), outcomes, duos, latencies, targets })
+    let targets = targets::targets(&outcomes, &duos, commands.as_ref(), &latencies, criterion);
+    Ok(Report {
+        machine,
+        command: args.command.clone(),
+        outcomes,
+        duos,
+        commands,
+        latencies,
+        targets,
+    })
 }
 
 fn print_row(header: Option<String>, row: &str) {

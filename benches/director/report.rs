@@ -5,6 +5,7 @@ use std::{fs::File, io::BufWriter, path::Path};
 use serde::Serialize;
 
 use crate::{
+    commands::Commands,
     duo::Duo,
     latency::Latency,
     machine::Machine,
@@ -39,6 +40,7 @@ pub(crate) struct Report {
     pub(crate) command: String,
     pub(crate) outcomes: Vec<Outcome>,
     pub(crate) duos: Vec<Duo>,
+    pub(crate) commands: Option<Commands>,
     /// By idle mode.
     pub(crate) latencies: Vec<Latency>,
     pub(crate) targets: Vec<Target>,
@@ -63,6 +65,9 @@ impl Report {
                 "This machine was busy: a loop that does nothing was interrupted for {pause:.0} µs. Don't \
                  trust the figures.\n"
             );
+        }
+        if let Some(commands) = &self.commands {
+            println!("{commands}\n");
         }
         if !self.latencies.is_empty() {
             println!("latency over memif");

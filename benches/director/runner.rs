@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     case::Case,
+    commands::{self, Commands},
     crew::Crew,
     duo::Duo,
     latency::{self, Latency},
@@ -114,6 +115,19 @@ impl Plan {
         delegate(&Order::Throughput(order), directory).with_context(|| format!("{case}, {crew}"))
     }
 
+    /// Measures how long commands hold up a worker.
+    pub(crate) fn commands(self, progress: &ProgressBar) -> anyhow::Result<Commands> {
+        progress.inc(1);
+        progress.set_message("commands");
+        let directory = tempfile::tempdir()?;
+        let case = commands::CASE;
+        let devices = Files::write(case, Crew::Alone, directory.path()).devices(case);
+        let wanted = Wanted { case, crew: Crew::Alone, devices, no_huge: self.no_huge };
+        let (rounds, window) = (2 * self.rounds + 1, self.window);
+        let order = commands::Order { wanted, rounds, window };
+        delegate(&Order::Commands(order), directory.path()).context("commands")
+    }
+
     /// Measures how long packets take, in each idle mode.
     pub(crate) fn latency(self, progress: &ProgressBar) -> anyhow::Result<Vec<Latency>> {
         progress.inc(1);
@@ -128,6 +142,7 @@ impl Plan {
 #[derive(Serialize, Deserialize)]
 enum Order {
     Throughput(throughput::Order),
+    Commands(commands::Order),
     Latency(latency::Order),
 }
 
@@ -147,6 +162,7 @@ pub(crate) fn carry_out(order: &Path, measurement: &Path) -> anyhow::Result<()> 
     let directory = order.parent().context("a directory")?;
     let found = match serde_json::from_reader(File::open(order)?)? {
         Order::Throughput(order) => serde_json::to_string(&throughput::measure(&order)?)?,
+        Order::Commands(order) => serde_json::to_string(&commands::measure(&order)?)?,
         Order::Latency(order) => serde_json::to_string(&latency::measure(&order, directory)?)?,
     };
     Ok(fs::write(measurement, found)?)

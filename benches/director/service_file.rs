@@ -26,8 +26,12 @@ pub(crate) struct Wanted {
 
 /// What such a director's service file says.
 pub(crate) fn config(wanted: &Wanted) -> anyhow::Result<Config> {
-    let text = text(wanted, Idle::Spin);
-    Config::parse("bench.toml", &text).map_err(|errors| anyhow::anyhow!("{errors}"))
+    parse(&text(wanted, Idle::Spin))
+}
+
+/// Reads a service file.
+pub(crate) fn parse(text: &str) -> anyhow::Result<Config> {
+    Config::parse("bench.toml", text).map_err(|errors| anyhow::anyhow!("{errors}"))
 }
 
 /// The service file of such a director.

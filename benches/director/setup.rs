@@ -29,7 +29,12 @@ pub(crate) fn meet_neighbours(worker: &mut Worker, clock: Clock) -> anyhow::Resu
     Ok(())
 }
 
-fn inject(worker: &mut Worker, clock: Clock, side: Side, frame: &[u8]) -> anyhow::Result<()> {
+pub(crate) fn inject(
+    worker: &mut Worker,
+    clock: Clock,
+    side: Side,
+    frame: &[u8],
+) -> anyhow::Result<()> {
     ensure!(worker.inject(clock.at(Tsc::now()), side, frame), "no mbuf is free");
     Ok(())
 }

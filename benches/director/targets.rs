@@ -7,6 +7,7 @@ use shunt_dataplane::connection_memory;
 
 use crate::{
     case::{Case, Load, Mode, Protocol},
+    commands::Commands,
     crew::Crew,
     duo::Duo,
     latency::Latency,
@@ -80,6 +81,7 @@ impl Target {
 pub(crate) fn targets(
     outcomes: &[Outcome],
     duos: &[Duo],
+    commands: Option<&Commands>,
     latencies: &[Latency],
     criterion: Option<&Path>,
 ) -> Vec<Target> {
@@ -90,6 +92,7 @@ pub(crate) fn targets(
     targets.push(memory());
     targets.push(stall(outcomes));
     targets.extend(two_workers(duos));
+    targets.extend(obeying(commands));
     targets.push(idle(latencies));
     targets
 }
@@ -141,6 +144,25 @@ fn two_workers(duos: &[Duo]) -> [Target; 4] {
                 .unwrap_or_default(),
         }
     })
+}
+
+fn obeying(commands: Option<&Commands>) -> [Target; 2] {
+    [
+        Target {
+            work: "longest turn with a command, 1 M connections, beyond idle",
+            wanted: Bound::AtMost(LONG_US),
+            measured: commands.map(Commands::beyond_idle_us),
+            unit: "µs",
+            remark: "listed, counted and killed, and rules replaced, while packets flow".to_owned(),
+        },
+        Target {
+            work: "throughput while 1 M connections are listed",
+            wanted: Bound::AtLeast(98.0),
+            measured: commands.and_then(Commands::share_while_listed).map(|share| 100.0 * share),
+            unit: "%",
+            remark: String::new(),
+        },
+    ]
 }
 
 fn idle(latencies: &[Latency]) -> Target {

@@ -72,6 +72,12 @@ pub(crate) fn opener(case: Case, number: u32) -> Vec<u8> {
     frame(case.protocol, Stage::Opener, (client(number), VIP), 0)
 }
 
+/// The first packet of a flow to another service at the VIP, on this port.
+pub(crate) fn opener_at(case: Case, number: u32, vport: u16) -> Vec<u8> {
+    let vip = SocketAddrV4::new(*VIP.ip(), vport);
+    frame(case.protocol, Stage::Opener, (client(number), vip), 0)
+}
+
 /// A packet of each direction of a connection that is open, outside first.
 pub(crate) fn exchange(case: Case, keys: [FlowKey; 2]) -> [Vec<u8>; 2] {
     let [inbound, outbound] = keys.map(|key| (key.src(), key.dst()));

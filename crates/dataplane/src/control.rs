@@ -162,16 +162,7 @@ impl Control {
     /// # Errors
     /// When a worker has panicked.
     pub fn count_connections(&self, filter: &ConnectionFilter) -> Result<u64, WorkerEnded> {
-        let mut walk = ConnectionWalk::new(*filter);
-        let mut all = 0;
-        while walk.worker < self.workers.len() {
-            let command = Command::Count { filter: walk.filter, cursor: walk.cursor };
-            if let Answer::Counted { next, count } = self.ask(walk.worker, command)? {
-                all += count;
-                walk.go_on(next);
-            }
-        }
-        Ok(all)
+        self.count_with(filter, |worker, command| self.ask(worker, command))
     }
 
     /// Ends all connections that the filter admits, and resets both ends of those that are TCP. Returns how
@@ -180,11 +171,38 @@ impl Control {
     /// # Errors
     /// When a worker has panicked.
     pub fn kill_connections(&self, filter: &ConnectionFilter) -> Result<u64, WorkerEnded> {
+        self.kill_with(filter, |worker, command| self.ask(worker, command))
+    }
+
+    /// As [`Control::count_connections`], with workers asked by `ask`.
+    pub(crate) fn count_with(
+        &self,
+        filter: &ConnectionFilter,
+        mut ask: impl FnMut(usize, Command) -> Result<Answer, WorkerEnded>,
+    ) -> Result<u64, WorkerEnded> {
+        let mut walk = ConnectionWalk::new(*filter);
+        let mut all = 0;
+        while walk.worker < self.workers.len() {
+            let command = Command::Count { filter: walk.filter, cursor: walk.cursor };
+            if let Answer::Counted { next, count } = ask(walk.worker, command)? {
+                all += count;
+                walk.go_on(next);
+            }
+        }
+        Ok(all)
+    }
+
+    /// As [`Control::kill_connections`], with workers asked by `ask`.
+    pub(crate) fn kill_with(
+        &self,
+        filter: &ConnectionFilter,
+        mut ask: impl FnMut(usize, Command) -> Result<Answer, WorkerEnded>,
+    ) -> Result<u64, WorkerEnded> {
         let mut walk = ConnectionWalk::new(*filter);
         let mut all = 0;
         while walk.worker < self.workers.len() {
             let command = Command::Kill { filter: walk.filter, cursor: walk.cursor };
-            if let Answer::Killed { next, count } = self.ask(walk.worker, command)? {
+            if let Answer::Killed { next, count } = ask(walk.worker, command)? {
                 all += count;
                 walk.go_on(next);
             }
@@ -368,6 +386,18 @@ mod tests {
             control.collect();
             assert_eq!(taken, [round; 2], "each change once");
         }
+    }
+
+    #[test]
+    fn a_worker_that_has_ended_is_an_error() {
+        let (control, starts) =
+            Control::new(&config(PORT, &[]), Owners::new(128, 2), 2, 7).unwrap();
+        drop(starts);
+        let all = ConnectionFilter::default();
+        let page = control.next_connections(&mut ConnectionWalk::new(all));
+        assert_eq!(page, Err(WorkerEnded));
+        assert_eq!(control.count_connections(&all), Err(WorkerEnded));
+        assert_eq!(control.kill_connections(&all), Err(WorkerEnded));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::{
 use shunt_config::Config;
 use shunt_dpdk::{Eal, Error, LcoreHandle, LcoreId, Mempool, MempoolConfig, launch};
 use shunt_nat::{
-    BuildError, ConnectionInfo, Engine, EngineConfig, Instant,
+    BuildError, ConnectionFilter, ConnectionInfo, Engine, EngineConfig, Instant,
     table::{ConnectionTable, TableMemoryError},
 };
 use tracing::info;
@@ -28,7 +28,7 @@ use crate::{
     device_lock::DeviceLocks,
     eal_directory::EalDirectory,
     links::Link,
-    mailbox::{Mailbox, Snapshot, WorkerEnded},
+    mailbox::{Answer, Command, Mailbox, Snapshot, WorkerEnded},
     pipeline::Pipeline,
     ports::PortError,
     preflight,
@@ -389,13 +389,34 @@ impl Assembly {
         walk: &mut ConnectionWalk,
     ) -> Result<Option<Vec<ConnectionInfo>>, WorkerEnded> {
         let Assembly { workers, control, .. } = self;
-        control.walk_on(walk, |number, command| {
-            control.ask_by_hand(number, command, || {
-                if let Some(worker) = workers.get_mut(number) {
-                    worker.read_mailbox(now);
-                }
-            })
-        })
+        control.walk_on(walk, by_hand(control, workers, now))
+    }
+
+    /// How many connections the filter admits, as [`Control::count_connections`] finds it.
+    ///
+    /// # Errors
+    /// When a worker was taken out.
+    pub fn count_connections(
+        &mut self,
+        now: Instant,
+        filter: &ConnectionFilter,
+    ) -> Result<u64, WorkerEnded> {
+        let Assembly { workers, control, .. } = self;
+        control.count_with(filter, by_hand(control, workers, now))
+    }
+
+    /// Ends all connections that the filter admits, as [`Control::kill_connections`] does. The resets leave
+    /// with the workers' next turns.
+    ///
+    /// # Errors
+    /// When a worker was taken out.
+    pub fn kill_connections(
+        &mut self,
+        now: Instant,
+        filter: &ConnectionFilter,
+    ) -> Result<u64, WorkerEnded> {
+        let Assembly { workers, control, .. } = self;
+        control.kill_with(filter, by_hand(control, workers, now))
     }
 
     /// Closes the ports, and accounts for every mbuf. `config` is the one that runs.
@@ -411,6 +432,21 @@ impl Assembly {
         let keepable = if keepers > 0 { in_use_at_start + keepers * AF_XDP_RING } else { 0 };
         report.mbufs = MbufReport::new(&pool, keepable);
         report
+    }
+}
+
+/// Asks workers that are driven by hand.
+fn by_hand<'a>(
+    control: &'a Control,
+    workers: &'a mut [Worker],
+    now: Instant,
+) -> impl FnMut(usize, Command) -> Result<Answer, WorkerEnded> + 'a {
+    move |number, command| {
+        // Nothing is sent to one that was taken out: it would answer another question with it.
+        let worker = workers.get_mut(number).ok_or(WorkerEnded)?;
+        control.ask_by_hand(number, command, || {
+            worker.read_mailbox(now);
+        })
     }
 }
 

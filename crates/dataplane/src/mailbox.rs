@@ -86,15 +86,16 @@ pub(crate) struct WorkerHandle {
     pub(crate) monitor: Option<WorkerMonitor>,
 }
 
-/// A worker has ended: it panicked.
+/// A worker has ended: it panicked, or takes no turns and has its mailbox full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a worker has ended")]
+#[error("a worker has ended, or no longer takes commands")]
 pub struct WorkerEnded;
 
 impl WorkerHandle {
-    /// Sends a command, for each of which an answer is to be taken.
+    /// Sends a command, for each of which an answer is to be taken. It never waits: there is room unless
+    /// the worker takes no turns.
     pub(crate) fn send(&self, command: Command) -> Result<(), WorkerEnded> {
-        self.commands.send(command).map_err(|_| WorkerEnded)
+        self.commands.try_send(command).map_err(|_full_or_ended| WorkerEnded)
     }
 
     /// Waits for the answer to the first command that has none yet.
@@ -118,4 +119,50 @@ pub(crate) fn mailbox() -> (WorkerHandle, Mailbox) {
     let (answers, from_worker) = bounded(CAPACITY);
     let handle = WorkerHandle { commands: to_worker, answers: from_worker, monitor: None };
     (handle, Mailbox { commands, answers })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn count() -> Command {
+        Command::Count { filter: ConnectionFilter::default(), cursor: Cursor::default() }
+    }
+
+    #[test]
+    fn a_full_mailbox_is_an_error() {
+        let (handle, mailbox) = mailbox();
+        for number in 0..CAPACITY {
+            assert_eq!(handle.send(count()), Ok(()), "command {number}");
+        }
+        assert_eq!(handle.send(count()), Err(WorkerEnded), "and nobody waits");
+        assert!(mailbox.read(|_| Answer::Counted { next: None, count: 7 }));
+        assert_eq!(handle.send(count()), Ok(()), "there is room again");
+        let Ok(Answer::Counted { next: None, count: 7 }) = handle.receive() else {
+            panic!("another answer")
+        };
+        assert!(matches!(handle.try_receive(), Ok(None)), "no other was obeyed");
+    }
+
+    #[test]
+    fn a_worker_that_has_ended_is_an_error() {
+        let (handle, mailbox) = mailbox();
+        handle.send(count()).unwrap();
+        assert!(mailbox.read(|_| Answer::Counted { next: None, count: 7 }));
+        handle.send(count()).unwrap();
+        drop(mailbox);
+        assert!(handle.receive().is_ok(), "what it answered before is there");
+        assert!(matches!(handle.receive(), Err(WorkerEnded)), "it took a command along");
+        assert!(matches!(handle.try_receive(), Err(WorkerEnded)));
+        assert_eq!(handle.send(count()), Err(WorkerEnded));
+    }
+
+    #[test]
+    fn a_worker_needs_nobody_to_answer_to() {
+        let (handle, mailbox) = mailbox();
+        handle.send(count()).unwrap();
+        drop(handle);
+        assert!(mailbox.read(|_| Answer::Counted { next: None, count: 7 }));
+        assert!(!mailbox.read(|_| panic!("nobody asked")));
+    }
 }

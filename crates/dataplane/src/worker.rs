@@ -165,6 +165,20 @@ impl Worker {
         })
     }
 
+    /// One turn of a running director's loop: [`Worker::poll`], and a look into the mailbox, which there is
+    /// in each turn without packets and in some of the others. Returns how many packets came, and whether
+    /// a command was obeyed.
+    pub fn poll_and_obey(&mut self, now: Instant) -> (usize, bool) {
+        let received = self.poll(now);
+        // Looking there costs a fence: what has packets to pass does so less often.
+        self.until_mail = self.until_mail.saturating_sub(1);
+        let looks = received == 0 || self.until_mail == 0;
+        if looks {
+            self.until_mail = MAIL_INTERVAL;
+        }
+        (received, looks && self.read_mailbox(now))
+    }
+
     /// Takes in a copy of a frame, as if it had arrived on `side`; `false` when no mbuf is free.
     /// Brings a director that is driven by hand into a state: neighbours known, connections open.
     pub fn inject(&mut self, now: Instant, side: Side, frame: &[u8]) -> bool {
@@ -180,14 +194,7 @@ impl Worker {
         let mut idle = IdleBackoff::new(idle);
         let mut start = Tsc::now();
         while !stop.load(Ordering::Relaxed) {
-            let now = clock.at(start);
-            let received = self.poll(now);
-            // Looking there costs a fence: what has packets to pass does so less often.
-            self.until_mail = self.until_mail.saturating_sub(1);
-            let obeyed = (received == 0 || self.until_mail == 0) && self.read_mailbox(now);
-            if received == 0 || self.until_mail == 0 {
-                self.until_mail = MAIL_INTERVAL;
-            }
+            let (received, obeyed) = self.poll_and_obey(clock.at(start));
             let end = Tsc::now();
             let is_busy = received > 0 || obeyed;
             self.polls.note_poll(received, is_busy, end.wrapping_sub(start));

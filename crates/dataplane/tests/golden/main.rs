@@ -19,6 +19,7 @@ mod stage;
 mod arp;
 mod balance;
 mod changes;
+mod control;
 mod expiry;
 mod fast_path;
 mod forwarding;
