@@ -21,19 +21,19 @@ use std::{
 use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
 use shunt_config::{Config, Idle};
-use shunt_dataplane::{Assembly, ConnectionWalk, Worker};
+use shunt_dataplane::{ConnectionWalk, DirectorParts, Worker};
 use shunt_dpdk::{Eal, LcoreId, clock::Tsc, launch};
 use shunt_nat::{ConnectionFilter, Direction, Side};
 
 use crate::{
     case::{Case, Load, Mode, Protocol},
     clock::Clock,
-    crew::Crew,
     pauses::{LONG_US, Pauses, Turns},
     service_file::{self, Wanted},
     setup,
     stats::median,
     traffic,
+    worker_layout::WorkerLayout,
 };
 
 /// The traffic: that of half of the connections.
@@ -190,9 +190,9 @@ pub(crate) fn measure(order: &Order) -> anyhow::Result<Commands> {
     let mut config = service_file::parse(&rules[0])?;
     let prefix = format!("shunt-bench-{}", std::process::id());
     let eal = Eal::init(&config.eal_args(&prefix)).context("EAL did not start")?;
-    let mut director = Assembly::open(&eal, &config)?;
+    let mut director = DirectorParts::open(&eal, &config)?;
     let clock = Clock::start();
-    setup::set_up(director.workers(), CASE, Crew::Alone, clock)?;
+    setup::set_up(director.workers(), CASE, WorkerLayout::Alone, clock)?;
     let mut worker = director.workers().pop().context("no worker")?;
     establish_others(&mut worker, clock)?;
 
@@ -374,7 +374,7 @@ fn schedule() -> (f64, f64) {
 fn conduct(
     order: &Order,
     program: &Program,
-    director: &mut Assembly,
+    director: &mut DirectorParts,
     config: &mut Config,
     rules: &[String; 2],
     clock: Clock,
@@ -439,7 +439,7 @@ fn conduct(
 }
 
 /// Seconds from asking for the first page to having the last, and how many connections are on them.
-fn walk(director: &Assembly) -> anyhow::Result<(f64, u64)> {
+fn walk(director: &DirectorParts) -> anyhow::Result<(f64, u64)> {
     let (start, mut count) = (Instant::now(), 0);
     let mut walk = ConnectionWalk::default();
     while let Some(page) = director.control().next_connections(&mut walk)? {

@@ -21,11 +21,11 @@ use shunt_dpdk::{Eal, Mempool, MempoolConfig};
 
 use crate::{
     case::{Case, Load, Mode, Protocol},
-    crew::Crew,
     generator::{Generator, Times},
     process::Running,
     service_file::{self, Wanted},
     traffic,
+    worker_layout::WorkerLayout,
 };
 
 /// What latency is measured with.
@@ -114,7 +114,8 @@ fn measure_one(
         format!(",mac={}", bytes.join(":"))
     };
     let devices = [0, 1].map(|port| device("server", port, &mac(port)));
-    let wanted = Wanted { case: CASE, crew: Crew::Alone, devices, no_huge: order.no_huge };
+    let wanted =
+        Wanted { case: CASE, layout: WorkerLayout::Alone, devices, no_huge: order.no_huge };
     let file = directory.join(format!("{idle}.toml"));
     fs::write(&file, service_file::text(&wanted, idle))?;
     let mut director = Command::new(env!("CARGO_BIN_EXE_shunt"));

@@ -8,14 +8,14 @@
 //! | module | what is in it |
 //! | --- | --- |
 //! | `case` | what is measured |
-//! | `crew` | how many workers there are, and how packets come to them |
+//! | `worker_layout` | how many workers there are, and how packets come to them |
 //! | `traffic`, `memory`, `service_file` | what testpmd and the director are given |
 //! | `runner`, `process` | whose turn it is |
 //! | `testpmd` | running testpmd, and reading its figures |
 //! | `throughput`, `setup`, `window`, `pauses`, `clock` | the director, in another process of this program: EAL starts once per process |
 //! | `commands` | how long commands of the main lcore's hold up a worker that passes packets on |
 //! | `latency`, `generator` | the director as it is in operation, and a generator beside it |
-//! | `outcome`, `duo`, `stats` | what follows from the figures |
+//! | `outcome`, `scaling`, `stats` | what follows from the figures |
 //! | `targets` | what is to be reached |
 //! | `report`, `plot`, `machine` | what is printed and kept |
 //!
@@ -24,8 +24,6 @@
 mod case;
 mod clock;
 mod commands;
-mod crew;
-mod duo;
 mod generator;
 mod latency;
 mod machine;
@@ -36,6 +34,7 @@ mod plot;
 mod process;
 mod report;
 mod runner;
+mod scaling;
 mod service_file;
 mod setup;
 mod stats;
@@ -44,6 +43,7 @@ mod testpmd;
 mod throughput;
 mod traffic;
 mod window;
+mod worker_layout;
 
 use std::{fmt, path::PathBuf, process::ExitCode, time::Duration};
 
@@ -51,11 +51,11 @@ use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use case::Case;
-use duo::Duo;
 use machine::Machine;
 use memory::Memory;
 use report::Report;
 use runner::Plan;
+use scaling::ScalingRun;
 
 /// The whole director, on frames that are replayed from memory, against testpmd
 #[derive(Parser)]
@@ -130,7 +130,7 @@ enum Job {
     /// One worker beside testpmd.
     Case(Case),
     /// Two workers against one.
-    Duo(Case),
+    Scaling(Case),
     /// A worker that is asked and told while it passes packets on.
     Commands,
     Latency,
@@ -140,14 +140,14 @@ impl Job {
     fn all(quick: bool) -> Vec<Job> {
         let cases = Case::all(quick).into_iter().map(Job::Case);
         cases
-            .chain(Case::of_two_workers().map(Job::Duo))
+            .chain(Case::of_two_workers().map(Job::Scaling))
             .chain([Job::Commands, Job::Latency])
             .collect()
     }
 
     fn case(self) -> Option<Case> {
         match self {
-            Job::Case(case) | Job::Duo(case) => Some(case),
+            Job::Case(case) | Job::Scaling(case) => Some(case),
             Job::Commands => Some(commands::CASE),
             Job::Latency => None,
         }
@@ -156,7 +156,7 @@ impl Job {
     fn steps(self, plan: Plan) -> u64 {
         match self {
             Job::Case(case) => plan.steps_of_case(case),
-            Job::Duo(_) => plan.steps_of_duo(),
+            Job::Scaling(_) => plan.steps_of_scaling(),
             Job::Commands | Job::Latency => 1,
         }
     }
@@ -166,7 +166,7 @@ impl fmt::Display for Job {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Job::Case(case) => case.fmt(f),
-            Job::Duo(case) => write!(f, "two workers, {case}"),
+            Job::Scaling(case) => write!(f, "two workers, {case}"),
             Job::Commands => f.write_str("commands, 1 M connections"),
             Job::Latency => f.write_str("latency"),
         }
@@ -181,7 +181,7 @@ fn run_all(args: &Args, jobs: &[Job]) -> anyhow::Result<Report> {
     progress.enable_steady_tick(Duration::from_millis(500));
     let machine = Machine::here(args.no_huge);
     println!("{machine}\n");
-    let (mut outcomes, mut duos, mut latencies) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut outcomes, mut scaling_runs, mut latencies) = (Vec::new(), Vec::new(), Vec::new());
     let mut commands = None;
     for job in jobs {
         match job {
@@ -191,11 +191,11 @@ fn run_all(args: &Args, jobs: &[Job]) -> anyhow::Result<Report> {
                 progress.suspend(|| print_row(header, &report::row(&outcome)));
                 outcomes.push(outcome);
             }
-            Job::Duo(case) => {
-                let duo = plan.duo(*case, &progress)?;
-                let header = duos.is_empty().then(|| format!("\n{}", Duo::header()));
-                progress.suspend(|| print_row(header, &duo.to_string()));
-                duos.push(duo);
+            Job::Scaling(case) => {
+                let scaling_run = plan.scaling_run(*case, &progress)?;
+                let header = scaling_runs.is_empty().then(|| format!("\n{}", ScalingRun::header()));
+                progress.suspend(|| print_row(header, &scaling_run.to_string()));
+                scaling_runs.push(scaling_run);
             }
             Job::Commands => commands = Some(plan.commands(&progress)?),
             Job::Latency => latencies = plan.latency(&progress)?,
@@ -203,12 +203,13 @@ fn run_all(args: &Args, jobs: &[Job]) -> anyhow::Result<Report> {
     }
     progress.finish_and_clear();
     let criterion = args.criterion.as_deref();
-    let targets = targets::targets(&outcomes, &duos, commands.as_ref(), &latencies, criterion);
+    let targets =
+        targets::targets(&outcomes, &scaling_runs, commands.as_ref(), &latencies, criterion);
     Ok(Report {
         machine,
         command: args.command.clone(),
         outcomes,
-        duos,
+        scaling_runs,
         commands,
         latencies,
         targets,

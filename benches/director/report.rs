@@ -6,11 +6,11 @@ use serde::Serialize;
 
 use crate::{
     commands::Commands,
-    duo::Duo,
     latency::Latency,
     machine::Machine,
     outcome::Outcome,
     plot,
+    scaling::ScalingRun,
     stats::{median, nanoseconds},
     targets::Target,
 };
@@ -27,7 +27,7 @@ connections opened per second.
 ";
 
 /// What stands below the table of two workers.
-const LEGEND_OF_DUOS: &str = "\
+const LEGEND_OF_SCALING: &str = "\
 Two workers: what went through, in millions of packets per second, with one receive queue per port,
 where workers hand packets to each other, and with a queue for each. Times: against one worker.
 Dropped: for lack of room in the ring between them, when one receives more than the other can do.
@@ -39,7 +39,7 @@ pub(crate) struct Report {
     pub(crate) machine: Machine,
     pub(crate) command: String,
     pub(crate) outcomes: Vec<Outcome>,
-    pub(crate) duos: Vec<Duo>,
+    pub(crate) scaling_runs: Vec<ScalingRun>,
     pub(crate) commands: Option<Commands>,
     /// By idle mode.
     pub(crate) latencies: Vec<Latency>,
@@ -53,11 +53,12 @@ impl Report {
         if !self.outcomes.is_empty() {
             println!("{LEGEND}");
         }
-        if !self.duos.is_empty() {
-            println!("{LEGEND_OF_DUOS}");
+        if !self.scaling_runs.is_empty() {
+            println!("{LEGEND_OF_SCALING}");
         }
         let alone = self.outcomes.iter().flat_map(|outcome| &outcome.director);
-        let together = self.duos.iter().flat_map(|duo| &duo.runs).map(|(_, run)| run);
+        let together =
+            self.scaling_runs.iter().flat_map(|scaling_run| &scaling_run.runs).map(|(_, run)| run);
         let pauses = alone.chain(together).map(|run| run.nothing.longest_us);
         let pause = pauses.fold(0.0, f64::max);
         if pause > BUSY {

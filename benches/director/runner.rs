@@ -14,14 +14,14 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::{
     case::Case,
     commands::{self, Commands},
-    crew::Crew,
-    duo::Duo,
     latency::{self, Latency},
     outcome::Outcome,
+    scaling::ScalingRun,
     service_file::Wanted,
     testpmd::{self, ForwardMode},
     throughput::{self, Measurement},
     traffic::Files,
+    worker_layout::WorkerLayout,
 };
 
 /// How often and how long.
@@ -49,8 +49,8 @@ impl Plan {
     }
 
     /// Steps that two workers take.
-    pub(crate) fn steps_of_duo(self) -> u64 {
-        1 + Duo::CREWS.len() as u64 * u64::from(self.rounds)
+    pub(crate) fn steps_of_scaling(self) -> u64 {
+        1 + ScalingRun::LAYOUTS.len() as u64 * u64::from(self.rounds)
     }
 
     /// Measures a case beside testpmd.
@@ -61,7 +61,7 @@ impl Plan {
         };
         let directory = tempfile::tempdir()?;
         step("making frames");
-        let devices = Files::write(case, Crew::Alone, directory.path()).devices(case);
+        let devices = Files::write(case, WorkerLayout::Alone, directory.path()).devices(case);
         let testpmd = |mode: ForwardMode, windows: u32| {
             step(&format!("testpmd {}", mode.as_str()));
             testpmd::run(case, &devices, mode, windows as usize, self.no_huge)
@@ -70,7 +70,12 @@ impl Plan {
         for round in 1..=self.rounds {
             outcome.io.extend(testpmd(ForwardMode::Io, self.windows)?);
             step(&format!("Shunt, {round} of {}", self.rounds));
-            outcome.director.push(self.director(case, Crew::Alone, &devices, directory.path())?);
+            outcome.director.push(self.director(
+                case,
+                WorkerLayout::Alone,
+                &devices,
+                directory.path(),
+            )?);
         }
         if case.has_frames_of_its_own() {
             outcome.macswap = testpmd(ForwardMode::MacSwap, 1)?;
@@ -80,39 +85,45 @@ impl Plan {
     }
 
     /// Measures two workers against one.
-    pub(crate) fn duo(self, case: Case, progress: &ProgressBar) -> anyhow::Result<Duo> {
+    pub(crate) fn scaling_run(
+        self,
+        case: Case,
+        progress: &ProgressBar,
+    ) -> anyhow::Result<ScalingRun> {
         let step = |what: &str| {
             progress.inc(1);
             progress.set_message(format!("{case}: {what}"));
         };
         step("making frames");
-        let mut crews = Vec::new();
-        for crew in Duo::CREWS {
+        let mut layouts = Vec::new();
+        for layout in ScalingRun::LAYOUTS {
             let directory = tempfile::tempdir()?;
-            let devices = Files::write(case, crew, directory.path()).devices(case);
-            crews.push((crew, devices, directory));
+            let devices = Files::write(case, layout, directory.path()).devices(case);
+            layouts.push((layout, devices, directory));
         }
-        let mut duo = Duo { case, runs: vec![] };
+        let mut scaling_run = ScalingRun { case, runs: vec![] };
         for round in 1..=self.rounds {
-            for (crew, devices, directory) in &crews {
-                step(&format!("{crew}, {round} of {}", self.rounds));
-                duo.runs.push((*crew, self.director(case, *crew, devices, directory.path())?));
+            for (layout, devices, directory) in &layouts {
+                step(&format!("{layout}, {round} of {}", self.rounds));
+                scaling_run
+                    .runs
+                    .push((*layout, self.director(case, *layout, devices, directory.path())?));
             }
         }
-        Ok(duo)
+        Ok(scaling_run)
     }
 
     /// Has another process of this program measure the director.
     fn director(
         self,
         case: Case,
-        crew: Crew,
+        layout: WorkerLayout,
         devices: &[String; 2],
         directory: &Path,
     ) -> anyhow::Result<Measurement> {
-        let wanted = Wanted { case, crew, devices: devices.clone(), no_huge: self.no_huge };
+        let wanted = Wanted { case, layout, devices: devices.clone(), no_huge: self.no_huge };
         let order = throughput::Order { wanted, windows: self.windows, window: self.window };
-        delegate(&Order::Throughput(order), directory).with_context(|| format!("{case}, {crew}"))
+        delegate(&Order::Throughput(order), directory).with_context(|| format!("{case}, {layout}"))
     }
 
     /// Measures how long commands hold up a worker.
@@ -121,8 +132,8 @@ impl Plan {
         progress.set_message("commands");
         let directory = tempfile::tempdir()?;
         let case = commands::CASE;
-        let devices = Files::write(case, Crew::Alone, directory.path()).devices(case);
-        let wanted = Wanted { case, crew: Crew::Alone, devices, no_huge: self.no_huge };
+        let devices = Files::write(case, WorkerLayout::Alone, directory.path()).devices(case);
+        let wanted = Wanted { case, layout: WorkerLayout::Alone, devices, no_huge: self.no_huge };
         let (rounds, window) = (2 * self.rounds + 1, self.window);
         let order = commands::Order { wanted, rounds, window };
         delegate(&Order::Commands(order), directory.path()).context("commands")

@@ -5,9 +5,9 @@ use shunt_config::{Config, Idle};
 
 use crate::{
     case::{Case, Load, Mode, Protocol},
-    crew::Crew,
     memory::{MBUF_SIZE, MTU, Memory},
     traffic::{DIP, GATEWAY, SERVERS, VIP},
+    worker_layout::WorkerLayout,
 };
 
 /// Local addresses for full-NAT: a million connections to four servers need four; twice that are
@@ -18,7 +18,7 @@ const LOCAL_ADDRESSES: u8 = 8;
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Wanted {
     pub(crate) case: Case,
-    pub(crate) crew: Crew,
+    pub(crate) layout: WorkerLayout,
     /// Outside first.
     pub(crate) devices: [String; 2],
     pub(crate) no_huge: bool,
@@ -36,9 +36,9 @@ pub(crate) fn parse(text: &str) -> anyhow::Result<Config> {
 
 /// The service file of such a director.
 pub(crate) fn text(wanted: &Wanted, idle: Idle) -> String {
-    let Wanted { case, crew, devices: [outside, inside], no_huge } = wanted;
+    let Wanted { case, layout, devices: [outside, inside], no_huge } = wanted;
     let Memory { mbufs, mib } = Memory::of(*case);
-    let workers = crew.cpus();
+    let workers = layout.cpus();
     let connections = case.connections();
     let protocol = match case.protocol {
         Protocol::Tcp => "tcp",

@@ -5,7 +5,7 @@ use shunt_dataplane::Worker;
 use shunt_dpdk::clock::Tsc;
 use shunt_nat::{ConnectionState, Direction, Side};
 
-use crate::{case::Case, clock::Clock, crew::Crew, traffic};
+use crate::{case::Case, clock::Clock, traffic, worker_layout::WorkerLayout};
 
 const SIDES: [Side; 2] = [Side::Outside, Side::Inside];
 
@@ -14,11 +14,11 @@ const SIDES: [Side; 2] = [Side::Outside, Side::Inside];
 pub(crate) fn set_up(
     workers: &mut [Worker],
     case: Case,
-    crew: Crew,
+    layout: WorkerLayout,
     clock: Clock,
 ) -> anyhow::Result<()> {
     workers.iter_mut().try_for_each(|worker| meet_neighbours(worker, clock))?;
-    if case.is_established() { establish(workers, case, crew, clock) } else { Ok(()) }
+    if case.is_established() { establish(workers, case, layout, clock) } else { Ok(()) }
 }
 
 /// Has the gateway and the servers answer ARP.
@@ -40,8 +40,13 @@ pub(crate) fn inject(
 }
 
 /// Opens a connection for each flow, has the server answer, and the client confirm.
-fn establish(workers: &mut [Worker], case: Case, crew: Crew, clock: Clock) -> anyhow::Result<()> {
-    let owner = crew.owner();
+fn establish(
+    workers: &mut [Worker],
+    case: Case,
+    layout: WorkerLayout,
+    clock: Clock,
+) -> anyhow::Result<()> {
+    let owner = layout.owner();
     let mut flows = vec![Vec::new(); workers.len()];
     for number in 0..case.flows {
         let owner = owner(traffic::client(number));

@@ -8,11 +8,11 @@ use shunt_dataplane::connection_memory;
 use crate::{
     case::{Case, Load, Mode, Protocol},
     commands::Commands,
-    crew::Crew,
-    duo::Duo,
     latency::Latency,
     outcome::Outcome,
     pauses::LONG_US,
+    scaling::ScalingRun,
+    worker_layout::WorkerLayout,
 };
 
 /// A target, and what was measured.
@@ -80,7 +80,7 @@ impl Target {
 /// All targets, in the light of what was measured and of what `cargo bench` left in `criterion`.
 pub(crate) fn targets(
     outcomes: &[Outcome],
-    duos: &[Duo],
+    scaling_runs: &[ScalingRun],
     commands: Option<&Commands>,
     latencies: &[Latency],
     criterion: Option<&Path>,
@@ -91,7 +91,7 @@ pub(crate) fn targets(
     targets.extend(opening(outcomes, criterion));
     targets.push(memory());
     targets.push(stall(outcomes));
-    targets.extend(two_workers(duos));
+    targets.extend(two_workers(scaling_runs));
     targets.extend(obeying(commands));
     targets.push(idle(latencies));
     targets
@@ -123,21 +123,22 @@ fn memory() -> Target {
     }
 }
 
-fn two_workers(duos: &[Duo]) -> [Target; 4] {
-    use {Crew::*, Load::*};
+fn two_workers(scaling_runs: &[ScalingRun]) -> [Target; 4] {
+    use {Load::*, WorkerLayout::*};
     [
         ("two workers against one, one queue, steered in software", OneQueue, Forward, 1.2),
         ("the same, both ways", OneQueue, Both, 1.2),
         ("two workers against one, two queues with correct RSS", TwoQueues, Forward, 1.9),
         ("the same, both ways", TwoQueues, Both, 1.9),
     ]
-    .map(|(work, crew, load, limit)| {
-        let duo = duos.iter().find(|duo| duo.case.load == load);
-        let loss = duo.and_then(|duo| duo.loss(crew)).filter(|loss| *loss > 0.0);
+    .map(|(work, layout, load, limit)| {
+        let scaling_run = scaling_runs.iter().find(|scaling_run| scaling_run.case.load == load);
+        let loss =
+            scaling_run.and_then(|scaling_run| scaling_run.loss(layout)).filter(|loss| *loss > 0.0);
         Target {
             work,
             wanted: Bound::AtLeast(limit),
-            measured: duo.and_then(|duo| duo.times(crew)),
+            measured: scaling_run.and_then(|scaling_run| scaling_run.times(layout)),
             unit: "times",
             remark: loss
                 .map(|loss| format!("rings had no room for {:.1} % of the packets", 100.0 * loss))

@@ -10,9 +10,9 @@ use anyhow::ensure;
 
 use crate::{
     case::Case,
-    crew::WORKER,
     memory::{DATA_ROOM, Memory},
     process::Running,
+    worker_layout::WORKER,
 };
 
 /// A forwarding mode of testpmd's.

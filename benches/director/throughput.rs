@@ -7,18 +7,18 @@ use std::{
 
 use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
-use shunt_dataplane::{Assembly, DropReason, Worker};
+use shunt_dataplane::{DirectorParts, DropReason, Worker};
 use shunt_dpdk::{Eal, LcoreHandle, LcoreId, launch};
 
 use crate::{
     case::{CHURN_SHARE, CHURN_TIMEOUT, Case, Load},
     clock::Clock,
-    crew::Crew,
     pauses::{LONG_US, Pauses},
     service_file::{self, Wanted},
     setup,
     traffic::MACS,
     window::Window,
+    worker_layout::WorkerLayout,
 };
 
 /// What a process is to measure.
@@ -51,17 +51,17 @@ impl Measurement {
 
 /// Starts a director, brings it into the state that the case is about, and measures.
 pub(crate) fn measure(order: &Order) -> anyhow::Result<Measurement> {
-    let Wanted { case, crew, .. } = order.wanted;
+    let Wanted { case, layout, .. } = order.wanted;
     let config = service_file::config(&order.wanted)?;
     let prefix = format!("shunt-bench-{}", std::process::id());
     let eal = Eal::init(&config.eal_args(&prefix)).context("EAL did not start")?;
-    let mut director = Assembly::open(&eal, &config)?;
+    let mut director = DirectorParts::open(&eal, &config)?;
     let macs = director.workers()[0].macs().map(|mac| mac.0);
     ensure!(macs == MACS, "the devices are {macs:02x?}, and frames are for {MACS:02x?}");
 
     let clock = Clock::start();
-    setup::set_up(director.workers(), case, crew, clock)?;
-    let start = Arc::new(Barrier::new(crew.cpus().len()));
+    setup::set_up(director.workers(), case, layout, clock)?;
+    let start = Arc::new(Barrier::new(layout.cpus().len()));
     let mut running = Vec::new();
     // EAL's lcore 0 is the main one, and the workers' follow.
     for (lcore, mut worker) in (1..).map(LcoreId).zip(director.workers().drain(..)) {
@@ -79,7 +79,7 @@ pub(crate) fn measure(order: &Order) -> anyhow::Result<Measurement> {
     ensure!(report.mbufs.missing() == 0, "mbufs are missing:\n{report}");
     let measurements = measurements.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
     let all = measurements.into_iter().reduce(Measurement::merge).context("no worker")?;
-    all.windows.iter().try_for_each(|window| examine(case, crew, window))?;
+    all.windows.iter().try_for_each(|window| examine(case, layout, window))?;
     Ok(all)
 }
 
@@ -118,17 +118,18 @@ fn churn_speed(case: Case, mpps: f64) -> f64 {
 }
 
 /// A director that drops packets is fast, and not what is to be measured.
-fn examine(case: Case, crew: Crew, window: &Window) -> anyhow::Result<()> {
+fn examine(case: Case, layout: WorkerLayout, window: &Window) -> anyhow::Result<()> {
     let Window { packets, sent, drops, opened, handed_over, .. } = window;
     ensure!(*packets > 0, "no packet came");
     // A source that never pauses fills the ring to the slower of two workers.
-    let is_expected =
-        |reason: &str| crew == Crew::OneQueue && reason == DropReason::WorkerRingFull.as_str();
+    let is_expected = |reason: &str| {
+        layout == WorkerLayout::OneQueue && reason == DropReason::WorkerRingFull.as_str()
+    };
     let unexpected: Vec<_> = drops.iter().filter(|(reason, _)| !is_expected(reason)).collect();
     ensure!(unexpected.is_empty(), "packets were dropped: {unexpected:?}");
-    let steers = crew == Crew::OneQueue;
+    let steers = layout == WorkerLayout::OneQueue;
     ensure!(steers || sent >= packets, "{packets} packets came, and {sent} left");
-    ensure!(steers == (*handed_over > 0), "{crew}: {handed_over} packets were handed over");
+    ensure!(steers == (*handed_over > 0), "{layout}: {handed_over} packets were handed over");
     if case.is_established() {
         ensure!(*opened == 0, "{opened} connections were opened where all were there");
     }

@@ -12,7 +12,7 @@ use shunt_testkit::{Packet, arp_reply, mac, pcap};
 
 use crate::{
     case::{Case, Load, Protocol},
-    crew::Crew,
+    worker_layout::WorkerLayout,
 };
 
 pub(crate) const VIP: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 168, 1, 100), 80);
@@ -124,8 +124,8 @@ pub(crate) fn neighbours() -> [Vec<Vec<u8>>; 2] {
 pub(crate) struct Files([Vec<PathBuf>; 2]);
 
 impl Files {
-    /// Writes them for such a crew: a queue of a worker's own gets only packets that it owns.
-    pub(crate) fn write(case: Case, crew: Crew, directory: &Path) -> Files {
+    /// Writes them for such a layout: a queue of a worker's own gets only packets that it owns.
+    pub(crate) fn write(case: Case, layout: WorkerLayout, directory: &Path) -> Files {
         let mut order: Vec<u32> = (0..case.flows).collect();
         // Connections lie in memory in the order in which they were opened; packets come in another.
         order.shuffle(&mut SmallRng::seed_from_u64(0x5eed));
@@ -133,9 +133,9 @@ impl Files {
         let from_client = |number: u32| frame(case.protocol, stage, (client(number), VIP), 0);
         let from_server =
             |number: u32| frame(case.protocol, stage, (server(number), client(number)), 1);
-        let (is_answered, owner) = (case.load == Load::Both, crew.owner());
-        let queues = (0..crew.queues()).map(|queue| {
-            let is_its_own = |number: &u32| crew.queues() == 1 || owner(client(*number)) == queue;
+        let (is_answered, owner) = (case.load == Load::Both, layout.owner());
+        let queues = (0..layout.queues()).map(|queue| {
+            let is_its_own = |number: &u32| layout.queues() == 1 || owner(client(*number)) == queue;
             let flows: Vec<u32> = order.iter().copied().filter(is_its_own).collect();
             let [outside, inside] =
                 ["outside", "inside"].map(|port| directory.join(format!("{port}{queue}.pcap")));

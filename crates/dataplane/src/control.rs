@@ -32,14 +32,14 @@ const PAGE: usize = 1024;
 ///
 /// Displays as part of a sentence: `33.3 % of the clients of tcp 192.0.2.1:80 move`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Moved {
+pub struct MaglevDisruption {
     /// The service, as it is displayed.
     pub service: String,
     /// The share of its clients whose next connection goes to another server, 0 to 1.
     pub share: f64,
 }
 
-impl fmt::Display for Moved {
+impl fmt::Display for MaglevDisruption {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:.1} % of the clients of {} move", self.share * 100.0, self.service)
     }
@@ -258,7 +258,11 @@ impl Control {
     ///
     /// # Panics
     /// When a worker has ended.
-    pub(crate) fn send(&mut self, now: Instant, config: &Config) -> Result<Vec<Moved>, BuildError> {
+    pub(crate) fn send(
+        &mut self,
+        now: Instant,
+        config: &Config,
+    ) -> Result<Vec<MaglevDisruption>, BuildError> {
         let (snapshots, moved) = self.snapshots(now, config)?;
         for (worker, snapshot) in self.workers.iter().zip(snapshots) {
             let command = Command::Replace(Box::new(snapshot));
@@ -287,7 +291,7 @@ impl Control {
         &mut self,
         now: Instant,
         config: &Config,
-    ) -> Result<(Vec<Snapshot>, Vec<Moved>), BuildError> {
+    ) -> Result<(Vec<Snapshot>, Vec<MaglevDisruption>), BuildError> {
         // Replies to a source endpoint of ours must come to the worker that chose it.
         let owner = |endpoint: SocketAddrV4| {
             usize::from(self.owners.owner(*endpoint.ip(), endpoint.port()).0)
@@ -312,14 +316,16 @@ impl Control {
 }
 
 /// The disruption of each service, by its name.
-fn moved(config: &Config, update: &Update) -> Vec<Moved> {
+fn moved(config: &Config, update: &Update) -> Vec<MaglevDisruption> {
     let Some(ruleset) = update.rulesets.first() else { return Vec::new() };
     // A ruleset lists the services of a file in the file's order.
     let ids = ruleset.services().map(|(id, ..)| id);
     let of = |id| update.disruptions.iter().find(|(disrupted, _)| *disrupted == id);
     let disrupted = config.rules.services.iter().zip(ids).filter_map(|(service, id)| {
-        of(id)
-            .map(|(_, disruption)| Moved { service: service.to_string(), share: disruption.moved })
+        of(id).map(|(_, disruption)| MaglevDisruption {
+            service: service.to_string(),
+            share: disruption.moved,
+        })
     });
     disrupted.collect()
 }

@@ -1,7 +1,7 @@
 //! Bringing a director up, and down again.
 
-mod crew;
 mod report;
+mod worker_setup;
 
 use std::{
     io,
@@ -24,7 +24,7 @@ use tracing::info;
 use crate::{
     checksum_watch::ChecksumWatch,
     clock::Clock,
-    control::{ConnectionWalk, Control, Moved},
+    control::{ConnectionWalk, Control, MaglevDisruption},
     device_lock::DeviceLocks,
     eal_directory::EalDirectory,
     links::Link,
@@ -36,10 +36,10 @@ use crate::{
 };
 pub use crate::{
     device_lock::DeviceInUse,
-    preflight::{MemoryPlace, PreflightError},
+    preflight::{MemoryScope, PreflightError},
 };
-use crew::{Crew, DrivenPorts, Seat};
 pub use report::{MbufReport, PortReport, Report, ServiceReport};
+use worker_setup::{DrivenPorts, WorkerIo, WorkerSetup};
 
 /// What DPDK keeps free in front of a frame (`RTE_PKTMBUF_HEADROOM`).
 const HEADROOM: u16 = 128;
@@ -141,8 +141,8 @@ impl Director {
         let eal_directory = EalDirectory::make();
         let args = config.eal_args(eal_directory.prefix());
         let eal = Eal::init(&args).map_err(StartError::Eal)?;
-        let Parts { workers, ports, mut control } =
-            Parts::open(&eal, config, open_pool(&eal, config)?)?;
+        let DirectorSetup { workers, ports, mut control } =
+            DirectorSetup::open(&eal, config, open_pool(&eal, config)?)?;
         let lcores = &config.dpdk.worker_lcores;
         let workers = make_on(lcores, workers)?;
         control.monitor(&workers);
@@ -186,7 +186,7 @@ impl Director {
     ///
     /// # Panics
     /// When a worker has panicked.
-    pub fn apply(&mut self, config: &Config) -> Result<Vec<Moved>, BuildError> {
+    pub fn apply(&mut self, config: &Config) -> Result<Vec<MaglevDisruption>, BuildError> {
         let moved = self.control.send(self.clock.now(), config)?;
         self.control.collect();
         Ok(moved)
@@ -208,7 +208,7 @@ impl Director {
     #[must_use]
     pub fn stop(mut self, config: &Config) -> Report {
         let workers = self.join();
-        Assembly { workers, ports: self.ports, control: self.control }.close(config)
+        DirectorParts { workers, ports: self.ports, control: self.control }.close(config)
     }
 
     fn join(&mut self) -> Vec<Worker> {
@@ -268,7 +268,7 @@ struct Ports {
 }
 
 /// Opened ports, and what workers are made of.
-struct Parts {
+struct DirectorSetup {
     workers: Vec<WorkerParts>,
     ports: Ports,
     control: Control,
@@ -276,7 +276,7 @@ struct Parts {
 
 /// What one worker is made of.
 struct WorkerParts {
-    seat: Seat,
+    io: WorkerIo,
     snapshot: Snapshot,
     mailbox: Mailbox,
     engine: EngineConfig,
@@ -284,72 +284,76 @@ struct WorkerParts {
     secret: [u64; 4],
 }
 
-impl Parts {
+impl DirectorSetup {
     /// Opens the ports, and deals out what belongs to them.
-    fn open(eal: &Eal, config: &Config, pool: Mempool) -> Result<Parts, StartError> {
-        let crew = Crew { eal, pool: &pool, workers: config.dpdk.worker_lcores.len() };
-        let (ports, owners, seats) = crew.open_ports(config)?;
+    fn open(eal: &Eal, config: &Config, pool: Mempool) -> Result<DirectorSetup, StartError> {
+        let setup = WorkerSetup { eal, pool: &pool, workers: config.dpdk.worker_lcores.len() };
+        let (ports, owners, ios) = setup.open_ports(config)?;
         let in_use_at_start = pool.in_use();
 
         let [seed] = secrets()?;
         let engine = EngineConfig {
-            capacity: config.nat.connections.div_ceil(crew.workers as u32),
+            capacity: config.nat.connections.div_ceil(setup.workers as u32),
             secret: secrets()?,
         };
-        let (control, starts) = Control::new(config, owners, crew.workers, seed)?;
-        let workers = seats.into_iter().zip(starts).map(|(seat, (snapshot, mailbox))| {
+        let (control, starts) = Control::new(config, owners, setup.workers, seed)?;
+        let workers = ios.into_iter().zip(starts).map(|(io, (snapshot, mailbox))| {
             let (engine, pool, secret) = (engine, pool.clone(), secrets()?);
-            Ok(WorkerParts { seat, snapshot, mailbox, engine, pool, secret })
+            Ok(WorkerParts { io, snapshot, mailbox, engine, pool, secret })
         });
         let workers = workers.collect::<Result<Vec<_>, StartError>>()?;
-        Ok(Parts { workers, ports: Ports { ports, pool, in_use_at_start }, control })
+        Ok(DirectorSetup { workers, ports: Ports { ports, pool, in_use_at_start }, control })
     }
 }
 
 impl WorkerParts {
     /// To be called on the worker's lcore.
     fn assemble(self) -> Result<Worker, TableMemoryError> {
-        let WorkerParts { seat, snapshot, mailbox, engine, pool, secret } = self;
-        let Seat { rx, interfaces, steering, place } = seat;
+        let WorkerParts { io, snapshot, mailbox, engine, pool, secret } = self;
+        let WorkerIo { rx, interfaces, steering, context } = io;
         let Snapshot { ruleset, network, new_addresses } = snapshot;
         let engine = Engine::new(&engine, ruleset)?;
-        let pipeline = Pipeline::new(network, new_addresses, interfaces, pool, secret, place);
+        let pipeline = Pipeline::new(network, new_addresses, interfaces, pool, secret, context);
         Ok(Worker::new(rx, engine, pipeline, steering, mailbox))
     }
 }
 
 /// Opened ports and workers that poll them, not yet on lcores: for driving them by hand.
-pub struct Assembly {
+pub struct DirectorParts {
     workers: Vec<Worker>,
     ports: Ports,
     control: Control,
 }
 
-impl Assembly {
+impl DirectorParts {
     /// Makes the mbuf pool, opens the ports and puts the workers together.
     ///
     /// # Errors
     /// What DPDK refused; ports already opened are closed again.
-    pub fn open(eal: &Eal, config: &Config) -> Result<Assembly, StartError> {
-        Assembly::open_with(eal, config, open_pool(eal, config)?)
+    pub fn open(eal: &Eal, config: &Config) -> Result<DirectorParts, StartError> {
+        DirectorParts::open_with(eal, config, open_pool(eal, config)?)
     }
 
-    /// As [`Assembly::open`], with a pool that another one of the same configuration has left:
+    /// As [`DirectorParts::open`], with a pool that another one of the same configuration has left:
     /// pools live as long as EAL, which has room for some hundreds.
     ///
     /// # Errors
     /// What DPDK refused; ports already opened are closed again.
-    pub fn open_with(eal: &Eal, config: &Config, pool: Mempool) -> Result<Assembly, StartError> {
-        let Parts { workers, ports, mut control } = Parts::open(eal, config, pool)?;
+    pub fn open_with(
+        eal: &Eal,
+        config: &Config,
+        pool: Mempool,
+    ) -> Result<DirectorParts, StartError> {
+        let DirectorSetup { workers, ports, mut control } = DirectorSetup::open(eal, config, pool)?;
         let workers = workers.into_iter().map(|parts| parts.assemble().map_err(StartError::Table));
         let workers = workers.collect::<Result<Vec<_>, _>>()?;
         control.monitor(&workers);
         log_tables(&workers);
-        Ok(Assembly { workers, ports, control })
+        Ok(DirectorParts { workers, ports, control })
     }
 
     /// The workers, in the order of their lcores. They may be taken out, to poll elsewhere, and are to be
-    /// back before [`Assembly::close`].
+    /// back before [`DirectorParts::close`].
     pub fn workers(&mut self) -> &mut Vec<Worker> {
         &mut self.workers
     }
@@ -364,7 +368,11 @@ impl Assembly {
     ///
     /// # Errors
     /// What the engine can't do; the director runs what it ran then.
-    pub fn apply(&mut self, now: Instant, config: &Config) -> Result<Vec<Moved>, BuildError> {
+    pub fn apply(
+        &mut self,
+        now: Instant,
+        config: &Config,
+    ) -> Result<Vec<MaglevDisruption>, BuildError> {
         let moved = self.control.send(now, config)?;
         for worker in &mut self.workers {
             worker.read_mailbox(now);
@@ -388,7 +396,7 @@ impl Assembly {
         now: Instant,
         walk: &mut ConnectionWalk,
     ) -> Result<Option<Vec<ConnectionInfo>>, WorkerEnded> {
-        let Assembly { workers, control, .. } = self;
+        let DirectorParts { workers, control, .. } = self;
         control.walk_on(walk, by_hand(control, workers, now))
     }
 
@@ -401,7 +409,7 @@ impl Assembly {
         now: Instant,
         filter: &ConnectionFilter,
     ) -> Result<u64, WorkerEnded> {
-        let Assembly { workers, control, .. } = self;
+        let DirectorParts { workers, control, .. } = self;
         control.count_with(filter, by_hand(control, workers, now))
     }
 
@@ -415,14 +423,14 @@ impl Assembly {
         now: Instant,
         filter: &ConnectionFilter,
     ) -> Result<u64, WorkerEnded> {
-        let Assembly { workers, control, .. } = self;
+        let DirectorParts { workers, control, .. } = self;
         control.kill_with(filter, by_hand(control, workers, now))
     }
 
     /// Closes the ports, and accounts for every mbuf. `config` is the one that runs.
     #[must_use]
     pub fn close(self, config: &Config) -> Report {
-        let Assembly { workers, ports: Ports { ports, pool, in_use_at_start }, .. } = self;
+        let DirectorParts { workers, ports: Ports { ports, pool, in_use_at_start }, .. } = self;
         let devices = [&ports[0], &ports[1]].map(|(port, driver)| (driver.clone(), port.stats()));
         let keepers = devices.iter().filter(|(driver, _)| driver == "net_af_xdp").count() as u32;
         let mut report = Report::new(config, &workers, devices);

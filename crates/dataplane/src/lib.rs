@@ -55,11 +55,11 @@ mod routes;
 mod steering;
 mod worker;
 
-pub use control::{ConnectionWalk, Control, Moved};
+pub use control::{ConnectionWalk, Control, MaglevDisruption};
 pub use counters::{LoopCounters, PipelineCounters, PortCounters, WorkerMonitor, WorkerStatus};
 pub use director::{
-    Assembly, DeviceInUse, Director, MbufReport, MemoryPlace, PortReport, PreflightError, Report,
-    ServiceReport, StartError, connection_memory, open_pool,
+    DeviceInUse, Director, DirectorParts, MbufReport, MemoryScope, PortReport, PreflightError,
+    Report, ServiceReport, StartError, connection_memory, open_pool,
 };
 pub use drop_reason::{DropCounters, DropReason};
 pub use mailbox::WorkerEnded;

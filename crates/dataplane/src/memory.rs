@@ -13,23 +13,23 @@ use std::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Available {
     pub(crate) bytes: u64,
-    pub(crate) place: Place,
+    pub(crate) scope: MemoryScope,
 }
 
 /// What bounds memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum MemoryScope {
     /// The machine has no more.
     Machine,
     /// A control group must not have more.
     ControlGroup(PathBuf),
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for MemoryScope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Place::Machine => write!(f, "on this machine"),
-            Place::ControlGroup(path) => {
+            MemoryScope::Machine => write!(f, "on this machine"),
+            MemoryScope::ControlGroup(path) => {
                 write!(f, "within the limit of the control group {}", path.display())
             }
         }
@@ -43,7 +43,7 @@ pub(crate) fn available() -> Option<Available> {
 
 fn available_by(proc: &Path) -> Option<Available> {
     let machine = field(&proc.join("meminfo"), "MemAvailable:")
-        .map(|kib| Available { bytes: kib << 10, place: Place::Machine });
+        .map(|kib| Available { bytes: kib << 10, scope: MemoryScope::Machine });
     let groups = control_groups(proc);
     machine.into_iter().chain(groups).min_by_key(|available| available.bytes)
 }
@@ -110,7 +110,7 @@ impl Version {
         let stat = group.join("memory.stat");
         let reclaimable: u64 = self.reclaimable.iter().filter_map(|key| field(&stat, key)).sum();
         let bytes = limit.saturating_sub(usage.saturating_sub(reclaimable));
-        Some(Available { bytes, place: Place::ControlGroup(group.to_owned()) })
+        Some(Available { bytes, scope: MemoryScope::ControlGroup(group.to_owned()) })
     }
 }
 
@@ -186,8 +186,8 @@ mod tests {
         }
 
         fn available(&self) -> (u64, String) {
-            let Available { bytes, place } = available_by(&self.0.path().join("proc")).unwrap();
-            (bytes, place.to_string().replace(self.0.path().to_str().unwrap(), ""))
+            let Available { bytes, scope } = available_by(&self.0.path().join("proc")).unwrap();
+            (bytes, scope.to_string().replace(self.0.path().to_str().unwrap(), ""))
         }
     }
 

@@ -7,7 +7,7 @@ use std::{
 
 use shunt_config::{Config, Device, HugePages, PciAddress};
 
-pub use crate::memory::Place as MemoryPlace;
+pub use crate::memory::MemoryScope;
 use crate::memory::{self, Available};
 
 const KIB_PER_MIB: u64 = 1024;
@@ -35,7 +35,7 @@ pub enum PreflightError {
     },
     /// More memory than there is.
     #[error(
-        "{} MiB of memory are wanted ({}), and {available} MiB are available {place}; lower {}",
+        "{} MiB of memory are wanted ({}), and {available} MiB are available {scope}; lower {}",
         .table + .dpdk,
         purposes(*.dpdk, *.table),
         lower(*.dpdk, *.table)
@@ -48,7 +48,7 @@ pub enum PreflightError {
         /// MiB that there are.
         available: u64,
         /// Where.
-        place: MemoryPlace,
+        scope: MemoryScope,
     },
     /// The `hugepage-dir` isn't there.
     #[error(
@@ -188,7 +188,7 @@ fn check_huge_pages(config: &Config, sizes: &Path) -> Result<(), PreflightError>
 fn check_memory(
     config: &Config,
     sizes: &Path,
-    Available { bytes, place }: Available,
+    Available { bytes, scope }: Available,
 ) -> Result<(), PreflightError> {
     let memory = u64::from(config.dpdk.memory_mib);
     let (dpdk, left_of_huge) = match &config.dpdk.huge_pages {
@@ -207,7 +207,7 @@ fn check_memory(
     if dpdk + ordinary_table <= available {
         return Ok(());
     }
-    Err(PreflightError::Memory { dpdk, table: ordinary_table, available, place })
+    Err(PreflightError::Memory { dpdk, table: ordinary_table, available, scope })
 }
 
 /// The huge pages of one size.
@@ -346,7 +346,7 @@ mod tests {
         let check = |dpdk: &str, connections: u32, mib: u64| {
             let config =
                 config(&format!("{dpdk}\n[nat]\nconnections = {connections}"), "net_null0");
-            let available = Available { bytes: mib << MIB_SHIFT, place: MemoryPlace::Machine };
+            let available = Available { bytes: mib << MIB_SHIFT, scope: MemoryScope::Machine };
             check_memory(&config, sizes.path(), available).map_err(|error| error.to_string())
         };
         let million = 1 << 20;

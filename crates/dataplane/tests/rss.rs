@@ -4,7 +4,7 @@
 use std::fs;
 
 use shunt_config::Config;
-use shunt_dataplane::{Assembly, Owners, WorkerId, open_pool, rss_key};
+use shunt_dataplane::{DirectorParts, Owners, WorkerId, open_pool, rss_key};
 use shunt_dpdk::{DEFAULT_KEY_LEN, Eal, PortId};
 use shunt_nat::Side;
 
@@ -55,7 +55,8 @@ fn ports_are_told_who_owns_what() {
             eal.attach_vdev(name).expect("a device");
         }
         let config = config(workers, queues);
-        let mut director = Assembly::open_with(&eal, &config, pool.clone()).expect("a director");
+        let mut director =
+            DirectorParts::open_with(&eal, &config, pool.clone()).expect("a director");
         // A worker polls as many packets as it has queues for, and they are all dropped.
         director.poll(shunt_nat::Instant::default());
         for (side, name) in [(Side::Outside, "net_null0"), (Side::Inside, "net_null1")] {

@@ -1,4 +1,4 @@
-//! Who is who when rules change.
+//! Which services and servers stay the same when rules change.
 //!
 //! A service is matched by its first protocol and its first endpoint, a server within its service by
 //! its address and port. Whoever is matched keeps its number, its connections and its counters,

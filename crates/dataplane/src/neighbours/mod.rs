@@ -640,7 +640,7 @@ impl<T> Neighbours<T> {
         Some(NeighbourId(id))
     }
 
-    /// Counts an entry among its likes.
+    /// Counts an entry by its state.
     fn join(&mut self, id: u32) {
         let Neighbour { is_pinned, is_proven, .. } = self.entries[id as usize];
         if is_pinned {

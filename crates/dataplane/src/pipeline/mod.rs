@@ -71,8 +71,8 @@ pub(crate) struct Pipeline {
     neighbour_sync: NeighbourSync,
 }
 
-/// A worker among its likes.
-pub(crate) struct Place {
+/// What a worker knows of the others.
+pub(crate) struct WorkerContext {
     /// How many workers there are.
     pub(crate) workers: usize,
     pub(crate) neighbour_sync: NeighbourSync,
@@ -86,9 +86,9 @@ impl Pipeline {
         interfaces: [Interface; 2],
         pool: Mempool,
         secret: [u64; 4],
-        place: Place,
+        context: WorkerContext,
     ) -> Pipeline {
-        let share = |rate: u64| rate.div_ceil(place.workers as u64);
+        let share = |rate: u64| rate.div_ceil(context.workers as u64);
         let mut pipeline = Pipeline {
             counters: Shared::default(),
             drops: Shared::default(),
@@ -102,7 +102,7 @@ impl Pipeline {
             resets: Vec::with_capacity(2 * EXPIRY_BUDGET),
             reply_parts: Vec::with_capacity(MAX_REPLY_PARTS),
             pool,
-            neighbour_sync: place.neighbour_sync,
+            neighbour_sync: context.neighbour_sync,
         };
         pipeline.resolve_next_hops(Instant::default(), new_addresses);
         pipeline

@@ -8,7 +8,7 @@ use shunt_nat::{EngineCounters, PoolUsage, ServiceCounters};
 use shunt_testkit::{describe, verify_checksums};
 
 use crate::{
-    crew::{Crew, flow, shows_owner},
+    layout::{WorkerLayout, flow, shows_owner},
     network::{ACQUAINTED, Frame, RULES, VIP, own},
     stage::{self, Change, Outcome, Script, Setup},
 };
@@ -229,28 +229,28 @@ impl Case {
     /// expected. What is returned is the outcome with one worker, and starts with the prelude.
     #[track_caller]
     pub(crate) fn run(self) -> Outcome {
-        let outcome = self.run_by(Crew::ALONE);
+        let outcome = self.run_by(WorkerLayout::ALONE);
         if !self.is_alone {
-            for crew in Crew::SEVERAL {
-                self.run_by(crew);
+            for layout in WorkerLayout::SEVERAL {
+                self.run_by(layout);
             }
         }
         outcome
     }
 
-    /// Plays the case with one crew.
+    /// Plays the case with one layout.
     #[track_caller]
-    pub(crate) fn run_by(&self, crew: Crew) -> Outcome {
+    pub(crate) fn run_by(&self, layout: WorkerLayout) -> Outcome {
         let prelude = if self.is_cold { Vec::new() } else { prelude() };
         let steps: Vec<Step> = prelude.iter().chain(&self.steps).cloned().collect();
-        let script = Script::new(&steps, prelude.len(), crew);
+        let script = Script::new(&steps, prelude.len(), layout);
         let outcome = stage::play(&script, &self.setup);
 
         let mut complaints = Vec::new();
         let played = outcome.departures.iter().skip(prelude.len());
         for (number, (step, left)) in self.steps.iter().zip(played).enumerate() {
             complaints
-                .extend(compare(step, left, crew).map(|what| format!("poll {number}: {what}")));
+                .extend(compare(step, left, layout).map(|what| format!("poll {number}: {what}")));
         }
         if self.checks_checksums {
             for frame in outcome.departures.iter().flatten() {
@@ -261,7 +261,7 @@ impl Case {
         }
         complaints.extend(self.expected.compare(&script, &outcome));
         let shows_owner = |step: &Step| step.arrivals.iter().all(shows_owner);
-        if crew.is_well_served() && self.steps.iter().all(shows_owner) {
+        if layout.is_well_served() && self.steps.iter().all(shows_owner) {
             let handed_over = outcome.report.ports.iter().map(|port| port.counters.handed_over);
             let handed_over: u64 = handed_over.sum();
             complaints.extend((handed_over > 0).then(|| format!("{handed_over} handed over")));
@@ -270,8 +270,8 @@ impl Case {
             complaints.is_empty(),
             "{}, with {} workers and {} queues:\n{}\n\nThe director says:\n{}",
             self.description,
-            crew.workers,
-            crew.queues,
+            layout.workers,
+            layout.queues,
             complaints.join("\n"),
             outcome.report
         );
@@ -286,13 +286,13 @@ fn prelude() -> Vec<Step> {
 }
 
 /// What left, if it isn't what a step wants. Workers keep the order of frames within a flow only.
-fn compare(step: &Step, left: &[Frame], crew: Crew) -> Option<String> {
+fn compare(step: &Step, left: &[Frame], layout: WorkerLayout) -> Option<String> {
     let sides = |frames: &[Frame]| -> Vec<(usize, Vec<u8>)> {
         let mut frames: Vec<_> =
             frames.iter().map(|frame| (frame.side as usize, frame.bytes.clone())).collect();
         if step.any_order {
             frames.sort();
-        } else if crew.workers > 1 {
+        } else if layout.workers > 1 {
             frames.sort_by_cached_key(|(side, bytes)| (*side, flow(bytes)));
         } else {
             // Each side's frames are in order; between the sides there is none.

@@ -2,7 +2,7 @@
 //! under way goes on.
 
 use shunt_config::Config;
-use shunt_dataplane::{Assembly, DropReason, PipelineCounters};
+use shunt_dataplane::{DirectorParts, DropReason, PipelineCounters};
 use shunt_nat::{EngineCounters, Instant, Side};
 use shunt_testkit::{Packet, mac};
 
@@ -372,7 +372,7 @@ fn what_changes_ways_out() {
     let route = other_vip.clone() + "[[route]]\nto = \"10.9.0.0/16\"\nvia = \"192.168.2.254\"\n";
     let mut config = Config::parse("ways.toml", &text(&service(&[(&server(1), 1)])))
         .unwrap_or_else(|errors| panic!("{errors}"));
-    let mut director = Assembly::open(eal(), &config).expect("a director");
+    let mut director = DirectorParts::open(eal(), &config).expect("a director");
     for (what, rules, forgets) in [
         ("another server", two, false),
         ("another service, with a VIP of its own", other_vip, false),

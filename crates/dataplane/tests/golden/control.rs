@@ -11,7 +11,7 @@ use std::{
 };
 
 use shunt_config::Config;
-use shunt_dataplane::{Assembly, ConnectionWalk, DropReason, Owners};
+use shunt_dataplane::{ConnectionWalk, DirectorParts, DropReason, Owners};
 use shunt_nat::{
     AdminState, ConnectionFilter, ConnectionInfo, ConnectionState, Health, Instant, Origin,
     ServerCounters, ServerId, ServiceId, Side, Traffic,
@@ -32,7 +32,7 @@ const ENTRIES: usize = 128;
 
 /// A director on two devices, and the peers around it.
 struct Stage {
-    director: Assembly,
+    director: DirectorParts,
     config: Config,
     owners: Owners,
     number: u32,
@@ -80,7 +80,7 @@ impl Stage {
         // Fewer than a service file can have: pools live as long as EAL.
         let mut with_few = config.clone();
         with_few.dpdk.mbufs = 512;
-        let director = Assembly::open(eal(), &with_few).expect("a director");
+        let director = DirectorParts::open(eal(), &with_few).expect("a director");
         let owners = Owners::new(ENTRIES, workers);
         let now = Instant::default();
         let mut stage = Stage { director, config, owners, number, devargs, directory, now };

@@ -7,12 +7,12 @@
 //! | --- | --- |
 //! | `network` | who is who: the hosts around the director, and its service file |
 //! | `case` | a case: what arrives, what must leave, what must be counted |
-//! | `crew` | who plays it: one worker, or several in different ways |
+//! | `layout` | who plays it: one worker, or several in different ways |
 //! | `stage` | where a case is played: EAL, devices, pcap files |
 //! | the others | the cases |
 
 mod case;
-mod crew;
+mod layout;
 mod network;
 mod stage;
 

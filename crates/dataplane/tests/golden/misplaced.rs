@@ -8,7 +8,9 @@ use std::{
 };
 
 use shunt_config::Config;
-use shunt_dataplane::{Assembly, DropReason, Owners, PortCounters, Report, WorkerId, open_pool};
+use shunt_dataplane::{
+    DirectorParts, DropReason, Owners, PortCounters, Report, WorkerId, open_pool,
+};
 use shunt_dpdk::Mempool;
 use shunt_nat::Instant;
 use shunt_testkit::{Packet, ethernet, mac};
@@ -82,7 +84,7 @@ struct Stage {
     devices: [String; 2],
     config: Config,
     pool: Mempool,
-    director: Assembly,
+    director: DirectorParts,
     frame: Vec<u8>,
 }
 
@@ -96,7 +98,7 @@ impl Stage {
         let config = Config::parse("misplaced.toml", &file(&devices, workers, outside_queues))
             .unwrap_or_else(|errors| panic!("{errors}"));
         let pool = open_pool(eal(), &config).expect("a pool");
-        let director = Assembly::open_with(eal(), &config, pool.clone()).expect("a director");
+        let director = DirectorParts::open_with(eal(), &config, pool.clone()).expect("a director");
         Stage { devices, config, pool, director, frame: frame_of_last(workers) }
     }
 

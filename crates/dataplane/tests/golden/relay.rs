@@ -1,7 +1,7 @@
 //! Two workers and one queue for each port: the worker that has it sends for the other one, too.
 
 use shunt_config::Config;
-use shunt_dataplane::{Assembly, Worker, open_pool};
+use shunt_dataplane::{DirectorParts, Worker, open_pool};
 use shunt_nat::{Instant, Side};
 use shunt_testkit::{ethernet, mac};
 
@@ -44,7 +44,7 @@ fn nobody_is_kept_from_its_own_work_by_what_others_send() {
     }
     let config = Config::parse("relay.toml", SERVICE_FILE).unwrap_or_else(|e| panic!("{e}"));
     let pool = open_pool(eal(), &config).expect("a pool");
-    let mut director = Assembly::open_with(eal(), &config, pool).expect("a director");
+    let mut director = DirectorParts::open_with(eal(), &config, pool).expect("a director");
 
     let now = Instant::default();
     let tagged = ethernet(mac(1), mac(2), 0x8100, &[1; 50]);

@@ -19,14 +19,14 @@ use std::{
 };
 
 use shunt_config::Config;
-use shunt_dataplane::{Assembly, PipelineCounters, Report, Worker, open_pool};
+use shunt_dataplane::{DirectorParts, PipelineCounters, Report, Worker, open_pool};
 use shunt_dpdk::{BURST, Eal, Mempool};
 use shunt_nat::{Instant, Side};
 use shunt_testkit::{ethernet, mac, pcap};
 
 use crate::{
     case::Step,
-    crew::Crew,
+    layout::WorkerLayout,
     network::{Frame, INSIDE_MAC, OUTSIDE_MAC, VIP},
 };
 
@@ -62,7 +62,7 @@ pub(crate) struct Change {
 
 /// What is in the files, and when to poll.
 pub(crate) struct Script {
-    crew: Crew,
+    layout: WorkerLayout,
     /// By side and queue.
     files: [Vec<Vec<Vec<u8>>>; 2],
     padding: u64,
@@ -72,11 +72,11 @@ pub(crate) struct Script {
 
 impl Script {
     /// The first `prelude` steps don't count.
-    pub(crate) fn new(steps: &[Step], prelude: usize, crew: Crew) -> Script {
-        let moments = moments(steps, crew);
-        let mut script = Script { crew, files: Default::default(), padding: 0, moments, prelude };
+    pub(crate) fn new(steps: &[Step], prelude: usize, layout: WorkerLayout) -> Script {
+        let moments = moments(steps, layout);
+        let mut script = Script { layout, files: Default::default(), padding: 0, moments, prelude };
         for side in SIDES {
-            for queue in 0..crew.queues {
+            for queue in 0..layout.queues {
                 let (file, padding) = file(&script.moments, side, queue);
                 script.files[side as usize].push(file);
                 script.padding += padding;
@@ -103,15 +103,15 @@ impl Script {
 
 /// When to poll, and what arrives meanwhile. What arrives in one step may do so in one poll; but where
 /// there are several workers, each frame has time to get through all of them before the next.
-fn moments(steps: &[Step], crew: Crew) -> Vec<Moment> {
+fn moments(steps: &[Step], layout: WorkerLayout) -> Vec<Moment> {
     let mut moments = Vec::new();
     let mut now = Instant::default();
-    let card = crew.card();
+    let card = layout.card();
     for (step, Step { wait, arrivals, change, .. }) in steps.iter().enumerate() {
         now = Instant::from_millis(now.as_millis() + wait.as_millis() as u64);
         let arrivals = arrivals.iter().map(|frame| (card.queue(frame), frame.clone()));
         let mut moment = Moment { step, now, change: change.clone(), polls: 1, arrivals: vec![] };
-        if crew.workers == 1 {
+        if layout.workers == 1 {
             moment.arrivals = arrivals.collect();
             let on = |side| moment.arrivals.iter().filter(|(_, frame)| frame.side == side).count();
             moment.polls = on(Side::Outside).max(on(Side::Inside)).div_ceil(BURST).max(1);
@@ -208,7 +208,7 @@ pub(crate) fn play(script: &Script, setup: &Setup) -> Outcome {
     static DEVICES: AtomicU32 = AtomicU32::new(0);
     let number = DEVICES.fetch_add(1, Ordering::Relaxed);
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let crew = script.crew;
+    let layout = script.layout;
     let file = |side: Side, what: &str, queue: usize| {
         directory.path().join(format!("{what}-{side:?}-{queue}.pcap"))
     };
@@ -218,22 +218,23 @@ pub(crate) fn play(script: &Script, setup: &Setup) -> Outcome {
             let (rx, tx) = (file(side, "rx", queue), file(side, "tx", queue));
             format!(",rx_pcap={},tx_pcap={}", rx.display(), tx.display())
         };
-        name(side) + &(0..crew.queues).map(queue).collect::<String>()
+        name(side) + &(0..layout.queues).map(queue).collect::<String>()
     });
     for side in SIDES {
-        (0..crew.queues).for_each(|queue| pcap::write(&file(side, "rx", queue), &[]));
+        (0..layout.queues).for_each(|queue| pcap::write(&file(side, "rx", queue), &[]));
         eal().attach_vdev(&devargs[side as usize]).expect("a net_pcap device");
     }
     let nat_keys = setup.nat_keys;
     let at_start = Change { outside: VIP, nat_keys, rules: setup.rules.clone() };
-    let service_file = |change: &Change| service_file(&devargs, setup, change, crew);
+    let service_file = |change: &Change| service_file(&devargs, setup, change, layout);
     let mut config = Config::parse("golden.toml", &service_file(&at_start))
         .unwrap_or_else(|errors| panic!("{errors}"));
     // Fewer than a service file can have: pools live as long as EAL, and there are many cases.
     let mut with_few = config.clone();
     with_few.dpdk.mbufs = setup.mbufs;
     let pool = Spares::take(&with_few);
-    let mut director = Assembly::open_with(eal(), &with_few, pool.clone()).expect("a director");
+    let mut director =
+        DirectorParts::open_with(eal(), &with_few, pool.clone()).expect("a director");
 
     // net_pcap has read no more than the header of each file yet.
     let exchange = Exchange { real: director.workers()[0].macs().map(|mac| mac.0) };
@@ -273,15 +274,15 @@ pub(crate) fn play(script: &Script, setup: &Setup) -> Outcome {
     }
 
     let left = SIDES.map(|side| -> Vec<_> {
-        (0..crew.queues).map(|queue| pcap::read(&file(side, "tx", queue))).collect()
+        (0..layout.queues).map(|queue| pcap::read(&file(side, "tx", queue))).collect()
     });
     let mut departures: Vec<Vec<Frame>> = Vec::new();
-    let mut from = vec![[0, 0]; crew.workers];
+    let mut from = vec![[0, 0]; layout.workers];
     for (moment, to) in script.moments.iter().zip(sent) {
         departures.resize_with(moment.step + 1, Vec::new);
         for side in SIDES {
             for (queue, left) in left[side as usize].iter().enumerate() {
-                let worker = crew.worker_at(side, queue);
+                let worker = layout.worker_at(side, queue);
                 let range = from[worker][side as usize]..to[worker][side as usize];
                 departures[moment.step].extend(
                     left[range].iter().map(|bytes| Frame { side, bytes: exchange.outward(bytes) }),
@@ -380,11 +381,11 @@ fn service_file(
     [outside, inside]: &[String; 2],
     setup: &Setup,
     change: &Change,
-    crew: Crew,
+    layout: WorkerLayout,
 ) -> String {
     let Setup { port_keys, mtus: [outside_mtu, inside_mtu], .. } = setup;
     let Change { outside: outside_address, nat_keys, rules } = change;
-    let lcores: Vec<_> = (1..=crew.workers).collect();
+    let lcores: Vec<_> = (1..=layout.workers).collect();
     format!(
         r#"
         [dpdk]

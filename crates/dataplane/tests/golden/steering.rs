@@ -6,8 +6,8 @@ use shunt_testkit::Packet;
 
 use crate::{
     case::Case,
-    crew::Crew,
     icmp_errors::port_unreachable,
+    layout::WorkerLayout,
     network::{CLIENT, DIP, RS1, RS2, VIP},
 };
 
@@ -15,8 +15,8 @@ use crate::{
 struct Share(Vec<u16>);
 
 impl Share {
-    fn of(crew: Crew, address: &str, first: u16, (peer, port): (&str, u16)) -> Share {
-        let owners = crew.owners();
+    fn of(layout: WorkerLayout, address: &str, first: u16, (peer, port): (&str, u16)) -> Share {
+        let owners = layout.owners();
         let owner = |address: &str, port| owners.owner(address.parse().unwrap(), port);
         let ports = first..first + 64;
         Share(ports.filter(|own| owner(address, *own) == owner(peer, port)).collect())
@@ -36,12 +36,12 @@ fn replies_to_local_addresses_come_home() {
         mode = "full-nat"
         server = [{ address = "192.168.2.210:8080" }, { address = "192.168.2.220:8080" }]
     "#;
-    for crew in Crew::all() {
+    for layout in WorkerLayout::all() {
         let mut case = Case::new("eight clients of a full-nat service").rules(RULES).opens(8);
         // How many ports each share has given, by its first port.
         let mut given = std::collections::HashMap::new();
         for (n, server) in (0..8).zip([RS1, RS2].iter().cycle()) {
-            let share = Share::of(crew, "192.168.2.201", 10_000, (CLIENT.address, 4000 + n));
+            let share = Share::of(layout, "192.168.2.201", 10_000, (CLIENT.address, 4000 + n));
             let next = given.entry(share.0[0]).or_insert(0);
             let local = format!("192.168.2.201:{}", share.0[*next]);
             *next += 1;
@@ -56,14 +56,14 @@ fn replies_to_local_addresses_come_home() {
                 .arrives(CLIENT.sends(Packet::tcp(&client, http).ack(1001).payload("odd")))
                 .leaves(server.gets(Packet::tcp(&local, &real).ack(1001).payload("odd").ttl(63)));
         }
-        case.run_by(crew);
+        case.run_by(layout);
     }
 }
 
 #[test]
 fn hairpins_and_errors_about_them_come_home() {
-    for crew in Crew::all() {
-        let share = |vport| Share::of(crew, DIP, 32_768, (VIP, vport)).0[0];
+    for layout in WorkerLayout::all() {
+        let share = |vport| Share::of(layout, DIP, 32_768, (VIP, vport)).0[0];
         let (host, web, real) = ("192.168.2.220:5000", "192.168.1.100:8080", "192.168.2.210:80");
         let dip = format!("192.168.2.200:{}", share(8080));
         Case::new("an inside host reaches a server through the VIP, and hears from the VIP")
@@ -74,7 +74,7 @@ fn hairpins_and_errors_about_them_come_home() {
             .arrives(RS2.sends(Packet::tcp(host, web).ack(1001).payload("odd")))
             .leaves(RS1.gets(Packet::tcp(&dip, real).ack(1001).payload("odd").ttl(63)))
             .opens(1)
-            .run_by(crew);
+            .run_by(layout);
 
         let (dns, server) = ("192.168.1.100:53", "192.168.2.210:5353");
         let asked = Packet::udp(host, dns).payload("odd");
@@ -89,7 +89,7 @@ fn hairpins_and_errors_about_them_come_home() {
             .arrives(RS1.sends(error(RS1.address, DIP, seen)))
             .leaves(RS2.gets(error(VIP, RS2.address, asked.ttl(63)).ttl(63)))
             .engine(EngineCounters { opened: 1, icmp_errors: 1, ..EngineCounters::default() })
-            .run_by(crew);
+            .run_by(layout);
     }
 }
 
@@ -103,14 +103,14 @@ fn one_queue_for_all_means_handing_over() {
         }
         case.leaves_anything()
     };
-    let handed_over = |crew| {
-        let report = syns().run_by(crew).report;
+    let handed_over = |layout| {
+        let report = syns().run_by(layout).report;
         report.ports.iter().map(|port| port.counters.handed_over).sum::<u64>()
     };
-    for crew in Crew::all() {
-        match handed_over(crew) {
-            0 => assert!(crew.is_well_served(), "{crew:?}: the first worker got all"),
-            some => assert!(!crew.is_well_served() && some <= 16, "{crew:?}: {some}"),
+    for layout in WorkerLayout::all() {
+        match handed_over(layout) {
+            0 => assert!(layout.is_well_served(), "{layout:?}: the first worker got all"),
+            some => assert!(!layout.is_well_served() && some <= 16, "{layout:?}: {some}"),
         }
     }
 }

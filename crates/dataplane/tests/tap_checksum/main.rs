@@ -11,7 +11,7 @@ use std::{
 
 use kernel_side::{PacketSocket, enter_new_network_namespace};
 use shunt_config::Config;
-use shunt_dataplane::{Assembly, DropReason, Report};
+use shunt_dataplane::{DirectorParts, DropReason, Report};
 use shunt_dpdk::Eal;
 use shunt_nat::Instant;
 use shunt_testkit::{Packet, arp_request, describe, mac, verify_checksums};
@@ -173,7 +173,7 @@ fn exchange(eal: &Eal, checksum: &str) -> (Report, Option<Vec<u8>>) {
     }
     let text = service_file([&devices[0].1, &devices[1].1], checksum);
     let config = Config::parse("tap.toml", &text).unwrap_or_else(|errors| panic!("{errors}"));
-    let mut director = Assembly::open(eal, &config).expect("a director on two TAPs");
+    let mut director = DirectorParts::open(eal, &config).expect("a director on two TAPs");
     let outside = PacketSocket::open("outside");
     let inside = PacketSocket::open("inside");
 
@@ -209,7 +209,7 @@ fn exchange(eal: &Eal, checksum: &str) -> (Report, Option<Vec<u8>>) {
 }
 
 /// Polls until an IPv4 packet leaves the director on this side, or for half a second.
-fn await_frame(director: &mut Assembly, side: &PacketSocket) -> Option<Vec<u8>> {
+fn await_frame(director: &mut DirectorParts, side: &PacketSocket) -> Option<Vec<u8>> {
     let deadline = StdInstant::now() + Duration::from_millis(500);
     while StdInstant::now() < deadline {
         turn(director);
@@ -224,7 +224,7 @@ fn await_frame(director: &mut Assembly, side: &PacketSocket) -> Option<Vec<u8>> 
 }
 
 /// One poll, and time for the kernel.
-fn turn(director: &mut Assembly) {
+fn turn(director: &mut DirectorParts) {
     director.workers()[0].poll(Instant::default());
     sleep(Duration::from_millis(1));
 }

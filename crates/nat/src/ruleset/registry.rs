@@ -1,4 +1,4 @@
-//! Who is who when the rules change.
+//! Which services and servers stay the same when rules change.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},

@@ -16,7 +16,7 @@ pub(super) struct ServiceLookup {
     one_packet: HashMap<SocketAddrV4, OnePacketSource>,
 }
 
-/// Whom a datagram from a server of a one-packet service is from.
+/// What a datagram from a server of a one-packet service leaves as.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OnePacketSource {
     pub(crate) service: ServiceId,
@@ -67,7 +67,7 @@ impl ServiceLookup {
         })
     }
 
-    /// Whom a datagram from this endpoint is from, if a one-packet service has such a server.
+    /// What a datagram from this endpoint leaves as, if a one-packet service has such a server.
     pub(super) fn one_packet_source(&self, real: SocketAddrV4) -> Option<OnePacketSource> {
         self.one_packet.get(&real).copied()
     }

@@ -64,7 +64,7 @@ impl<T: FromZeros> Slab<T> {
         self.pages
     }
 
-    /// Has the processor fetch an element while other work is done. Nothing happens if there is none.
+    /// Prefetches an element, so that it is near once other work is done. Nothing happens if there is none.
     #[inline]
     pub(super) fn prefetch(&self, index: usize) {
         if let Some(element) = self.get(index) {

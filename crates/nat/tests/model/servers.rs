@@ -90,7 +90,7 @@ struct Credits {
     total: i64,
 }
 
-/// Whom a scheduler may pick: places of servers in their service.
+/// The servers that a scheduler may pick, by their place in the service.
 pub(crate) struct Picks {
     pub(crate) servers: Vec<usize>,
     /// It may also refuse the connection.
@@ -125,7 +125,7 @@ impl Scheduler {
         }
     }
 
-    /// Whom it picks. Where that is up to hashing or chance, all who can be picked.
+    /// The server that it picks. Where that is up to hashing or chance, all who can be picked.
     pub(crate) fn pick(&mut self, worker: usize, servers: &[Server]) -> Picks {
         use SchedulerKind::*;
         let usable: Vec<usize> =

@@ -1,4 +1,4 @@
-//! Who is who when the rules change.
+//! Which services and servers stay the same when the rules change.
 
 use std::rc::Rc;
 
@@ -90,7 +90,7 @@ impl Model {
         }
     }
 
-    /// A server is who it was if its address and port are.
+    /// Servers are matched across changes by address and port.
     fn change_service(&mut self, place: usize, options: &VirtualService) {
         let service = self.service_mut(place);
         service.is_removed = false;

@@ -8,7 +8,7 @@ use shunt_dataplane::Owners;
 /// The workers of a director.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Crew {
+pub(crate) enum WorkerLayout {
     /// One worker.
     Alone,
     /// Two, and one queue per port: who receives a packet of the other's hands it over in software.
@@ -28,24 +28,24 @@ const MAIN: u16 = 0;
 /// Entries of the owners' table where no port has one of its own, as none of net_pcap's has.
 const ENTRIES: usize = 128;
 
-impl Crew {
+impl WorkerLayout {
     /// The CPUs of the workers, each its own.
     pub(crate) fn cpus(self) -> &'static [u16] {
         let there_are = available_parallelism().map_or(1, usize::from);
         match self {
-            Crew::Alone => &[WORKER],
-            Crew::OneQueue | Crew::TwoQueues if there_are > usize::from(SECOND) => {
+            WorkerLayout::Alone => &[WORKER],
+            WorkerLayout::OneQueue | WorkerLayout::TwoQueues if there_are > usize::from(SECOND) => {
                 &[WORKER, SECOND]
             }
-            Crew::OneQueue | Crew::TwoQueues => &[WORKER, MAIN],
+            WorkerLayout::OneQueue | WorkerLayout::TwoQueues => &[WORKER, MAIN],
         }
     }
 
     /// Receive queues of a port.
     pub(crate) fn queues(self) -> usize {
         match self {
-            Crew::Alone | Crew::OneQueue => 1,
-            Crew::TwoQueues => 2,
+            WorkerLayout::Alone | WorkerLayout::OneQueue => 1,
+            WorkerLayout::TwoQueues => 2,
         }
     }
 
@@ -56,12 +56,12 @@ impl Crew {
     }
 }
 
-impl fmt::Display for Crew {
+impl fmt::Display for WorkerLayout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Crew::Alone => "one worker",
-            Crew::OneQueue => "two workers, one queue",
-            Crew::TwoQueues => "two workers, two queues",
+            WorkerLayout::Alone => "one worker",
+            WorkerLayout::OneQueue => "two workers, one queue",
+            WorkerLayout::TwoQueues => "two workers, two queues",
         })
     }
 }

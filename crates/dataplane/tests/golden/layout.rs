@@ -1,5 +1,5 @@
 //! Who plays a case: one worker, or several, with queues on their ports that frames come by in
-//! different ways. Whatever the crew, the same must leave.
+//! different ways. Whatever the layout, the same must leave.
 
 use shunt_dataplane::{Owners, WorkerId, rss_key};
 use shunt_dpdk::{DEFAULT_KEY_LEN, softrss};
@@ -14,37 +14,38 @@ const ENTRIES: usize = 128;
 
 /// Workers, and the queues of each port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Crew {
+pub(crate) struct WorkerLayout {
     pub(crate) workers: usize,
     pub(crate) queues: usize,
-    spread: Spread,
+    rss: Rss,
 }
 
 /// How a card spreads frames over its queues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Spread {
+enum Rss {
     /// As the director would tell it to.
-    Told,
+    Configured,
     /// Under a key of its own, by a table of its own.
-    ItsOwn,
+    DriverDefault,
 }
 
-impl Crew {
-    pub(crate) const ALONE: Crew = Crew { workers: 1, queues: 1, spread: Spread::Told };
+impl WorkerLayout {
+    pub(crate) const ALONE: WorkerLayout =
+        WorkerLayout { workers: 1, queues: 1, rss: Rss::Configured };
 
     /// One queue that everything comes by, as many queues as workers with RSS, and queues that are
     /// both too few and wrong.
-    pub(crate) const SEVERAL: [Crew; 5] = [
-        Crew { workers: 2, queues: 1, spread: Spread::Told },
-        Crew { workers: 2, queues: 2, spread: Spread::Told },
-        Crew { workers: 4, queues: 1, spread: Spread::Told },
-        Crew { workers: 4, queues: 4, spread: Spread::Told },
-        Crew { workers: 4, queues: 3, spread: Spread::ItsOwn },
+    pub(crate) const SEVERAL: [WorkerLayout; 5] = [
+        WorkerLayout { workers: 2, queues: 1, rss: Rss::Configured },
+        WorkerLayout { workers: 2, queues: 2, rss: Rss::Configured },
+        WorkerLayout { workers: 4, queues: 1, rss: Rss::Configured },
+        WorkerLayout { workers: 4, queues: 4, rss: Rss::Configured },
+        WorkerLayout { workers: 4, queues: 3, rss: Rss::DriverDefault },
     ];
 
     /// Everybody.
-    pub(crate) fn all() -> impl Iterator<Item = Crew> {
-        std::iter::once(Crew::ALONE).chain(Crew::SEVERAL)
+    pub(crate) fn all() -> impl Iterator<Item = WorkerLayout> {
+        std::iter::once(WorkerLayout::ALONE).chain(WorkerLayout::SEVERAL)
     }
 
     /// Who owns what.
@@ -54,19 +55,19 @@ impl Crew {
 
     /// Whether frames come to their owners, as far as a card can tell.
     pub(crate) fn is_well_served(self) -> bool {
-        self.queues == self.workers && self.spread == Spread::Told
+        self.queues == self.workers && self.rss == Rss::Configured
     }
 
-    /// A card that spreads frames for this crew.
+    /// A card that spreads frames for this layout.
     pub(crate) fn card(self) -> Card {
         let owners = self.owners();
-        match self.spread {
-            Spread::Told => Card {
+        match self.rss {
+            Rss::Configured => Card {
                 keys: SIDES.map(|side| rss_key(side, owners.index_bits(), DEFAULT_KEY_LEN)),
                 table: owners
                     .redirection(ENTRIES, |WorkerId(owner)| u16::from(owner) % self.queues as u16),
             },
-            Spread::ItsOwn => Card {
+            Rss::DriverDefault => Card {
                 keys: SIDES
                     .map(|_| (0..DEFAULT_KEY_LEN as u8).map(|n| n.wrapping_mul(109)).collect()),
                 table: (0..ENTRIES as u16).map(|entry| entry % self.queues as u16).collect(),

@@ -10,7 +10,7 @@ use crate::{
     interface::{Interface, Outlet},
     local_network::SIDES,
     neighbour_sync::NeighbourSync,
-    pipeline::Place,
+    pipeline::WorkerContext,
     ports::{Candidate, OpenPort},
     steering::{Arrival, Owners, RssExpectation, Steering, WorkerId, rss::queue_of},
 };
@@ -22,18 +22,18 @@ const RING_SLOTS: std::ops::RangeInclusive<u32> = 64..=1024;
 pub(super) type DrivenPorts = [(Port, String); 2];
 
 /// The workers to be.
-pub(super) struct Crew<'a> {
+pub(super) struct WorkerSetup<'a> {
     pub(super) eal: &'a Eal,
     pub(super) pool: &'a Mempool,
     pub(super) workers: usize,
 }
 
 /// What one worker gets.
-pub(super) struct Seat {
+pub(super) struct WorkerIo {
     pub(super) rx: [Option<RxQueue>; 2],
     pub(super) interfaces: [Interface; 2],
     pub(super) steering: Option<Steering>,
-    pub(super) place: Place,
+    pub(super) context: WorkerContext,
 }
 
 /// A worker's share of a port.
@@ -46,13 +46,12 @@ struct PortShare {
 /// A worker's rings: to each other one, by number, and from them.
 type Rings = (Vec<Option<RingProducer>>, Vec<RingConsumer>);
 
-impl Crew<'_> {
-    /// Opens both ports, and returns them, who owns what, and a seat for each
-    /// worker.
+impl WorkerSetup<'_> {
+    /// Opens both ports, and returns them, who owns what, and the share of each worker.
     pub(super) fn open_ports(
         &self,
         config: &Config,
-    ) -> Result<(DrivenPorts, Owners, Vec<Seat>), StartError> {
+    ) -> Result<(DrivenPorts, Owners, Vec<WorkerIo>), StartError> {
         let [outside, inside] = Side::BOTH.map(|side| config.ports.get(side));
         let outside = Candidate::examine(outside, self.workers)?;
         let inside = Candidate::examine(inside, self.workers)?;
@@ -70,8 +69,8 @@ impl Crew<'_> {
             self.deal(Side::Outside, &config.ports.outside.name, outside, 0)?;
         let (inside, inside_shares) =
             self.deal(Side::Inside, &config.ports.inside.name, inside, first)?;
-        let seats = self.seats(&owners, outside_shares.into_iter().zip(inside_shares))?;
-        Ok(([outside, inside], owners, seats))
+        let ios = self.worker_ios(&owners, outside_shares.into_iter().zip(inside_shares))?;
+        Ok(([outside, inside], owners, ios))
     }
 
     /// Deals out the queues of a port, one each as far as they go. The first one goes to the worker
@@ -110,13 +109,13 @@ impl Crew<'_> {
         Ok(((port, driver), shares))
     }
 
-    fn seats(
+    fn worker_ios(
         &self,
         owners: &Owners,
         shares: impl Iterator<Item = (PortShare, PortShare)>,
-    ) -> Result<Vec<Seat>, StartError> {
+    ) -> Result<Vec<WorkerIo>, StartError> {
         let parts = shares.zip(self.rings()?).zip(NeighbourSync::among(self.workers)).enumerate();
-        let seats = parts.map(|(me, (((outside, inside), (to, from)), neighbour_sync))| {
+        let ios = parts.map(|(me, (((outside, inside), (to, from)), neighbour_sync))| {
             let steering = match self.workers {
                 1 => None,
                 _ => {
@@ -127,14 +126,14 @@ impl Crew<'_> {
                     Some(Steering::new(me, owners, to, from, arrivals, counters, secrets()?))
                 }
             };
-            Ok(Seat {
+            Ok(WorkerIo {
                 rx: [outside.rx, inside.rx],
                 interfaces: [outside.interface, inside.interface],
                 steering,
-                place: Place { workers: self.workers, neighbour_sync },
+                context: WorkerContext { workers: self.workers, neighbour_sync },
             })
         });
-        seats.collect()
+        ios.collect()
     }
 
     /// A ring for each ordered pair of workers.
