@@ -117,7 +117,8 @@ prop_compose! {
         late_packets in select(LatePackets::ALL),
         reset_on_expiry: bool,
     ) -> Defaults {
-        Defaults { timeouts, on_unknown, late_packets, reset_on_expiry }
+        // Source routes are the data path's business.
+        Defaults { timeouts, on_unknown, late_packets, reset_on_expiry, ..Defaults::default() }
     }
 }
 
