@@ -138,11 +138,6 @@ pub enum SourceRoutes {
     Forward,
 }
 
-impl SourceRoutes {
-    /// All there are.
-    pub const ALL: &[SourceRoutes] = SourceRoutes::VARIANTS;
-}
-
 /// A client keeps the server that it was given (IPVS's `-p` and `-M`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Persistence {

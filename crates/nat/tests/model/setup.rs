@@ -16,7 +16,7 @@ use shunt_nat::{EngineConfig, Side, Topology};
 use shunt_rules::{
     Defaults, ForwardingMode, LatePackets, LocalAddress, OnUnknown, Persistence,
     Protocol::{Tcp, Udp},
-    RealServer, Rules, Scheduler, SchedulerFlags, SnatRule, SourceRoutes, TimeoutOverrides,
+    RealServer, Rules, Scheduler, SchedulerFlags, SnatRule, TimeoutOverrides,
     Timeouts, VirtualEndpoint, VirtualService,
 };
 
@@ -115,10 +115,10 @@ prop_compose! {
         timeouts in timeouts(),
         on_unknown in on_unknown(),
         late_packets in select(LatePackets::ALL),
-        source_routes in select(SourceRoutes::ALL),
         reset_on_expiry: bool,
     ) -> Defaults {
-        Defaults { timeouts, on_unknown, late_packets, source_routes, reset_on_expiry }
+        // Source routes are the data path's business.
+        Defaults { timeouts, on_unknown, late_packets, reset_on_expiry, ..Defaults::default() }
     }
 }
 
