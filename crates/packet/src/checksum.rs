@@ -68,11 +68,11 @@ impl Sum {
     /// computes a transport checksum expects in the checksum field.
     #[must_use]
     pub fn fold(self) -> u16 {
-        let mut sum = self.0;
-        while sum > 0xffff {
-            sum = (sum & 0xffff) + (sum >> 16);
-        }
-        sum as u16
+        // Halves are added until one is left; the carry of each step is added back in at the bottom.
+        let (sum, carry) = (self.0 as u32).overflowing_add((self.0 >> 32) as u32);
+        let sum = sum + u32::from(carry);
+        let (sum, carry) = (sum as u16).overflowing_add((sum >> 16) as u16);
+        sum + u16::from(carry)
     }
 
     /// The value for a checksum field: the complement of the folded sum.

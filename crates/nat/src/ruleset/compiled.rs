@@ -153,7 +153,18 @@ impl CompiledService {
     }
 
     /// Where a server is, if the service has it.
+    #[inline]
     pub(super) fn position(&self, server: ServerId) -> Option<usize> {
+        // Servers that came together have numbers in a row.
+        let (first, _) = self.positions.first()?;
+        match self.positions.get(server.0.wrapping_sub(first.0) as usize) {
+            Some((id, position)) if *id == server => Some(*position as usize),
+            _ => self.search_position(server),
+        }
+    }
+
+    #[inline(never)]
+    fn search_position(&self, server: ServerId) -> Option<usize> {
         let found = self.positions.binary_search_by_key(&server, |(id, _)| *id).ok()?;
         Some(self.positions[found].1 as usize)
     }

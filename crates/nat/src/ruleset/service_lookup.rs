@@ -9,11 +9,24 @@ use super::address::v4;
 /// answers.
 #[derive(Debug, Default)]
 pub(super) struct ServiceLookup {
-    exact: HashMap<(u8, SocketAddrV4), ServiceId>,
+    exact: HashMap<ExactEndpoint, ServiceId>,
     /// Endpoints with many ports, by address, the narrowest first.
     ranges: HashMap<(u8, Ipv4Addr), Vec<(VirtualEndpoint, ServiceId)>>,
     /// By a server's endpoint.
     one_packet: HashMap<SocketAddrV4, OnePacketSource>,
+}
+
+/// An endpoint of one port and its protocol, in one word: it is looked up for every connection, and one
+/// word is hashed and compared at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct ExactEndpoint(u64);
+
+impl ExactEndpoint {
+    #[inline]
+    fn new(protocol: u8, endpoint: SocketAddrV4) -> ExactEndpoint {
+        let address = u64::from(endpoint.ip().to_bits());
+        ExactEndpoint(address << 24 | u64::from(endpoint.port()) << 8 | u64::from(protocol))
+    }
 }
 
 /// What a datagram from a server of a one-packet service leaves as.
@@ -38,7 +51,8 @@ impl ServiceLookup {
     fn add_endpoint(&mut self, id: ServiceId, protocol: u8, endpoint: &VirtualEndpoint) {
         let address = v4(endpoint.address);
         if let Some(port) = endpoint.port() {
-            self.exact.insert((protocol, SocketAddrV4::new(address, port)), id);
+            let endpoint = SocketAddrV4::new(address, port);
+            self.exact.insert(ExactEndpoint::new(protocol, endpoint), id);
             return;
         }
         let ranges = self.ranges.entry((protocol, address)).or_default();
@@ -60,7 +74,7 @@ impl ServiceLookup {
 
     /// The service that packets to this endpoint dial.
     pub(super) fn service(&self, protocol: u8, endpoint: SocketAddrV4) -> Option<ServiceId> {
-        self.exact.get(&(protocol, endpoint)).copied().or_else(|| {
+        self.exact.get(&ExactEndpoint::new(protocol, endpoint)).copied().or_else(|| {
             let ranges = self.ranges.get(&(protocol, *endpoint.ip()))?;
             let hit = ranges.iter().find(|(range, _)| range.ports.contains(&endpoint.port()))?;
             Some(hit.1)
