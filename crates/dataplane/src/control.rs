@@ -178,31 +178,33 @@ impl Control {
     pub(crate) fn count_with(
         &self,
         filter: &ConnectionFilter,
-        mut ask: impl FnMut(usize, Command) -> Result<Answer, WorkerEnded>,
+        ask: impl FnMut(usize, Command) -> Result<Answer, WorkerEnded>,
     ) -> Result<u64, WorkerEnded> {
-        let mut walk = ConnectionWalk::new(*filter);
-        let mut all = 0;
-        while walk.worker < self.workers.len() {
-            let command = Command::Count { filter: walk.filter, cursor: walk.cursor };
-            if let Answer::Counted { next, count } = ask(walk.worker, command)? {
-                all += count;
-                walk.go_on(next);
-            }
-        }
-        Ok(all)
+        self.add_up(*filter, |filter, cursor| Command::Count { filter, cursor }, ask)
     }
 
     /// As [`Control::kill_connections`], with workers asked by `ask`.
     pub(crate) fn kill_with(
         &self,
         filter: &ConnectionFilter,
+        ask: impl FnMut(usize, Command) -> Result<Answer, WorkerEnded>,
+    ) -> Result<u64, WorkerEnded> {
+        self.add_up(*filter, |filter, cursor| Command::Kill { filter, cursor }, ask)
+    }
+
+    /// Has all workers follow a command until they are through their tables, and adds up what they count.
+    fn add_up(
+        &self,
+        filter: ConnectionFilter,
+        command: impl Fn(ConnectionFilter, Cursor) -> Command,
         mut ask: impl FnMut(usize, Command) -> Result<Answer, WorkerEnded>,
     ) -> Result<u64, WorkerEnded> {
-        let mut walk = ConnectionWalk::new(*filter);
+        let mut walk = ConnectionWalk::new(filter);
         let mut all = 0;
         while walk.worker < self.workers.len() {
-            let command = Command::Kill { filter: walk.filter, cursor: walk.cursor };
-            if let Answer::Killed { next, count } = ask(walk.worker, command)? {
+            if let Answer::Counted { next, count } =
+                ask(walk.worker, command(walk.filter, walk.cursor))?
+            {
                 all += count;
                 walk.go_on(next);
             }

@@ -51,11 +51,8 @@ pub(crate) enum Answer {
         next: Option<Cursor>,
         page: Vec<ConnectionInfo>,
     },
+    /// How many connections were counted, or ended.
     Counted {
-        next: Option<Cursor>,
-        count: u64,
-    },
-    Killed {
         next: Option<Cursor>,
         count: u64,
     },

@@ -160,7 +160,7 @@ impl Worker {
             }
             Command::Kill { filter, mut cursor } => {
                 let (count, is_over) = pipeline.kill(engine, now, &filter, &mut cursor);
-                Answer::Killed { next: (!is_over).then_some(cursor), count }
+                Answer::Counted { next: (!is_over).then_some(cursor), count }
             }
         })
     }

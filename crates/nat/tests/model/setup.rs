@@ -16,8 +16,8 @@ use shunt_nat::{EngineConfig, Side, Topology};
 use shunt_rules::{
     Defaults, ForwardingMode, LatePackets, LocalAddress, OnUnknown, Persistence,
     Protocol::{Tcp, Udp},
-    RealServer, Rules, Scheduler, SchedulerFlags, SnatRule, TimeoutOverrides,
-    Timeouts, VirtualEndpoint, VirtualService,
+    RealServer, Rules, Scheduler, SchedulerFlags, SnatRule, TimeoutOverrides, Timeouts,
+    VirtualEndpoint, VirtualService,
 };
 
 /// Outside hosts.
