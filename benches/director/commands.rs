@@ -257,8 +257,8 @@ struct Program {
     works: [Work; 6],
     /// Whether the present work is to end.
     is_over: AtomicBool,
-    /// Where both meet before each.
-    start: Barrier,
+    /// Where both meet before each, and after it.
+    meeting: Barrier,
 }
 
 impl Default for Program {
@@ -268,7 +268,7 @@ impl Default for Program {
             number: AtomicUsize::new(Program::END),
             works: [Idle, Alone, Listed, Counted, Replaced, Killed],
             is_over: AtomicBool::new(false),
-            start: Barrier::new(2),
+            meeting: Barrier::new(2),
         }
     }
 }
@@ -281,16 +281,17 @@ impl Program {
         let number = self.works.iter().position(|other| *other == work);
         self.number.store(number.unwrap_or(Program::END), Ordering::Relaxed);
         self.is_over.store(false, Ordering::Relaxed);
-        self.start.wait();
+        self.meeting.wait();
         let found = meanwhile();
         self.is_over.store(true, Ordering::Relaxed);
+        self.meeting.wait();
         found
     }
 
     /// Has the worker come back.
     fn end(&self) {
         self.number.store(Program::END, Ordering::Relaxed);
-        self.start.wait();
+        self.meeting.wait();
     }
 
     /// The worker's side.
@@ -298,7 +299,7 @@ impl Program {
         let mut stretches = Vec::new();
         let mut outcome = Ok(());
         loop {
-            self.start.wait();
+            self.meeting.wait();
             let Some(work) = self.works.get(self.number.load(Ordering::Relaxed)) else {
                 return outcome.map(|()| stretches);
             };
@@ -309,6 +310,7 @@ impl Program {
                 Work::Idle => stretch(*work, clock, is_over, |_| false, || 0),
                 _ => run(*work, worker, clock, is_over),
             });
+            self.meeting.wait();
         }
     }
 }
