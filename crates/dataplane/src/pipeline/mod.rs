@@ -49,6 +49,13 @@ const MAX_REPLY_PARTS: usize = 65_535 / 48;
 /// Records that expiry looks at per loop: bounds the time that a loop takes.
 const EXPIRY_BUDGET: usize = 64;
 
+/// How often a command to kill looks at as many records, unless it has ended [`KILLS`] connections: where it
+/// ends none, looking is all that takes time.
+const KILL_PARTS: usize = 16;
+
+/// Connections after which such a command is done.
+const KILLS: u64 = 16;
+
 /// All that a worker needs to pass packets on, but for the NAT engine.
 pub(crate) struct Pipeline {
     pub(crate) counters: Shared<LivePipelineCounters>,
@@ -169,13 +176,19 @@ impl Pipeline {
         filter: &ConnectionFilter,
         cursor: &mut Cursor,
     ) -> (u64, bool) {
-        let (mut count, resets) = (0, &mut self.resets);
-        let send = |reset: &[u8; RESET_LEN]| resets.push(*reset);
-        let is_over = engine.kill(now, filter, cursor, EXPIRY_BUDGET, &mut count, send);
-        if !self.resets.is_empty() {
-            self.send_resets(now);
+        let mut count = 0;
+        for _ in 0..KILL_PARTS {
+            let resets = &mut self.resets;
+            let send = |reset: &[u8; RESET_LEN]| resets.push(*reset);
+            let is_over = engine.kill(now, filter, cursor, EXPIRY_BUDGET, &mut count, send);
+            if !self.resets.is_empty() {
+                self.send_resets(now);
+            }
+            if is_over || count >= KILLS {
+                return (count, is_over);
+            }
         }
-        (count, is_over)
+        (count, false)
     }
 
     /// Does what else time brings, a few times a second: ARP, and fragments that wait in vain.
