@@ -146,7 +146,7 @@ pub(super) fn fill<I: SlotIndex>(members: &[Member], size: usize, seed: u64) -> 
         order.iter().map(|index| Preferences::new(members[*index].endpoint, seed, size)).collect();
     let mut slots = vec![I::FREE; size].into_boxed_slice();
     let weights: Vec<u16> = order.iter().map(|index| members[*index].weight).collect();
-    for turn in Turns::new(&weights).take(size) {
+    for turn in Turns::new(&weights, size).take(size) {
         // Ends: a permutation reaches every slot, and there are as many slots as turns.
         let preferences = &mut preferences[turn];
         let mut slot = preferences.next();

@@ -53,7 +53,7 @@ pub(super) fn tile<I: SlotIndex>(members: &[Member], size: usize) -> Box<[I]> {
     let mut order: Vec<usize> = (0..members.len()).collect();
     order.sort_unstable_by_key(|index| members[*index].endpoint);
     let weights: Vec<u16> = order.iter().map(|index| members[*index].weight).collect();
-    Turns::new(&weights).take(size).map(|turn| I::new(order[turn])).collect()
+    Turns::new(&weights, size).take(size).map(|turn| I::new(order[turn])).collect()
 }
 
 #[cfg(test)]
