@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use hashbrown::HashSet;
+use hashbrown::HashMap;
 use shunt_config::Config;
 use shunt_nat::{
     BuildError, ConnectionFilter, ConnectionInfo, Cursor, Instant, PoolUsage, RulesetBuilder,
@@ -76,8 +76,8 @@ pub struct Control {
     builder: RulesetBuilder,
     owners: Owners,
     workers: Vec<WorkerHandle>,
-    /// The addresses that each side answers for.
-    answered: [HashSet<Ipv4Addr>; 2],
+    /// The last configuration, and the network that it comes to.
+    last: Option<(Config, Arc<LocalNetwork>)>,
 }
 
 impl Control {
@@ -90,8 +90,7 @@ impl Control {
     ) -> Result<(Control, Vec<(Snapshot, Mailbox)>), BuildError> {
         let (handles, mailboxes): (Vec<_>, Vec<_>) = (0..workers).map(|_| mailbox()).unzip();
         let builder = RulesetBuilder::new(seed, workers);
-        let answered = Default::default();
-        let mut control = Control { builder, owners, workers: handles, answered };
+        let mut control = Control { builder, owners, workers: handles, last: None };
         let (snapshots, _) = control.snapshots(Instant::default(), config)?;
         Ok((control, snapshots.into_iter().zip(mailboxes).collect()))
     }
@@ -300,12 +299,8 @@ impl Control {
         };
         let update = self.builder.build(&config.rules, now, owner)?;
         let moved = moved(config, &update);
-        let network = Arc::new(LocalNetwork::new(config));
-        let mut new_addresses = SIDES.map(|side| {
-            let known = &self.answered[side as usize];
-            network.answered(side).filter(|address| !known.contains(address)).collect()
-        });
-        self.answered = SIDES.map(|side| network.answered(side).collect());
+        let (network, mut new_addresses) = self.network(config);
+        self.last = Some((config.clone(), Arc::clone(&network)));
 
         let snapshots = update.rulesets.into_iter().map(|ruleset| Snapshot {
             ruleset,
@@ -315,6 +310,23 @@ impl Control {
         });
         Ok((snapshots.collect(), moved))
     }
+
+    /// The network that a configuration comes to, and by side which addresses become ours. If they are what
+    /// they were, so is the network: to find out again about 100,000 servers takes a while.
+    fn network(&self, config: &Config) -> (Arc<LocalNetwork>, [Vec<Ipv4Addr>; 2]) {
+        let before = match &self.last {
+            Some((last, network)) if LocalNetwork::is_same(last, config) => {
+                return (Arc::clone(network), Default::default());
+            }
+            before => before.as_ref().map(|(_, network)| network),
+        };
+        let network = Arc::new(LocalNetwork::new(config));
+        let new_addresses = SIDES.map(|side| {
+            let is_new = |address: &Ipv4Addr| before.is_none_or(|old| !old.answers(side, *address));
+            network.answered(side).filter(is_new).collect()
+        });
+        (network, new_addresses)
+    }
 }
 
 /// The disruption of each service, by its name.
@@ -322,19 +334,19 @@ fn moved(config: &Config, update: &Update) -> Vec<MaglevDisruption> {
     let Some(ruleset) = update.rulesets.first() else { return Vec::new() };
     // A ruleset lists the services of a file in the file's order.
     let ids = ruleset.services().map(|(id, ..)| id);
-    let of = |id| update.disruptions.iter().find(|(disrupted, _)| *disrupted == id);
-    let disrupted = config.rules.services.iter().zip(ids).filter_map(|(service, id)| {
-        of(id).map(|(_, disruption)| MaglevDisruption {
-            service: service.to_string(),
-            share: disruption.moved,
-        })
+    let places: HashMap<ServiceId, usize> =
+        if update.disruptions.is_empty() { HashMap::new() } else { ids.zip(0..).collect() };
+    let moved = update.disruptions.iter().filter_map(|(id, disruption)| {
+        let service = config.rules.services.get(*places.get(id)?)?;
+        Some(MaglevDisruption { service: service.to_string(), share: disruption.moved })
     });
-    disrupted.collect()
+    moved.collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shunt_rules::SourceRoutes;
 
     fn config(addresses: &str, services: &[(&str, &[u8])]) -> Config {
         let service = |(vip, servers): &(&str, &[u8])| {
@@ -430,6 +442,44 @@ mod tests {
         assert_eq!(new_outside(PORT, &vip), addresses(&["192.168.1.150"]), "it had gone");
         let more = format!("{PORT}, \"192.168.1.99/24\"");
         assert_eq!(new_outside(&more, &vip), addresses(&["192.168.1.99"]), "of a port");
+    }
+
+    #[test]
+    fn a_network_whose_addresses_stay_is_shared() {
+        let (mut control, starts) =
+            Control::new(&config(PORT, &[("192.168.1.100:80", TWO)]), Owners::new(128, 1), 1, 7)
+                .unwrap();
+        let mut last = Arc::clone(&starts[0].0.network);
+        let other = format!("{PORT}, \"192.168.1.99/24\"");
+        for (port, vip, servers, is_shared) in [
+            (PORT, "192.168.1.100:80", TWO, true),
+            (PORT, "192.168.1.100:80", &[10, 30][..], false),
+            (PORT, "192.168.1.100:80", &[10], false),
+            (PORT, "192.168.1.101:80", &[10], false),
+            (&other, "192.168.1.101:80", &[10], false),
+        ] {
+            let mut config = config(port, &[(vip, servers)]);
+            // However often it is applied, and whatever else changes.
+            for weight in [1, 0] {
+                let service = Arc::make_mut(&mut config.rules.services[0]);
+                service.servers[0].weight = weight;
+                let (snapshots, _) = control.snapshots(Instant::default(), &config).unwrap();
+                let network = &snapshots[0].network;
+                assert_eq!(
+                    Arc::ptr_eq(network, &last),
+                    is_shared || weight == 0,
+                    "{vip} {servers:?}"
+                );
+                last = Arc::clone(network);
+            }
+        }
+        let mut config = config(&other, &[("192.168.1.101:80", &[10])]);
+        config.rules.defaults.source_routes = SourceRoutes::Forward;
+        let (snapshots, _) = control.snapshots(Instant::default(), &config).unwrap();
+        assert!(
+            snapshots[0].network.allows_source_routes(),
+            "of the network, it is found out again"
+        );
     }
 
     #[test]

@@ -364,7 +364,8 @@ impl DirectorParts {
         self.workers.iter_mut().map(|worker| worker.poll(now)).sum()
     }
 
-    /// Runs another configuration from now on, as [`Director::apply`] does.
+    /// Runs another configuration from now on, as [`Director::apply`] does. Waits for workers that were
+    /// taken out until they have [read their mailboxes](Worker::read_mailbox).
     ///
     /// # Errors
     /// What the engine can't do; the director runs what it ran then.

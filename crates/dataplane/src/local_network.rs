@@ -1,12 +1,14 @@
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
 
 use hashbrown::HashSet;
 use ipnet::{IpNet, Ipv4Net};
 use shunt_config::Config;
 use shunt_nat::{Side, Topology};
 use shunt_packet::ipv4;
-use shunt_rules::SourceRoutes;
-
+use shunt_rules::{SourceRoutes, VirtualService};
 use tracing::warn;
 
 use crate::{
@@ -128,6 +130,26 @@ impl LocalNetwork {
         network
     }
 
+    /// Whether two configurations come to the same network: where they differ in nothing but in how servers
+    /// are chosen, there is nothing to be found out again.
+    pub(crate) fn is_same(old: &Config, new: &Config) -> bool {
+        let has_same_addresses = |old: &VirtualService, new: &VirtualService| {
+            old.endpoints == new.endpoints && server_addresses(old).eq(server_addresses(new))
+        };
+        let (before, after) = (&old.rules, &new.rules);
+        let mut services = before.services.iter().zip(&after.services);
+        let has_same_ports = SIDES
+            .iter()
+            .all(|side| old.ports.get(*side).addresses == new.ports.get(*side).addresses);
+        has_same_ports
+            && old.routes == new.routes
+            && before.defaults.source_routes == after.defaults.source_routes
+            && before.snat == after.snat
+            && before.local_addresses == after.local_addresses
+            && before.services.len() == after.services.len()
+            && services.all(|(old, new)| Arc::ptr_eq(old, new) || has_same_addresses(old, new))
+    }
+
     /// Whether packets take the same ways as in another one: what connections remember of these
     /// still holds.
     pub(crate) fn has_ways_of(&self, other: &LocalNetwork) -> bool {
@@ -189,6 +211,11 @@ impl LocalNetwork {
         let own = addresses.iter().find(|network| network.contains(&peer)).or(addresses.first());
         own.map_or(Ipv4Addr::UNSPECIFIED, Ipv4Net::addr)
     }
+}
+
+/// The addresses of a service's servers, its fallback included.
+fn server_addresses(service: &VirtualService) -> impl Iterator<Item = IpAddr> {
+    service.all_servers().map(|server| server.address)
 }
 
 /// Addresses of IPv4; a service file has no others.

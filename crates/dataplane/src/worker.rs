@@ -141,8 +141,9 @@ impl Worker {
         }
     }
 
-    /// Obeys a command of the main lcore's, if there is one, and returns whether there was.
-    pub(crate) fn read_mailbox(&mut self, now: Instant) -> bool {
+    /// Obeys a command of the main lcore's, if there is one, and returns whether there was. For whoever
+    /// [polls](Worker::poll) a worker by hand, elsewhere than where commands come from.
+    pub fn read_mailbox(&mut self, now: Instant) -> bool {
         let Worker { mailbox, pipeline, engine, .. } = self;
         mailbox.read(|command| match command {
             Command::Replace(snapshot) => {

@@ -125,10 +125,13 @@ impl Pipeline {
         let Snapshot { ruleset, network, new_addresses } = snapshot;
         let ruleset = engine.replace_rules(ruleset);
         let network = std::mem::replace(&mut self.network, network);
-        if !self.network.has_ways_of(&network) {
-            self.egresses.retire_all(engine);
+        // Where addresses are what they were, so are the ways, and who is to be pinned.
+        if !Arc::ptr_eq(&self.network, &network) {
+            if !self.network.has_ways_of(&network) {
+                self.egresses.retire_all(engine);
+            }
+            self.resolve_next_hops(now, new_addresses);
         }
-        self.resolve_next_hops(now, new_addresses);
         Snapshot { ruleset, network, new_addresses: Default::default() }
     }
 
