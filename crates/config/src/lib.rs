@@ -137,7 +137,8 @@ impl Config {
     }
 
     /// Validates `text` as what a director that runs this configuration is to run from now on;
-    /// `file_name` is only what errors call it.
+    /// `file_name` is only what errors call it. Services that stay as they are, are shared with this
+    /// configuration.
     ///
     /// # Errors
     /// Those of [`Config::parse`]; if there are none, whatever differs from this configuration and
@@ -146,8 +147,9 @@ impl Config {
     pub fn parse_change(&self, file_name: &str, text: &str) -> Result<Config, Errors> {
         let source = Source::new(file_name, text);
         let file = File::parse(&source)?;
-        let new = file.read(&source)?;
+        let mut new = file.read(&source)?;
         file.check_fixed(&source, self, &new)?;
+        new.rules.share_services(&self.rules);
         Ok(new)
     }
 

@@ -1,5 +1,6 @@
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
+use hashbrown::HashMap;
 use ipnet::IpNet;
 
 use crate::{
@@ -139,6 +140,20 @@ impl Rules {
         }
         *self = edit.finish();
         Ok(())
+    }
+
+    /// Takes the services of other rules instead of its own where they say the same: those are then
+    /// there once, and are found to be the same by comparing pointers.
+    pub fn share_services(&mut self, other: &Rules) {
+        let known = other.services.iter().map(|service| (service.identity(), service));
+        let known: HashMap<_, _> = known.collect();
+        for service in &mut self.services {
+            if let Some(known) = known.get(&service.identity())
+                && *known == service
+            {
+                *service = Arc::clone(known);
+            }
+        }
     }
 }
 
@@ -335,6 +350,22 @@ mod tests {
         rules.apply([Change::AddService(service("192.0.2.2:80"))]).unwrap();
         assert!(Arc::ptr_eq(&before.services[0], &rules.services[0]));
         assert_eq!(rules.services.len(), 2);
+    }
+
+    #[test]
+    fn what_says_the_same_is_shared() {
+        let before = rules();
+        let mut after = Rules {
+            services: vec![service("192.0.2.2:80"), service("192.0.2.1:80")],
+            ..Rules::default()
+        };
+        let said = after.clone();
+        after.share_services(&before);
+        assert_eq!(after, said);
+        assert!(Arc::ptr_eq(&after.services[1], &before.services[0]));
+        let mut other = Rules { services: vec![named("web", "192.0.2.1:80")], ..rules() };
+        other.share_services(&before);
+        assert_eq!(other.services[0].name, "web");
     }
 
     #[test]

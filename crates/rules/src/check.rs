@@ -1,11 +1,8 @@
 //! Whether rules make sense: in themselves, and on the director's network.
 
-use std::{
-    collections::{HashMap, HashSet},
-    net::IpAddr,
-    ops::RangeInclusive,
-};
+use std::{net::IpAddr, ops::RangeInclusive};
 
+use hashbrown::{HashMap, HashSet};
 use ipnet::IpNet;
 
 use crate::{

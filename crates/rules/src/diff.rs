@@ -1,10 +1,8 @@
 //! What is different between two sets of rules.
 
-use std::{
-    collections::{HashMap, HashSet},
-    fmt,
-    sync::Arc,
-};
+use std::{fmt, sync::Arc};
+
+use hashbrown::{HashMap, HashSet};
 
 use crate::{Change, RealServer, Rules, ServerIdentity, ServiceIdentity, VirtualService};
 

@@ -1,10 +1,8 @@
 //! What the director is connected to, and by which side a packet would leave.
 
-use std::{
-    collections::{HashMap, HashSet},
-    net::{IpAddr, Ipv4Addr},
-};
+use std::net::{IpAddr, Ipv4Addr};
 
+use hashbrown::{HashMap, HashSet};
 use ipnet::IpNet;
 
 use crate::{Side, problem::Reason};

@@ -1,10 +1,8 @@
 //! Ranges of ports that overlap, found without comparing each with each other.
 
-use std::{
-    collections::{HashMap, hash_map::Entry},
-    net::IpAddr,
-    ops::RangeInclusive,
-};
+use std::{net::IpAddr, ops::RangeInclusive};
+
+use hashbrown::{HashMap, hash_map::Entry};
 
 use crate::{Protocol, VirtualEndpoint};
 
