@@ -1,6 +1,6 @@
 //! `shunt check`.
 
-use std::{fmt::Write, path::Path, time::Duration};
+use std::{collections::BTreeMap, fmt::Write, net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 use shunt_config::{Config, HugePages, Port};
 use shunt_rules::{Defaults, ForwardingMode, VirtualService};
@@ -10,13 +10,18 @@ use crate::output;
 /// Local addresses times their ports that a worker should have, on average.
 const LOCAL_ENDPOINTS: usize = 64;
 
-/// Prints what a service file means. That it is sound has been found out by loading it.
-pub(crate) fn check(path: &Path, config: &Config) -> anyhow::Result<()> {
-    let plan = describe(config)?;
+/// More services, or addresses of one kind, are counted rather than printed one by one.
+const MANY: usize = 100;
+
+/// Prints what a service file means, very many services one by one only if `all` are wanted. That it is
+/// sound has been found out by loading it.
+pub(crate) fn check(path: &Path, config: &Config, all: bool) -> anyhow::Result<()> {
+    let plan = describe(config, if all { usize::MAX } else { MANY })?;
     output::print(format_args!("{} is sound. `shunt run` would start:\n\n{plan}", path.display()))
 }
 
-fn describe(config: &Config) -> Result<String, std::fmt::Error> {
+/// Says what would run; of things of which there are more than `most`, how many there are.
+fn describe(config: &Config, most: usize) -> Result<String, std::fmt::Error> {
     let mut text = String::new();
     let dpdk = &config.dpdk;
     let workers: Vec<_> = dpdk.worker_lcores.iter().map(u16::to_string).collect();
@@ -37,17 +42,18 @@ fn describe(config: &Config) -> Result<String, std::fmt::Error> {
     for port in config.ports.iter() {
         describe_port(&mut text, port)?;
     }
-    for address in config.local_addresses() {
-        writeln!(text, "address  {address} (local, answered for inside)")?;
-    }
-    for address in config.virtual_addresses() {
-        writeln!(text, "address  {address} (virtual, answered for outside)")?;
-    }
+    let (local, virtual_) = (config.local_addresses(), config.virtual_addresses());
+    describe_addresses(&mut text, &local, "local, answered for inside", most)?;
+    describe_addresses(&mut text, &virtual_, "virtual, answered for outside", most)?;
     for route in &config.routes {
         writeln!(text, "route    {} via {}", route.destination, route.via)?;
     }
-    for service in &config.rules.services {
-        describe_service(&mut text, &config.rules.defaults, service)?;
+    if config.rules.services.len() > most {
+        count_services(&mut text, &config.rules.services)?;
+    } else {
+        for service in &config.rules.services {
+            describe_service(&mut text, &config.rules.defaults, service)?;
+        }
     }
     for snat in &config.rules.snat {
         let addresses: Vec<_> = snat.to.iter().map(ToString::to_string).collect();
@@ -119,6 +125,30 @@ fn describe_port(text: &mut String, port: &Port) -> std::fmt::Result {
         "           mtu {}, {queues}, {} rx and {} tx descriptors, checksum {}, vlan {}",
         port.mtu, port.rx_descriptors, port.tx_descriptors, port.checksum, port.vlan
     )
+}
+
+fn describe_addresses(
+    text: &mut String,
+    addresses: &[IpAddr],
+    kind: &str,
+    most: usize,
+) -> std::fmt::Result {
+    if addresses.len() > most {
+        return writeln!(text, "address  {} of them ({kind}; `--all` lists them)", addresses.len());
+    }
+    addresses.iter().try_for_each(|address| writeln!(text, "address  {address} ({kind})"))
+}
+
+/// Says how many services there are of which kind.
+fn count_services(text: &mut String, services: &[Arc<VirtualService>]) -> std::fmt::Result {
+    let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
+    for VirtualService { scheduler, mode, .. } in services.iter().map(AsRef::as_ref) {
+        *kinds.entry(format!("{scheduler} {mode}")).or_default() += 1;
+    }
+    let kinds: Vec<_> = kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+    let servers: usize = services.iter().map(|service| service.all_servers().count()).sum();
+    let (count, kinds) = (services.len(), kinds.join(", "));
+    writeln!(text, "services {count} with {servers} servers: {kinds} (`--all` lists them)")
 }
 
 fn describe_service(

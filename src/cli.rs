@@ -58,6 +58,9 @@ pub(crate) enum Command {
         /// The TOML service file
         #[arg(long, short, value_name = "FILE")]
         config: PathBuf,
+        /// Print all services and addresses even if there are very many
+        #[arg(long)]
+        all: bool,
     },
 }
 

@@ -28,6 +28,6 @@ fn main() -> ExitCode {
 fn execute(cli: &Cli) -> anyhow::Result<()> {
     match &cli.command {
         Command::Run { config } => run::run(config, cli.log_level),
-        Command::Check { config } => check::check(config, &Config::load(config)?),
+        Command::Check { config, all } => check::check(config, &Config::load(config)?, *all),
     }
 }

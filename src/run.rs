@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context;
 use shunt_config::{Change, Config, Errors};
-use shunt_dataplane::Director;
+use shunt_dataplane::{Director, MaglevDisruption};
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
     iterator::Signals,
@@ -132,14 +132,38 @@ impl Running {
         };
         let change = Change::between(&self.config, &new);
         let mut changes = vec![change.to_string()];
-        changes.extend(moved.iter().map(ToString::to_string));
+        changes.extend(describe_moved(&moved));
         info!("SIGHUP: {name} runs now: {}", changes.join("; "));
         logging.set_level(new.log.level);
         if change.is_summarised() {
             change.details().for_each(|detail| debug!("{detail}"));
         }
+        if moved.len() > FEW {
+            moved.iter().for_each(|moved| debug!("{moved}"));
+        }
         self.config = new;
     }
+}
+
+/// Of so many services it is told one by one what a change did to their clients.
+const FEW: usize = 8;
+
+/// What a change did to clients of services that hash, in few words.
+fn describe_moved(moved: &[MaglevDisruption]) -> Vec<String> {
+    if moved.len() <= FEW {
+        return moved.iter().map(ToString::to_string).collect();
+    }
+    let average = moved.iter().map(|moved| moved.share).sum::<f64>() / moved.len() as f64;
+    let most = moved.iter().max_by(|one, other| one.share.total_cmp(&other.share));
+    let most = most.map(|MaglevDisruption { service, share }| {
+        format!(", at most {:.1} % (of {service})", share * 100.0)
+    });
+    vec![format!(
+        "of {} services clients move: {:.1} % on average{}",
+        moved.len(),
+        average * 100.0,
+        most.unwrap_or_default()
+    )]
 }
 
 /// Reads the service file again, on a thread of its own: a file may be on a file system that hangs,
@@ -192,5 +216,28 @@ impl Reader {
     fn finish(&mut self) -> bool {
         let state = std::mem::replace(&mut self.state, ReaderState::Idle);
         matches!(state, ReaderState::Reading { again: true, .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_happened_to_many_services_is_summarised() {
+        let moved = |count: u8| -> Vec<MaglevDisruption> {
+            let one = |number| MaglevDisruption {
+                service: format!("tcp 192.0.2.{number}:80"),
+                share: f64::from(number) / 100.0,
+            };
+            (1..=count).map(one).collect()
+        };
+        assert_eq!(describe_moved(&moved(0)), [""; 0]);
+        let few = describe_moved(&moved(8));
+        assert_eq!((few.len(), &*few[7]), (8, "8.0 % of the clients of tcp 192.0.2.8:80 move"));
+        assert_eq!(
+            describe_moved(&moved(9)),
+            ["of 9 services clients move: 5.0 % on average, at most 9.0 % (of tcp 192.0.2.9:80)"]
+        );
     }
 }

@@ -138,6 +138,35 @@ fn check_prints_what_a_service_does() {
 }
 
 #[test]
+fn check_counts_what_there_is_very_much_of() {
+    let service = |number: usize| {
+        let scheduler = if number == 0 { "rr" } else { "mh" };
+        format!(
+            "[[service]]\nvip = \"192.168.1.101:{}\"\nscheduler = \"{scheduler}\"\n\
+             server = [{{ address = \"192.168.2.210\" }}, {{ address = \"192.168.2.220\" }}]\n",
+            1000 + number
+        )
+    };
+    let check = |services: usize, options: &[&str]| {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        let (ports, _) = SERVICES.split_once("[[service]]").expect("services after ports");
+        let services: String = (0..services).map(service).collect();
+        fs::write(file.path(), format!("{ports}{services}")).expect("a service file");
+        let path = file.path().to_str().expect("UTF-8");
+        printed(&[&["check", "--config", path], options].concat())
+    };
+    let counts = "services 101 with 202 servers: 100 mh nat, 1 rr nat (`--all` lists them)\n";
+    let many = check(101, &[]);
+    assert!(many.contains(counts) && !many.contains("service  tcp"), "{many}");
+    for (services, options) in [(100, &[][..]), (101, &["--all"])] {
+        let plan = check(services, options);
+        let listed = plan.lines().filter(|line| line.starts_with("service  tcp")).count();
+        assert_eq!(listed, services, "{plan}");
+        assert!(!plan.contains("services"), "{plan}");
+    }
+}
+
+#[test]
 fn check_warns_where_workers_have_few_local_ports() {
     let warned_of = |lcores: &str, ports: &str, mode: &str| {
         let text = SERVICES
