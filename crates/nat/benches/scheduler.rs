@@ -21,7 +21,7 @@ use shunt_packet::ipv4::Ipv4Packet;
 use shunt_rules::{Protocol, RealServer, Rules, Scheduler, VirtualService};
 use shunt_testkit::Packet;
 
-use common::{BURST, Surroundings, VIP, client};
+use common::{BURST, TestNetwork, VIP, client};
 
 /// Clients that dial.
 const CLIENTS: usize = 1024;
@@ -90,7 +90,7 @@ fn schedule(engine: &mut Engine, datagram: &[u8]) {
     copy.copy_from_slice(datagram);
     let mut packet = Ipv4Packet::parse(&mut copy).expect("a sound packet");
     let now = Instant::from_millis(1_000);
-    match engine.process(now, Side::Outside, &mut packet, &Surroundings) {
+    match engine.process(now, Side::Outside, &mut packet, &TestNetwork) {
         Verdict::Translate(translation) => {
             black_box(translation.destination());
         }

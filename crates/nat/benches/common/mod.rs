@@ -110,9 +110,9 @@ pub(crate) fn in_rounds(
 }
 
 /// Clients outside, servers and local addresses inside.
-pub(crate) struct Surroundings;
+pub(crate) struct TestNetwork;
 
-impl Topology for Surroundings {
+impl Topology for TestNetwork {
     fn is_local(&self, address: Ipv4Addr) -> bool {
         address == *VIP.ip() || address.octets()[..3] == [192, 168, 3]
     }

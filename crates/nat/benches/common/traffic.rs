@@ -14,7 +14,7 @@ use shunt_rules::{
 };
 use shunt_testkit::Packet;
 
-use super::{BURST, Surroundings, VIP, client, server, shuffled};
+use super::{BURST, TestNetwork, VIP, client, server, shuffled};
 
 /// Bytes of IPv4 in a minimal Ethernet frame.
 pub(crate) const PACKET_LEN: usize = 46;
@@ -105,7 +105,7 @@ fn pass(engine: &mut Engine, now: Instant, side: Side, frames: &mut [Template]) 
 
 fn pass_by_slow_path(bytes: &mut Template, slow_path: SlowPath<'_>) {
     let mut packet = Ipv4Packet::parse(bytes).expect("a sound packet");
-    let (verdict, mut processed) = slow_path.process(&mut packet, &Surroundings);
+    let (verdict, mut processed) = slow_path.process(&mut packet, &TestNetwork);
     match verdict {
         Verdict::Translate(translation) => {
             translation.apply(&mut packet);

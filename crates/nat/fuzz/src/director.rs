@@ -13,7 +13,7 @@ use shunt_testkit::{describe, ethernet, mac, verify_checksums};
 
 use crate::{
     checks,
-    endpoints::{Surroundings, rules},
+    endpoints::{TestNetwork, rules},
     fast_path::{Noted, Passed, pass, process_slowly},
     invariants, scenes,
     steps::{Change, Step, Steps, Wait},
@@ -57,7 +57,8 @@ impl Director {
         let rules = rules();
         let config = EngineConfig { capacity: 12, secret: [11, 22, 33, 44] };
         let mut builder = RulesetBuilder::new(7, 1);
-        let ruleset = builder.build(&rules, Instant::default(), |_| 0).expect("IPv4").rulesets.remove(0);
+        let ruleset =
+            builder.build(&rules, Instant::default(), |_| 0).expect("IPv4").rulesets.remove(0);
         Director {
             engine: Engine::new(&config, ruleset).expect("memory"),
             builder,
@@ -331,7 +332,8 @@ impl Director {
                 self.engine.release_egresses(&EgressSet::from_iter(ways));
             }
         }
-        let ruleset = self.builder.build(&self.rules, self.now, |_| 0).expect("IPv4").rulesets.remove(0);
+        let ruleset =
+            self.builder.build(&self.rules, self.now, |_| 0).expect("IPv4").rulesets.remove(0);
         self.engine.replace_rules(ruleset);
         if let Err(error) = self.check() {
             panic!("{error}\nafter {change:?}\n{}", self.dump());
@@ -400,7 +402,7 @@ fn address(packet: &[u8], at: usize) -> Ipv4Addr {
 }
 
 fn side_of(address: Ipv4Addr) -> Side {
-    Surroundings.side_of(address).unwrap_or(Side::Outside)
+    TestNetwork.side_of(address).unwrap_or(Side::Outside)
 }
 
 fn framed(packet: &[u8]) -> Vec<u8> {

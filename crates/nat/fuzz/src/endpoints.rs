@@ -79,9 +79,9 @@ pub(crate) const ENDPOINTS: [SocketAddrV4; 40] = [
 ];
 
 /// 192.168.2.0/24 lies inside, all else outside.
-pub(crate) struct Surroundings;
+pub(crate) struct TestNetwork;
 
-impl Topology for Surroundings {
+impl Topology for TestNetwork {
     fn is_local(&self, address: Ipv4Addr) -> bool {
         [VIP, VIP2, SNAT_ONLY, DIP, LIP].contains(&address)
     }

@@ -9,7 +9,7 @@ use shunt_nat::{
 };
 use shunt_packet::{ipv4::Ipv4Packet, plain::PlainPacket};
 
-use crate::{checks, endpoints::Surroundings};
+use crate::{checks, endpoints::TestNetwork};
 
 /// What became of a packet of a burst.
 pub(crate) enum Passed {
@@ -40,7 +40,7 @@ struct NotedConnection {
 
 /// One way out for each side.
 fn egress_to(destination: Ipv4Addr) -> EgressId {
-    match Surroundings.side_of(destination) {
+    match TestNetwork.side_of(destination) {
         Some(Side::Inside) => EgressId::FIRST,
         _ => EgressId::LAST,
     }
@@ -71,7 +71,7 @@ pub(crate) fn process_slowly(
 ) -> (Verdict, Vec<u8>) {
     let mut left = arrived.to_vec();
     let mut packet = Ipv4Packet::parse(&mut left).expect("it was parsed when it arrived");
-    let verdict = engine.process(now, side, &mut packet, &Surroundings);
+    let verdict = engine.process(now, side, &mut packet, &TestNetwork);
     apply(&verdict, &mut packet);
     (verdict, left)
 }
@@ -101,7 +101,7 @@ impl Passed {
     fn slow(slow_path: SlowPath<'_>, arrived: &[u8]) -> Passed {
         let mut left = arrived.to_vec();
         let mut packet = Ipv4Packet::parse(&mut left).expect("it was parsed when it arrived");
-        let (verdict, mut processed) = slow_path.process(&mut packet, &Surroundings);
+        let (verdict, mut processed) = slow_path.process(&mut packet, &TestNetwork);
         apply(&verdict, &mut packet);
         if let Verdict::Translate(translation) = verdict {
             processed.note_egress(egress_to(translation.destination()));
@@ -149,6 +149,7 @@ impl Noted {
             return Err(format!("the fast path noted {noted:?}, the slow path {connection:?}"));
         }
         let counted = |(before, after): (&ServiceCounters, &ServiceCounters)| {
+            let (before, after) = (before.traffic, after.traffic);
             let bytes = (after.in_bytes - before.in_bytes, after.out_bytes - before.out_bytes);
             (after.in_packets - before.in_packets, after.out_packets - before.out_packets, bytes)
         };
