@@ -72,29 +72,27 @@ pub(crate) struct Links {
     pub(crate) previous: u32,
 }
 
-/// In [`Connection`]'s `flags`: that `expected` is known, by direction.
-const EXPECTS: [u8; 2] = [1, 2];
+// A connection's `flags`, a bit each.
+
+/// `expected` is known, by direction.
+const EXPECTS: [u8; 2] = [1 << 0, 1 << 1];
 const EXPECTS_BOTH: u8 = EXPECTS[0] | EXPECTS[1];
-
-/// In [`Connection`]'s `flags`: the source address is translated, too.
-const FULL_NAT: u8 = 4;
-
-/// In [`Connection`]'s `flags`: it is a service's.
-const SERVICE: u8 = 32;
+/// The source address is translated, too.
+const FULL_NAT: u8 = 1 << 2;
+/// Packets come from inside, by direction.
+const FROM_INSIDE: [u8; 2] = [1 << 3, 1 << 4];
+/// It is a service's.
+const SERVICE: u8 = 1 << 5;
+/// The persistence table counts it.
+const BINDS_CLIENT: u8 = 1 << 6;
 
 /// How far beyond the expected sequence number a reset is believed. A blind attacker has to hit this
 /// part of the sequence space; a sender may have this much in flight when it gives up.
 const RESET_WINDOW: u32 = 1 << 20;
 
-/// In [`Connection`]'s `flags`: the persistence table counts it.
-const BINDS_CLIENT: u8 = 32;
-
 /// How far from what is expected a segment's sequence number and its acknowledgment may lie for its FIN and
 /// its acknowledgment to be believed: what hosts let be in flight at most.
 const SEGMENT_WINDOW: u32 = 1 << 24;
-
-/// In [`Connection`]'s `flags`: that packets come from inside, by direction.
-const FROM_INSIDE: [u8; 2] = [8, 16];
 
 /// How many bits the number of a service or a server has; those above are an [`EgressId`]'s.
 const ID_BITS: u32 = u32::BITS - SPARE_BITS;
